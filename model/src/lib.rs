@@ -2,8 +2,11 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 mod error;
 mod json;
+pub mod rng;
+pub mod tasks;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;
