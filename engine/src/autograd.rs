@@ -1,0 +1,247 @@
+//! Reverse mode over the recorded graph.
+//!
+//! Every result of an op that needs gradients holds an [`Edge`] to the node that made it; the node holds edges to its
+//! inputs and the backward closure with what it saved. Node numbers grow, so the descending order of numbers is a
+//! topological order: backward is a priority queue, always summed in the same order. A node's closure runs once and
+//! what it saved is freed as the pass goes on.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BinaryHeap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{Tensor, gpu::lock, launch, tensor::Shape};
+
+/// Where a tensor's gradient goes.
+#[derive(Clone, Default)]
+pub(crate) enum Edge {
+    /// Nowhere.
+    #[default]
+    None,
+    /// It stays here.
+    Leaf(Arc<Leaf>),
+    /// To the node that made it, as the gradient of its i-th output.
+    Node(Arc<Node>, usize),
+}
+
+pub(crate) struct Leaf {
+    /// Summed into this, where set.
+    slot: Option<Tensor>,
+    grad: Mutex<Option<Tensor>>,
+}
+
+/// Gradients of a node's inputs, in order; None where an input gets none.
+pub struct Gradients(Vec<Option<Tensor>>);
+
+impl<const N: usize> From<[Tensor; N]> for Gradients {
+    fn from(g: [Tensor; N]) -> Gradients {
+        Gradients(g.into_iter().map(Some).collect())
+    }
+}
+
+impl<const N: usize> From<[Option<Tensor>; N]> for Gradients {
+    fn from(g: [Option<Tensor>; N]) -> Gradients {
+        Gradients(g.into())
+    }
+}
+
+impl From<Vec<Option<Tensor>>> for Gradients {
+    fn from(g: Vec<Option<Tensor>>) -> Gradients {
+        Gradients(g)
+    }
+}
+
+type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>) -> Gradients + Send + Sync>;
+
+pub(crate) struct Node {
+    id: u64,
+    inputs: Vec<Edge>,
+    outputs: Vec<Shape>,
+    backward: Mutex<Option<Backward>>,
+}
+
+impl Edge {
+    pub fn leaf(slot: Option<Tensor>) -> Edge {
+        Edge::Leaf(Arc::new(Leaf { slot, grad: Mutex::default() }))
+    }
+
+    pub fn grad(&self) -> Option<Tensor> {
+        match self {
+            Edge::Leaf(leaf) => leaf.slot.clone().or_else(|| lock(&leaf.grad).clone()),
+            _ => None,
+        }
+    }
+
+    pub fn clear(&self) {
+        if let Edge::Leaf(leaf) = self {
+            *lock(&leaf.grad) = None;
+            if let Some(slot) = &leaf.slot {
+                slot.fill(0.0);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static DISABLED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether ops on this thread record the graph.
+pub fn enabled() -> bool {
+    DISABLED.get() == 0
+}
+
+struct Restore(u32);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        DISABLED.set(self.0);
+    }
+}
+
+/// Runs `f` without recording the graph on this thread.
+pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(DISABLED.replace(DISABLED.get() + 1));
+    f()
+}
+
+fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(DISABLED.replace(0));
+    f()
+}
+
+/// Puts the results of one op into the graph. `backward` gets a gradient for each output, None for those that nothing
+/// used, and returns one for each input, in order.
+pub fn record<const N: usize, G: Into<Gradients>>(
+    inputs: &[&Tensor],
+    outputs: [Tensor; N],
+    backward: impl FnOnce([Option<Tensor>; N]) -> G + Send + Sync + 'static,
+) -> [Tensor; N] {
+    // Numbers order nodes within one graph; they are no state that anything else could see.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    if !enabled() || inputs.iter().all(|x| matches!(x.edge, Edge::None)) {
+        return outputs;
+    }
+    let node = Arc::new(Node {
+        id: NEXT.fetch_add(1, Ordering::Relaxed),
+        inputs: inputs.iter().map(|x| x.edge.clone()).collect(),
+        outputs: outputs.iter().map(|y| y.shape().into()).collect(),
+        backward: Mutex::new(Some(Box::new(move |grads: Vec<Option<Tensor>>| {
+            let grads = grads.try_into().unwrap_or_else(|_| unreachable!("one gradient an output"));
+            backward(grads).into()
+        }))),
+    });
+    let mut i = 0;
+    outputs.map(|mut y| {
+        y.edge = Edge::Node(node.clone(), i);
+        i += 1;
+        y
+    })
+}
+
+/// Recomputes instead of keeping: runs `f` without saving anything for its backward pass, and runs it again there.
+/// `f` must give the same results both times; parameters it captures receive their gradients as usual.
+pub fn checkpoint(inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor + Send + Sync + 'static) -> Tensor {
+    let kept: Vec<Tensor> = inputs.iter().map(|x| x.detach()).collect();
+    let y = no_grad(|| f(&kept));
+    if !enabled() {
+        return y;
+    }
+    // Parameters are captured by `f`, invisible here: the node is recorded even if no input needs a gradient.
+    let anchor = kept.is_empty().then(|| y.requires_grad());
+    let mut all: Vec<&Tensor> = inputs.to_vec();
+    let own = anchor.unwrap_or_else(|| kept[0].requires_grad());
+    all.push(&own);
+    y.with_grad(&all, move |dy| {
+        let leaves: Vec<Tensor> = kept.iter().map(Tensor::requires_grad).collect();
+        with_grad(|| f(&leaves)).backward_from(dy);
+        let mut grads: Vec<Option<Tensor>> = leaves.iter().map(Tensor::grad).collect();
+        grads.push(None);
+        grads
+    })
+}
+
+/// The gradients that wait for one node.
+struct Waiting {
+    node: Arc<Node>,
+    grads: Vec<Option<Tensor>>,
+}
+
+pub(crate) fn run(y: &Tensor, dy: Tensor) {
+    // A backward pass records no graph of its own.
+    no_grad(|| {
+        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        let mut order = BinaryHeap::new();
+        deliver(&y.edge, dy, &mut waiting, &mut order);
+        while let Some(id) = order.pop() {
+            let Some(Waiting { node, grads }) = waiting.remove(&id) else { continue };
+            let backward = lock(&node.backward).take();
+            let backward =
+                backward.expect("a graph is consumed by its backward pass: run the forward pass again");
+            let shaped =
+                grads.into_iter().zip(&node.outputs).map(|(g, shape)| g.map(|g| g.reshape(shape))).collect();
+            let Gradients(inputs) = backward(shaped);
+            assert_eq!(inputs.len(), node.inputs.len(), "a backward closure returns one gradient an input");
+            for (edge, grad) in node.inputs.iter().zip(inputs) {
+                if let Some(grad) = grad {
+                    deliver(edge, grad, &mut waiting, &mut order);
+                }
+            }
+        }
+    });
+}
+
+fn deliver(edge: &Edge, grad: Tensor, waiting: &mut BTreeMap<u64, Waiting>, order: &mut BinaryHeap<u64>) {
+    match edge {
+        Edge::None => {}
+        Edge::Leaf(leaf) => match &leaf.slot {
+            Some(slot) => accumulate(slot, &grad),
+            None => {
+                let mut held = lock(&leaf.grad);
+                *held = Some(sum(held.take(), grad));
+            }
+        },
+        Edge::Node(node, output) => {
+            let entry = waiting.entry(node.id).or_insert_with(|| {
+                order.push(node.id);
+                Waiting { node: node.clone(), grads: vec![None; node.outputs.len()] }
+            });
+            let slot = &mut entry.grads[*output];
+            *slot = Some(sum(slot.take(), grad));
+        }
+    }
+}
+
+/// a + b, in place where nobody else holds `a`.
+fn sum(a: Option<Tensor>, b: Tensor) -> Tensor {
+    match a {
+        None => b,
+        Some(a) if a.is_unique() => {
+            accumulate(&a, &b);
+            a
+        }
+        Some(a) => {
+            let total = crate::ops::copy(&a, a.dtype());
+            accumulate(&total, &b);
+            total
+        }
+    }
+}
+
+/// `into += x`, for floats of either width.
+fn accumulate(into: &Tensor, x: &Tensor) {
+    assert_eq!(into.len(), x.len(), "a gradient of {x:?} for {into:?}");
+    assert!(into.dtype().is_float() && x.dtype().is_float(), "gradients are floats, got {x:?} for {into:?}");
+    let (a, b) = (into.dtype(), x.dtype());
+    let step = crate::tensor::rows_a_page(into.gpu(), &[a.bytes(), b.bytes()]);
+    for start in (0..into.len()).step_by(step.max(1)) {
+        let count = step.min(into.len() - start);
+        let x = x.operand().elements(b, start, count);
+        let y = into.operand().elements(a, start, count);
+        launch!(accumulate [elem = b.wgsl(), elem_out = a.wgsl()] { count }, [x] -> [y], count.div_ceil(1024));
+    }
+}

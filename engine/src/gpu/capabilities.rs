@@ -1,0 +1,100 @@
+//! What kernels may count on: variants are chosen from these, never from a vendor's name.
+
+use super::GpuOptions;
+
+/// Features and limits that decide which variant of a kernel runs.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// The adapter's name.
+    pub name: String,
+    /// Its backend, in wgpu's words.
+    pub backend: String,
+    /// Its driver and version.
+    pub driver: String,
+    /// Software rendering: threads are cores and workgroup memory is plain memory.
+    pub cpu: bool,
+    /// 16-bit floats in shaders and storage.
+    pub f16: bool,
+    /// Subgroup sizes (smallest, largest), where subgroup operations exist.
+    pub subgroups: Option<(u32, u32)>,
+    /// Cooperative matrices 16×16×16, f16 × f16 → f32.
+    pub coop: bool,
+    /// Timestamps between dispatches of one pass.
+    pub timestamps_inside: bool,
+    /// Timestamps around passes.
+    pub timestamps: bool,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Invocations a workgroup.
+    pub invocations: u32,
+    /// Bytes of one storage binding.
+    pub max_binding: u64,
+    /// Bytes of one buffer.
+    pub max_buffer: u64,
+    /// Storage buffers a kernel may bind.
+    pub storage_buffers: u32,
+    /// Alignment of a storage binding's offset.
+    pub storage_alignment: u64,
+    /// Alignment of a uniform binding's offset.
+    pub uniform_alignment: u64,
+    /// Nanoseconds a timestamp tick.
+    pub timestamp_period: f32,
+}
+
+impl Capabilities {
+    /// The features to open the adapter with.
+    pub(super) fn features(adapter: &wgpu::Adapter, options: &GpuOptions) -> wgpu::Features {
+        let timing = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let mut wanted = timing;
+        if !options.portable {
+            for (name, feature) in [
+                ("f16", wgpu::Features::SHADER_F16),
+                ("subgroups", wgpu::Features::SUBGROUP),
+                ("coop", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            ] {
+                if !options.without.iter().any(|w| w == name) {
+                    wanted |= feature;
+                }
+            }
+        }
+        wanted & adapter.features()
+    }
+
+    pub(super) fn of(adapter: &wgpu::Adapter, device: &wgpu::Device, options: &GpuOptions) -> Capabilities {
+        let (info, features, limits) = (adapter.get_info(), device.features(), device.limits());
+        let coop = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+            && adapter.cooperative_matrix_properties().iter().any(|p| {
+                (p.m_size, p.n_size, p.k_size) == (16, 16, 16)
+                    && p.ab_type == wgpu::CooperativeScalarType::F16
+                    && p.cr_type == wgpu::CooperativeScalarType::F32
+            });
+        let cap = |limit: u64, cap: Option<u64>| cap.map_or(limit, |c| c.min(limit));
+        let f16 = features.contains(wgpu::Features::SHADER_F16);
+        Capabilities {
+            name: info.name,
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            f16,
+            subgroups: features
+                .contains(wgpu::Features::SUBGROUP)
+                .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            coop: coop && f16,
+            timestamps_inside: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            workgroup_memory: cap(
+                limits.max_compute_workgroup_storage_size.into(),
+                options.workgroup_memory.map(u64::from),
+            ) as u32,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            max_binding: cap(limits.max_storage_buffer_binding_size, options.max_binding),
+            max_buffer: limits.max_buffer_size,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
+            uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
+            timestamp_period: 1.0,
+        }
+    }
+}

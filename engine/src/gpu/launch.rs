@@ -1,0 +1,382 @@
+//! Launching a kernel: its variant, its parameters, its operands in binding order, its workgroups.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rambutan_shaders::{Access, Dialect, Interface};
+
+use super::{Gpu, Inner, Storage, lock, stream::Bound, stream::PARAMS_BYTES};
+use crate::Error;
+
+/// Folds linear dispatches past 65535 workgroups: `GRID_WIDTH` in shaders/lib/grid.wgsl.
+const GRID_WIDTH: usize = 32768;
+
+/// How many workgroups run.
+#[derive(Clone, Copy, Debug)]
+pub enum Groups {
+    /// So many, counted by `row_of(group)`; folded where they exceed one dimension's limit.
+    Linear(usize),
+    /// Along x, y and z.
+    Grid([usize; 3]),
+}
+
+impl From<usize> for Groups {
+    fn from(n: usize) -> Groups {
+        Groups::Linear(n)
+    }
+}
+
+impl From<(usize, usize, usize)> for Groups {
+    fn from((x, y, z): (usize, usize, usize)) -> Groups {
+        Groups::Grid([x, y, z])
+    }
+}
+
+impl Groups {
+    fn dimensions(self) -> [usize; 3] {
+        match self {
+            Groups::Linear(n) if n <= GRID_WIDTH => [n, 1, 1],
+            Groups::Linear(n) => [GRID_WIDTH, n.div_ceil(GRID_WIDTH), 1],
+            Groups::Grid(g) => g,
+        }
+    }
+}
+
+/// One four-byte field of `struct Params`.
+pub trait Word: Copy {
+    /// Its WGSL type.
+    const TYPE: &'static str;
+    /// Its bits.
+    fn bits(self) -> u32;
+}
+
+impl Word for u32 {
+    const TYPE: &'static str = "u32";
+    fn bits(self) -> u32 {
+        self
+    }
+}
+
+impl Word for i32 {
+    const TYPE: &'static str = "i32";
+    fn bits(self) -> u32 {
+        self as u32
+    }
+}
+
+impl Word for f32 {
+    const TYPE: &'static str = "f32";
+    fn bits(self) -> u32 {
+        self.to_bits()
+    }
+}
+
+impl Word for usize {
+    const TYPE: &'static str = "u32";
+    #[track_caller]
+    fn bits(self) -> u32 {
+        u32::try_from(self).expect("a kernel parameter exceeds 32 bits")
+    }
+}
+
+impl Word for bool {
+    const TYPE: &'static str = "u32";
+    fn bits(self) -> u32 {
+        self.into()
+    }
+}
+
+/// A range of a buffer that a kernel binds. Tensors convert into it.
+#[derive(Clone)]
+pub struct Operand {
+    pub(crate) gpu: Gpu,
+    pub(crate) storage: Arc<Storage>,
+    /// In bytes.
+    pub(crate) offset: u64,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
+impl Operand {
+    /// The part from byte `offset` on, `size` bytes long. `offset` is a multiple of the adapter's alignment.
+    #[track_caller]
+    pub fn part(&self, offset: u64, size: u64) -> Operand {
+        assert!(offset + size <= self.size, "a part {offset}+{size} outside of {} bytes", self.size);
+        Operand { offset: self.offset + offset, size, ..self.clone() }
+    }
+}
+
+pub(super) struct Layout {
+    pub id: u32,
+    pub group: wgpu::BindGroupLayout,
+    pub has_params: bool,
+    /// The binding index of each storage operand.
+    pub storage: Vec<u32>,
+    pipeline: wgpu::PipelineLayout,
+}
+
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: Arc<Layout>,
+    interface: Interface,
+}
+
+/// Compiled kernels by stem and variant.
+#[derive(Default)]
+pub(crate) struct Pipelines {
+    compiled: HashMap<(&'static str, String), Arc<Pipeline>>,
+    layouts: HashMap<Vec<(u32, u8)>, Arc<Layout>>,
+}
+
+impl Pipelines {
+    pub fn len(&self) -> usize {
+        self.compiled.len()
+    }
+}
+
+/// A launch under construction; [`crate::launch!`] is its short form.
+#[must_use]
+pub struct Launch<'a> {
+    stem: &'static str,
+    source: Option<&'a str>,
+    spec: Vec<(&'static str, String)>,
+    names: Vec<(&'static str, &'static str)>,
+    params: Vec<u8>,
+    operands: Vec<(Operand, bool)>,
+}
+
+impl<'a> Launch<'a> {
+    /// Launches one of our kernels, `shaders/<stem>.wgsl`.
+    pub fn new(stem: &'static str) -> Launch<'a> {
+        Launch {
+            stem,
+            source: None,
+            spec: Vec::new(),
+            names: Vec::new(),
+            params: Vec::new(),
+            operands: Vec::new(),
+        }
+    }
+
+    /// Launches a kernel of one's own: WGSL with the entry point `main`, bindings in group 0, `struct Params` of
+    /// four-byte fields as uniform binding 0 if it has parameters. `stem` names it in caches and profiles.
+    pub fn source(stem: &'static str, text: &'a str) -> Launch<'a> {
+        Launch { source: Some(text), ..Launch::new(stem) }
+    }
+
+    /// Replaces the value of a module-scope `const` or `alias`.
+    pub fn spec(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.spec.push((name, value.to_string()));
+        self
+    }
+
+    /// The next field of `struct Params`.
+    #[track_caller]
+    pub fn param<W: Word>(mut self, name: &'static str, value: W) -> Self {
+        self.names.push((name, W::TYPE));
+        self.params.extend_from_slice(&value.bits().to_le_bytes());
+        self
+    }
+
+    /// The next storage binding, read by the kernel.
+    pub fn read(mut self, operand: impl Into<Operand>) -> Self {
+        self.operands.push((operand.into(), false));
+        self
+    }
+
+    /// The next storage binding, written (and perhaps read) by the kernel.
+    pub fn write(mut self, operand: impl Into<Operand>) -> Self {
+        self.operands.push((operand.into(), true));
+        self
+    }
+
+    /// Records the dispatch. A kernel that does not compile or a refused binding surfaces at the next read.
+    ///
+    /// # Panics
+    /// Where parameters or operands disagree with the kernel's declarations.
+    #[track_caller]
+    pub fn groups(mut self, groups: impl Into<Groups>) {
+        let gpu = self.operands.first().expect("a launch has an operand").0.gpu.clone();
+        let dimensions = groups.into().dimensions();
+        if dimensions.contains(&0) {
+            return;
+        }
+        let inner = &*gpu.0;
+        let pipeline = match self.pipeline(inner) {
+            Ok(pipeline) => pipeline,
+            Err(error) => return inner.fail(error),
+        };
+        self.agree(&pipeline.interface, &gpu);
+        self.params.resize(self.params.len().next_multiple_of(16), 0);
+        let operands: Vec<Bound> = self
+            .operands
+            .iter()
+            .map(|(o, _)| Bound {
+                id: o.storage.id,
+                buffer: o.storage.buffer.clone(),
+                offset: o.offset,
+                size: o.size.next_multiple_of(4).max(4),
+            })
+            .collect();
+        let limit = inner.capabilities.max_binding;
+        for o in &operands {
+            if o.size > limit {
+                let what = format!("an operand of kernel `{}`", self.stem);
+                return inner.fail(Error::TooLarge { what, asked: o.size, limit });
+            }
+        }
+        let groups = dimensions.map(|d| u32::try_from(d).expect("workgroups fit 32 bits"));
+        gpu.stream().dispatch(inner, self.stem, &pipeline, &self.params, &operands, groups);
+    }
+
+    /// Names, types and access must be those that the kernel declares: positions alone would hide a swap.
+    #[track_caller]
+    fn agree(&self, interface: &Interface, gpu: &Gpu) {
+        let storage: Vec<_> = interface.bindings.iter().filter(|b| b.2 != Access::Uniform).collect();
+        let stem = self.stem;
+        assert_eq!(
+            storage.len(),
+            self.operands.len(),
+            "kernel `{stem}` binds {} buffers, the launch gives {}",
+            storage.len(),
+            self.operands.len()
+        );
+        for ((operand, written), (_, name, access)) in self.operands.iter().zip(storage) {
+            assert!(operand.gpu == *gpu, "kernel `{stem}`: operand `{name}` lives on another device");
+            assert_eq!(
+                *written,
+                *access == Access::ReadWrite,
+                "kernel `{stem}`: `{name}` is {access:?} in the kernel, the launch says otherwise"
+            );
+        }
+        let same = interface.params.len() == self.names.len()
+            && interface.params.iter().zip(&self.names).all(|((n, t), (name, kind))| n == name && t == kind);
+        assert!(
+            same,
+            "kernel `{stem}` has parameters {:?}, the launch gives {:?}",
+            interface.params, self.names
+        );
+    }
+
+    fn pipeline(&self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {
+        let mut variant = String::new();
+        for (name, value) in &self.spec {
+            variant.push_str(name);
+            variant.push('=');
+            variant.push_str(value);
+            variant.push(' ');
+        }
+        if let Some(text) = self.source {
+            // Two users may give two kernels one name.
+            use std::hash::{DefaultHasher, Hash, Hasher};
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            variant.push_str(&hasher.finish().to_string());
+        }
+        let mut pipelines = lock(&inner.pipelines);
+        if let Some(found) = pipelines.compiled.get(&(self.stem, variant.clone())) {
+            return Ok(found.clone());
+        }
+        let fail = |reason: String| Error::Kernel { stem: self.stem.into(), reason };
+        let text = match self.source {
+            Some(text) => text,
+            None => rambutan_shaders::kernel(self.stem).map_err(|e| fail(e.to_string()))?,
+        };
+        let dialect = if cfg!(target_arch = "wasm32") { Dialect::Tint } else { Dialect::Naga };
+        let composed =
+            rambutan_shaders::compose(text, &self.spec, dialect).map_err(|e| fail(e.to_string()))?;
+        let interface = rambutan_shaders::interface(text);
+        let layout = layout(&mut pipelines, &inner.device, &interface);
+        let (pipeline, error) = inner.scoped(|| {
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some(self.stem),
+                source: wgpu::ShaderSource::Wgsl(composed.into()),
+            };
+            let checked = inner.checked || cfg!(debug_assertions) || self.source.is_some();
+            let module = if checked {
+                inner.device.create_shader_module(descriptor)
+            } else {
+                // SAFETY: our kernels guard every index; the checked builds of the tests run the same text.
+                unsafe {
+                    inner
+                        .device
+                        .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+                }
+            };
+            inner.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(self.stem),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            })
+        });
+        if let Some(e) = error {
+            return Err(fail(format!("[{}] {e}", variant.trim())));
+        }
+        let pipeline = Arc::new(Pipeline { pipeline, layout, interface });
+        pipelines.compiled.insert((self.stem, variant), pipeline.clone());
+        Ok(pipeline)
+    }
+}
+
+/// Kernels whose bindings look alike share a layout, and so their bind groups.
+fn layout(pipelines: &mut Pipelines, device: &wgpu::Device, interface: &Interface) -> Arc<Layout> {
+    let key: Vec<_> = interface.bindings.iter().map(|(i, _, a)| (*i, *a as u8)).collect();
+    let id = pipelines.layouts.len() as u32;
+    let make = || {
+        let entries: Vec<_> = interface
+            .bindings
+            .iter()
+            .map(|&(binding, _, access)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match access {
+                        Access::Uniform => wgpu::BufferBindingType::Uniform,
+                        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: access == Access::Uniform,
+                    min_binding_size: std::num::NonZeroU64::new(if access == Access::Uniform {
+                        PARAMS_BYTES
+                    } else {
+                        4
+                    }),
+                },
+                count: None,
+            })
+            .collect();
+        let group = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        let storage = interface.bindings.iter().filter(|b| b.2 != Access::Uniform).map(|b| b.0).collect();
+        let has_params = interface.bindings.iter().any(|b| b.2 == Access::Uniform);
+        Arc::new(Layout { id, group, has_params, storage, pipeline })
+    };
+    pipelines.layouts.entry(key).or_insert_with(make).clone()
+}
+
+/// `launch!(rms_norm [WG = 64] { rows, columns, eps }, [x, weight] -> [y, rstd], rows)`: the kernel's stem, values for
+/// its constants and aliases, its parameters in order, what it reads and writes in binding order, its workgroups.
+#[macro_export]
+macro_rules! launch {
+    ($stem:ident $([$($spec:ident = $with:expr),* $(,)?])? { $($param:ident $(: $value:expr)?),* $(,)? },
+     [$($read:expr),* $(,)?] -> [$($write:expr),* $(,)?], $groups:expr $(,)?) => {
+        $crate::gpu::Launch::new(stringify!($stem))
+            $($(.spec(stringify!($spec), $with))*)?
+            $(.param(stringify!($param), $crate::launch!(@value $param $($value)?)))*
+            $(.read(&$read))*
+            $(.write(&$write))*
+            .groups($groups)
+    };
+    (@value $param:ident $value:expr) => { $value };
+    (@value $param:ident) => { $param };
+}

@@ -1,0 +1,251 @@
+//! Buffers by size class, reused as soon as their last handle drops, and the accounts of who uses how much.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use super::{Capabilities, Gpu, Inner, lock};
+use crate::Error;
+
+/// What memory is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Results of ops and what their backward passes keep.
+    #[default]
+    Activations,
+    /// Weights.
+    Parameters,
+    /// Gradients of weights.
+    Gradients,
+    /// Optimizer state.
+    Moments,
+    /// Keys, values and landmarks of texts.
+    Memory,
+    /// Buffers on their way to or from the host.
+    Transfers,
+}
+
+const PURPOSES: usize = 6;
+
+/// Bytes in use, and the most that were, by purpose.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryReport {
+    /// (purpose, bytes in use, peak).
+    pub by_purpose: Vec<(Purpose, u64, u64)>,
+    /// Bytes in use now.
+    pub in_use: u64,
+    /// The most bytes in use at one time.
+    pub peak: u64,
+    /// Bytes of all buffers, pooled ones included.
+    pub reserved: u64,
+}
+
+impl fmt::Display for MemoryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<_> = self
+            .by_purpose
+            .iter()
+            .filter(|p| p.1 > 0)
+            .map(|(p, now, _)| format!("{} MiB {}", now >> 20, format!("{p:?}").to_lowercase()))
+            .collect();
+        f.write_str(&if parts.is_empty() { "nothing".into() } else { parts.join(", ") })
+    }
+}
+
+thread_local! {
+    static PURPOSE: Cell<Purpose> = const { Cell::new(Purpose::Activations) };
+}
+
+/// Accounts what `f` allocates on this thread under `purpose`.
+pub fn with_purpose<T>(purpose: Purpose, f: impl FnOnce() -> T) -> T {
+    struct Restore(Purpose);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PURPOSE.set(self.0);
+        }
+    }
+    let _restore = Restore(PURPOSE.replace(purpose));
+    f()
+}
+
+/// A buffer on loan from the pool; it goes back when the last handle drops.
+pub struct Storage {
+    gpu: Weak<Inner>,
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) id: u64,
+    class: u64,
+    purpose: Purpose,
+}
+
+impl Storage {
+    /// The wgpu buffer: usages STORAGE, COPY_SRC and COPY_DST.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let Some(inner) = self.gpu.upgrade() else { return };
+        let mut pool = lock(&inner.pool);
+        pool.account(self.purpose, -(self.class as i64));
+        let free = Free { buffer: self.buffer.clone(), id: self.id, epoch: pool.epoch };
+        pool.free.entry(self.class).or_default().push(free);
+    }
+}
+
+struct Free {
+    buffer: wgpu::Buffer,
+    id: u64,
+    /// The submit that was being recorded when the buffer came back.
+    epoch: u64,
+}
+
+pub(crate) struct Pool {
+    free: BTreeMap<u64, Vec<Free>>,
+    in_use: [u64; PURPOSES],
+    peaks: [u64; PURPOSES],
+    total_peak: u64,
+    reserved: u64,
+    max_buffer: u64,
+    /// Counts submits; the stream advances it.
+    pub epoch: u64,
+    pub created: u64,
+}
+
+/// Eight classes between powers of two: at most an eighth is wasted, and shapes that repeat find their buffer again.
+fn size_class(bytes: u64) -> u64 {
+    let bytes = bytes.max(256);
+    let step = (bytes.next_power_of_two() / 16).max(256);
+    bytes.div_ceil(step) * step
+}
+
+impl Pool {
+    pub fn new(capabilities: &Capabilities) -> Pool {
+        Pool {
+            free: BTreeMap::new(),
+            in_use: [0; PURPOSES],
+            peaks: [0; PURPOSES],
+            total_peak: 0,
+            reserved: 0,
+            max_buffer: capabilities.max_buffer,
+            epoch: 0,
+            created: 0,
+        }
+    }
+
+    fn account(&mut self, purpose: Purpose, bytes: i64) {
+        let i = purpose as usize;
+        self.in_use[i] = self.in_use[i].saturating_add_signed(bytes);
+        self.peaks[i] = self.peaks[i].max(self.in_use[i]);
+        self.total_peak = self.total_peak.max(self.in_use.iter().sum());
+    }
+
+    pub fn report(&self) -> MemoryReport {
+        use Purpose::*;
+        MemoryReport {
+            by_purpose: [Activations, Parameters, Gradients, Moments, Memory, Transfers]
+                .map(|p| (p, self.in_use[p as usize], self.peaks[p as usize]))
+                .to_vec(),
+            in_use: self.in_use.iter().sum(),
+            peak: self.total_peak,
+            reserved: self.reserved,
+        }
+    }
+
+    pub fn reset_peaks(&mut self) {
+        self.peaks = self.in_use;
+        self.total_peak = self.in_use.iter().sum();
+    }
+
+    pub fn trim(&mut self) {
+        for (class, buffers) in std::mem::take(&mut self.free) {
+            self.reserved -= class * buffers.len() as u64;
+        }
+    }
+}
+
+impl Gpu {
+    /// A buffer of at least `bytes`, with undefined contents. `unrecorded` asks for one that no recorded but
+    /// unsubmitted work uses, so that a queue write may precede that work.
+    ///
+    /// A failure is kept and surfaces at the next read; the buffer returned then holds nothing.
+    pub(crate) fn allocate(&self, bytes: u64, unrecorded: bool) -> Arc<Storage> {
+        let class = size_class(bytes);
+        let purpose = PURPOSE.get();
+        let found = {
+            let mut pool = lock(&self.0.pool);
+            let epoch = pool.epoch;
+            let found = pool.free.get_mut(&class).and_then(|free| {
+                let fits = |f: &Free| !unrecorded || f.epoch < epoch;
+                free.iter().rposition(fits).map(|i| free.swap_remove(i))
+            });
+            pool.account(purpose, class as i64);
+            found
+        };
+        let (buffer, id) = match found {
+            Some(free) => (free.buffer, free.id),
+            None => (self.create(class, bytes, purpose), self.0.id()),
+        };
+        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose })
+    }
+
+    fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> wgpu::Buffer {
+        let limit = lock(&self.0.pool).max_buffer;
+        let class = class.min(limit.max(bytes)) / 4 * 4;
+        let attempt = || {
+            self.0.scoped(|| {
+                self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: class,
+                    usage: wgpu::BufferUsages::STORAGE
+                        | wgpu::BufferUsages::COPY_SRC
+                        | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            })
+        };
+        if class > limit {
+            self.0.fail(Error::TooLarge { what: format!("a tensor for {purpose:?}"), asked: bytes, limit });
+        }
+        let (mut buffer, mut error) = attempt();
+        if matches!(error, Some(wgpu::Error::OutOfMemory { .. })) {
+            // What the pool holds unused may be enough, once the device has let go of it.
+            self.submit();
+            self.trim();
+            let _ = self.0.device.poll(wgpu::PollType::wait_indefinitely());
+            (buffer, error) = attempt();
+        }
+        match error {
+            None => {
+                let mut pool = lock(&self.0.pool);
+                pool.reserved += class;
+                pool.created += 1;
+            }
+            Some(wgpu::Error::OutOfMemory { .. }) => self.0.fail(Error::OutOfMemory {
+                asked: bytes,
+                purpose: format!("{purpose:?}").to_lowercase(),
+                in_use: self.memory().to_string(),
+            }),
+            Some(e) => self.0.fail(Error::Device(e.to_string())),
+        }
+        buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_their_bytes_and_waste_little() {
+        for bytes in [1u64, 256, 257, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1, 3_000_000_000] {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class % 256 == 0);
+            assert!(class <= bytes.max(256) + (bytes / 8).max(256), "{bytes} -> {class}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The GPU: adapter choice, memory, kernels and the command stream. The only module that uses wgpu.
+//!
+//! Work is recorded eagerly into one open compute pass and submitted on a budget or at a read. Buffers are pooled
+//! and reused as soon as their last handle drops: the queue's order makes it safe. Nothing waits but reads.
+
+mod adapter;
+mod capabilities;
+mod launch;
+mod memory;
+mod profiler;
+mod stream;
+mod transfer;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+pub use adapter::{AdapterSummary, GpuOptions, adapters};
+pub use capabilities::Capabilities;
+pub use launch::{Groups, Launch, Operand, Word};
+pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
+pub use profiler::KernelTime;
+pub use stream::Counters;
+pub use wgpu::Buffer;
+
+use crate::{Error, Result};
+
+/// A device with its queue, buffer pool, pipelines and open command stream. Clones share it; two may coexist.
+#[derive(Clone)]
+pub struct Gpu(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub capabilities: Capabilities,
+    pub checked: bool,
+    pub pool: Mutex<memory::Pool>,
+    pub stream: Mutex<stream::Stream>,
+    pub pipelines: Mutex<launch::Pipelines>,
+    pub fault: Arc<Mutex<Option<Error>>>,
+    pub next_id: AtomicU64,
+    pub reads: AtomicU64,
+}
+
+impl Gpu {
+    /// Chooses an adapter and opens it, waiting for it. See [`Gpu::request`] where waiting is impossible.
+    ///
+    /// # Errors
+    /// No adapter fits, or it opens no device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(options: GpuOptions) -> Result<Gpu> {
+        pollster::block_on(Gpu::request(options))
+    }
+
+    /// Chooses an adapter and opens it.
+    ///
+    /// # Errors
+    /// No adapter fits, or it opens no device.
+    pub async fn request(options: GpuOptions) -> Result<Gpu> {
+        let adapter = adapter::choose(&options).await?;
+        let (device, queue) = adapter::open(&adapter, &options).await?;
+        let gpu = Gpu::assemble(&adapter, device, queue, &options);
+        let fault = gpu.0.fault.clone();
+        gpu.0.device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            record(&fault, Error::Device(e.to_string()))
+        }));
+        let fault = gpu.0.fault.clone();
+        gpu.0.device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                record(&fault, Error::Device(format!("device lost: {message}")));
+            }
+        });
+        Ok(gpu)
+    }
+
+    /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is
+    /// what the engine uses; its error handlers are left alone.
+    pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
+        Gpu::assemble(adapter, device, queue, &GpuOptions::default())
+    }
+
+    fn assemble(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+    ) -> Gpu {
+        let capabilities = Capabilities::of(adapter, &device, options);
+        let stream = stream::Stream::new(&device, &queue, &capabilities);
+        Gpu(Arc::new(Inner {
+            pool: Mutex::new(memory::Pool::new(&capabilities)),
+            stream: Mutex::new(stream),
+            pipelines: Mutex::default(),
+            checked: options.checked,
+            fault: Arc::default(),
+            next_id: AtomicU64::new(1),
+            reads: AtomicU64::new(0),
+            device,
+            queue,
+            capabilities,
+        }))
+    }
+
+    /// What the adapter can do, as far as this engine may use it.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    /// The device, to share buffers with.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The queue; call [`Gpu::submit`] before submitting work of your own that reads tensors.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Submits all recorded work without waiting for it.
+    pub fn submit(&self) {
+        self.stream().flush(&self.0);
+    }
+
+    /// Submits all recorded work and waits for it.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last read.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&self) -> Result<()> {
+        self.submit();
+        if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
+            record(&self.0.fault, Error::Device(e.to_string()));
+        }
+        self.check()
+    }
+
+    /// The first error since the last call, if any.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check(&self) -> Result<()> {
+        lock(&self.0.fault).take().map_or(Ok(()), Err)
+    }
+
+    /// Work done so far: dispatches, submits, reads, pipelines, buffers.
+    pub fn counters(&self) -> Counters {
+        let stream = self.stream().counters;
+        Counters {
+            reads: self.0.reads.load(Ordering::Relaxed),
+            pipelines: lock(&self.0.pipelines).len() as u64,
+            buffers: lock(&self.0.pool).created,
+            ..stream
+        }
+    }
+
+    /// Bytes in use and their peaks, by purpose.
+    pub fn memory(&self) -> MemoryReport {
+        lock(&self.0.pool).report()
+    }
+
+    /// Forgets peaks, so that the next report shows those from here on.
+    pub fn reset_peaks(&self) {
+        lock(&self.0.pool).reset_peaks();
+    }
+
+    /// Gives all pooled, unused buffers back to the driver.
+    pub fn trim(&self) {
+        self.stream().forget_bind_groups();
+        lock(&self.0.pool).trim();
+    }
+
+    /// Starts or stops timing every kernel with GPU timestamps. Returns whether the adapter can.
+    pub fn profile(&self, on: bool) -> bool {
+        self.stream().profile(&self.0, on)
+    }
+
+    /// GPU time by kernel stem since the last call, the longest first. Waits for the work recorded so far.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn kernel_times(&self) -> Result<Vec<KernelTime>> {
+        self.wait()?;
+        Ok(self.stream().kernel_times(&self.0))
+    }
+
+    pub(crate) fn stream(&self) -> MutexGuard<'_, stream::Stream> {
+        lock(&self.0.stream)
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.0.capabilities.name)
+    }
+}
+
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Inner {
+    pub fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Runs `f`, which calls the device, and returns the error that the device reports for it.
+    pub fn scoped<T>(&self, f: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = f();
+        let mut first = None;
+        // In a browser scopes resolve later; there the device's own handler reports.
+        for scope in [internal, memory, validation] {
+            let mut pop = Box::pin(scope.pop());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            if let std::task::Poll::Ready(Some(e)) = pop.as_mut().poll(&mut context) {
+                first.get_or_insert(e);
+            }
+        }
+        (value, first)
+    }
+
+    pub fn fail(&self, error: Error) {
+        record(&self.fault, error);
+    }
+}
+
+use std::future::Future;
+
+/// Keeps the first error: later ones are mostly its consequences.
+fn record(fault: &Mutex<Option<Error>>, error: Error) {
+    lock(fault).get_or_insert(error);
+}
+
+/// A poisoned lock means that another thread panicked; the data behind ours stays consistent.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

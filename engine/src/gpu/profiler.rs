@@ -1,0 +1,93 @@
+//! GPU time by kernel stem, from timestamps around every dispatch.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::stream::Stamps;
+
+/// GPU time of one kernel stem.
+#[derive(Clone, Debug)]
+pub struct KernelTime {
+    /// The kernel's stem.
+    pub stem: &'static str,
+    /// Dispatches timed.
+    pub dispatches: u64,
+    /// Their summed time in nanoseconds.
+    pub nanoseconds: f64,
+}
+
+/// Timestamps of one query set: wgpu allows 4096 a set.
+const QUERIES: u32 = 4096;
+
+struct Batch {
+    queries: Arc<wgpu::QuerySet>,
+    stems: Vec<&'static str>,
+    mapped: Option<wgpu::Buffer>,
+}
+
+pub(super) struct Profiler {
+    pub inside: bool,
+    open: Vec<Batch>,
+    resolved: Vec<Batch>,
+}
+
+impl Profiler {
+    pub fn new(inside: bool) -> Profiler {
+        Profiler { inside, open: Vec::new(), resolved: Vec::new() }
+    }
+
+    pub fn stamp(&mut self, device: &wgpu::Device, stem: &'static str) -> Option<Stamps> {
+        if self.open.last().is_none_or(|b| b.stems.len() as u32 * 2 + 2 > QUERIES) {
+            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("profiler"),
+                ty: wgpu::QueryType::Timestamp,
+                count: QUERIES,
+            });
+            self.open.push(Batch { queries: Arc::new(queries), stems: Vec::new(), mapped: None });
+        }
+        let batch = self.open.last_mut()?;
+        let first = batch.stems.len() as u32 * 2;
+        batch.stems.push(stem);
+        Some(Stamps { queries: batch.queries.clone(), first, inside: self.inside })
+    }
+
+    /// Copies the timestamps of this submit to where the host can read them.
+    pub fn resolve(&mut self, device: &wgpu::Device, encoder: &mut wgpu::CommandEncoder) {
+        for mut batch in self.open.drain(..) {
+            let size = batch.stems.len() as u64 * 16;
+            let buffer = |usage| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("profiler"),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            };
+            let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+            let mapped = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+            encoder.resolve_query_set(&batch.queries, 0..batch.stems.len() as u32 * 2, &resolved, 0);
+            encoder.copy_buffer_to_buffer(&resolved, 0, &mapped, 0, size);
+            batch.mapped = Some(mapped);
+            self.resolved.push(batch);
+        }
+    }
+
+    pub fn collect(&mut self, device: &wgpu::Device, period: f32) -> Vec<KernelTime> {
+        let mut times: BTreeMap<&'static str, KernelTime> = BTreeMap::new();
+        for batch in self.resolved.drain(..) {
+            let Some(buffer) = batch.mapped else { continue };
+            buffer.map_async(wgpu::MapMode::Read, .., |_| {});
+            let _ = device.poll(wgpu::PollType::wait_indefinitely());
+            let Ok(view) = buffer.get_mapped_range(..) else { continue };
+            let ticks: Vec<u64> =
+                view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+            for (stem, pair) in batch.stems.iter().zip(ticks.chunks_exact(2)) {
+                let time = times.entry(stem).or_insert(KernelTime { stem, dispatches: 0, nanoseconds: 0.0 });
+                time.dispatches += 1;
+                time.nanoseconds += pair[1].saturating_sub(pair[0]) as f64 * f64::from(period);
+            }
+        }
+        let mut times: Vec<_> = times.into_values().collect();
+        times.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+        times
+    }
+}

@@ -1,0 +1,240 @@
+//! The command stream: one open compute pass, submitted on a budget or at a read.
+
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
+
+use super::{
+    Capabilities, Inner, launch, lock,
+    profiler::{KernelTime, Profiler},
+};
+use crate::Error;
+
+/// Work done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernels dispatched.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submits: u64,
+    /// Reads from the device.
+    pub reads: u64,
+    /// Writes to the device.
+    pub writes: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Buffers created.
+    pub buffers: u64,
+    /// Bind groups created.
+    pub bind_groups: u64,
+}
+
+/// Bytes of the uniform ring: all parameters of one submit. Queue order lets the next submit overwrite them.
+const UNIFORM_BYTES: usize = 1 << 18;
+/// The size of every parameter binding: 64 words.
+pub(super) const PARAMS_BYTES: u64 = 256;
+/// Bind groups kept; past that all are forgotten, since a step that repeats needs far fewer.
+const BIND_GROUPS: usize = 8192;
+
+pub(crate) struct Stream {
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    uniforms: Vec<u8>,
+    uniform_buffer: wgpu::Buffer,
+    uniform_stride: usize,
+    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    /// Dispatches since the last submit, and how many start one.
+    pending: usize,
+    budget: usize,
+    profiler: Option<Profiler>,
+    pub counters: Counters,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct BindKey {
+    pub layout: u32,
+    /// (buffer id, offset, size).
+    pub operands: Vec<(u64, u64, u64)>,
+}
+
+/// One binding of a dispatch.
+pub(super) struct Bound {
+    pub id: u64,
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    pub size: u64,
+}
+
+impl Stream {
+    pub fn new(device: &wgpu::Device, _queue: &wgpu::Queue, capabilities: &Capabilities) -> Stream {
+        Stream {
+            encoder: None,
+            pass: None,
+            uniforms: Vec::with_capacity(UNIFORM_BYTES),
+            uniform_buffer: device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("params"),
+                size: UNIFORM_BYTES as u64 + PARAMS_BYTES,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }),
+            uniform_stride: (capabilities.uniform_alignment as usize).max(16),
+            bind_groups: HashMap::new(),
+            pending: 0,
+            // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
+            budget: if capabilities.cpu { 16 } else { 192 },
+            profiler: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Records one dispatch.
+    pub fn dispatch(
+        &mut self,
+        inner: &Inner,
+        stem: &'static str,
+        pipeline: &launch::Pipeline,
+        params: &[u8],
+        operands: &[Bound],
+        groups: [u32; 3],
+    ) {
+        if self.pending >= self.budget || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
+            self.flush(inner);
+        }
+        let key = BindKey {
+            layout: pipeline.layout.id,
+            operands: operands.iter().map(|o| (o.id, o.offset, o.size)).collect(),
+        };
+        if self.bind_groups.len() >= BIND_GROUPS {
+            self.bind_groups.clear();
+        }
+        let group = match self.bind_groups.entry(key) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                self.counters.bind_groups += 1;
+                let (group, error) =
+                    inner.scoped(|| bind(&inner.device, pipeline, &self.uniform_buffer, operands));
+                if let Some(e) = error {
+                    inner.fail(Error::Kernel { stem: stem.into(), reason: e.to_string() });
+                }
+                entry.insert(group)
+            }
+        };
+        let offset = self.uniforms.len();
+        self.uniforms.extend_from_slice(params);
+        let end = self.uniforms.len().next_multiple_of(self.uniform_stride);
+        self.uniforms.resize(end, 0);
+        let encoder =
+            self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()));
+        let timer = self.profiler.as_mut();
+        if timer.as_ref().is_some_and(|t| !t.inside) {
+            self.pass = None;
+        }
+        let stamps = timer.and_then(|t| t.stamp(&inner.device, stem));
+        let pass = self.pass.get_or_insert_with(|| {
+            let writes = stamps.as_ref().filter(|s| !s.inside).map(|s| wgpu::ComputePassTimestampWrites {
+                query_set: &s.queries,
+                beginning_of_pass_write_index: Some(s.first),
+                end_of_pass_write_index: Some(s.first + 1),
+            });
+            encoder
+                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes })
+                .forget_lifetime()
+        });
+        if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
+            pass.write_timestamp(&s.queries, s.first);
+        }
+        pass.set_pipeline(&pipeline.pipeline);
+        if pipeline.layout.has_params {
+            pass.set_bind_group(0, &*group, &[offset as u32]);
+        } else {
+            pass.set_bind_group(0, &*group, &[]);
+        }
+        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+        if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
+            pass.write_timestamp(&s.queries, s.first + 1);
+        }
+        self.pending += 1;
+        self.counters.dispatches += 1;
+    }
+
+    /// The encoder, with the pass closed: for copies.
+    pub fn encoder(&mut self, inner: &Inner) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.pending += 1;
+        self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()))
+    }
+
+    /// Submits what is recorded. Waits for nothing.
+    pub fn flush(&mut self, inner: &Inner) {
+        self.pass = None;
+        let Some(mut encoder) = self.encoder.take() else { return };
+        if let Some(profiler) = &mut self.profiler {
+            profiler.resolve(&inner.device, &mut encoder);
+        }
+        let ((), error) = inner.scoped(|| {
+            if !self.uniforms.is_empty() {
+                inner.queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
+            }
+            inner.queue.submit([encoder.finish()]);
+        });
+        if let Some(e) = error {
+            inner.fail(Error::Device(e.to_string()));
+        }
+        self.uniforms.clear();
+        self.pending = 0;
+        self.counters.submits += 1;
+        lock(&inner.pool).epoch += 1;
+        // Lets wgpu recycle what finished submits used.
+        let _ = inner.device.poll(wgpu::PollType::Poll);
+    }
+
+    pub fn forget_bind_groups(&mut self) {
+        self.bind_groups.clear();
+    }
+
+    pub fn profile(&mut self, inner: &Inner, on: bool) -> bool {
+        self.flush(inner);
+        let able = inner.capabilities.timestamps;
+        self.profiler = (on && able).then(|| Profiler::new(inner.capabilities.timestamps_inside));
+        able
+    }
+
+    pub fn kernel_times(&mut self, inner: &Inner) -> Vec<KernelTime> {
+        let period = inner.queue.get_timestamp_period();
+        self.profiler.as_mut().map_or_else(Vec::new, |p| p.collect(&inner.device, period))
+    }
+}
+
+fn bind(
+    device: &wgpu::Device,
+    pipeline: &launch::Pipeline,
+    uniforms: &wgpu::Buffer,
+    operands: &[Bound],
+) -> wgpu::BindGroup {
+    let params = pipeline.layout.has_params.then(|| wgpu::BindGroupEntry {
+        binding: 0,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: uniforms,
+            offset: 0,
+            size: NonZeroU64::new(PARAMS_BYTES),
+        }),
+    });
+    let storage = pipeline.layout.storage.iter().zip(operands).map(|(&binding, o)| wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &o.buffer,
+            offset: o.offset,
+            size: NonZeroU64::new(o.size),
+        }),
+    });
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.layout.group,
+        entries: &params.into_iter().chain(storage).collect::<Vec<_>>(),
+    })
+}
+
+/// Two timestamps of one dispatch.
+pub(super) struct Stamps {
+    pub queries: Arc<wgpu::QuerySet>,
+    pub first: u32,
+    pub inside: bool,
+}

@@ -1,0 +1,93 @@
+//! Copies between element types, and the ordered sums that many backward passes end with.
+
+use crate::{
+    DType, Tensor,
+    gpu::Operand,
+    launch,
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// The same elements in a buffer of their own, rounded to `dtype`.
+///
+/// `x`: any shape, floats of either width, or integers copied as they are.
+///
+/// # Panics
+/// Where a float would become an integer or the reverse.
+#[track_caller]
+pub fn copy(x: &Tensor, dtype: DType) -> Tensor {
+    let (from, count) = (x.dtype(), x.len());
+    assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
+    let y = x.empty_on(x.shape(), dtype);
+    let step = rows_a_page(x.gpu(), &[from.bytes(), dtype.bytes()]);
+    for start in (0..count).step_by(step) {
+        let n = step.min(count - start);
+        let (x, y) = (x.operand().elements(from, start, n), y.operand().elements(dtype, start, n));
+        launch!(copy [elem = from.wgsl(), elem_out = dtype.wgsl()] { count: n }, [x] -> [y], n.div_ceil(1024));
+    }
+    y.with_grad(&[x], move |dy| [copy(dy, from)])
+}
+
+/// Partial sums of a weight's gradient, one row a block of tokens, to be added in the blocks' order.
+pub(crate) struct PartialSums {
+    partial: Tensor,
+}
+
+impl PartialSums {
+    /// Room for `blocks` sums of `columns` values on `near`'s device.
+    pub fn new(near: &Tensor, blocks: usize, columns: usize) -> PartialSums {
+        PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
+    }
+
+    /// The rows of `blocks` sums from `first` on.
+    pub fn page(&self, first: usize, blocks: usize) -> Operand {
+        self.partial.page(first, blocks, self.partial.shape()[1] * 4)
+    }
+
+    /// (columns): the sum over blocks, in a fixed tree: groups of 64 rows, then groups of groups.
+    pub fn in_order(self) -> Tensor {
+        let mut x = self.partial;
+        loop {
+            let [rows, columns] = x.axes();
+            if rows <= 1 {
+                return if rows == 0 { Tensor::zeros(x.gpu(), [columns], DType::F32) } else { x.reshape([columns]) };
+            }
+            let groups = rows.div_ceil(GROUP);
+            let out = x.empty_on([groups, columns], DType::F32);
+            let step = rows_a_page(x.gpu(), &[columns * 4]) / GROUP * GROUP;
+            for first in (0..rows).step_by(step.max(GROUP)) {
+                let n = step.max(GROUP).min(rows - first);
+                let (part, sums) =
+                    (x.page(first, n, columns * 4), out.page(first / GROUP, n.div_ceil(GROUP), columns * 4));
+                let blocks = columns.div_ceil(64);
+                launch!(sum_rows { rows: n, columns, blocks }, [part] -> [sums], n.div_ceil(GROUP) * blocks);
+            }
+            x = out;
+        }
+    }
+}
+
+/// Rows a group of `sum_rows`; `GROUP` in the kernel.
+const GROUP: usize = 64;
+
+impl Tensor {
+    /// `rows` rows of `row_bytes` bytes from row `first` on, as an operand.
+    #[track_caller]
+    pub fn page(&self, first: usize, rows: usize, row_bytes: usize) -> Operand {
+        self.operand().part((first * row_bytes) as u64, (rows * row_bytes) as u64)
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case {
+        dims: vec![Dim::range("count", 1, 5000)],
+        inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["count"]])).grad()],
+        run: |_, i| vec![copy(&i[0], DType::F32)],
+        reference: |_, i| -> Vec<Array> { vec![i[0].clone()] },
+        error: |_| 0.0,
+        cost: |s| Cost { bytes: 8 * s["count"], flops: 0 },
+        bench: &[&[1 << 26]],
+        ..Case::new("copy")
+    }]
+}

@@ -1,0 +1,21 @@
+//! One file per op: equation, forward, backward, reference and [`Case`](crate::testing::Case).
+//!
+//! To add an op, add `shaders/<stem>.wgsl`, `shaders/<stem>_backward.wgsl`, `<stem>.rs` here and its name to the list
+//! below: tests, gradient checks, benches and the self-check follow from its cases.
+
+use crate::testing::Case;
+
+/// Declares the modules, re-exports their functions and collects their cases.
+macro_rules! ops {
+    ($($op:ident),* $(,)?) => {
+        $(mod $op; pub use $op::*;)*
+        /// The cases of all ops.
+        pub fn cases() -> Vec<Case> {
+            let mut all = Vec::new();
+            $(all.extend($op::cases());)*
+            all
+        }
+    };
+}
+
+ops! { copy, rms_norm }

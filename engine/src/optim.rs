@@ -1,0 +1,1 @@
+//! AdamW over arenas, schedules, gradient clipping and loss scaling.

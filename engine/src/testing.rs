@@ -1,0 +1,594 @@
+//! Holds kernels against their f64 references: ours, and yours.
+//!
+//! A [`Case`] says how to draw inputs, how to run the op and what it means. From it follow [`check`] (values),
+//! [`check_gradients`] (the kernel's backward pass against central differences of the reference) and
+//! [`check_determinism`]. Sizes are drawn awkwardly: 1, primes, powers of two ± 1.
+//!
+//! ```no_run
+//! use rambutan_engine::{Gpu, GpuOptions, ops, testing::{self, Sizes}};
+//! let gpu = Gpu::new(GpuOptions::default())?;
+//! for case in ops::cases() {
+//!     let report = testing::check(&gpu, &case, &case.draw(7), 7).expect("within its bound");
+//!     println!("{} {} of {}", case.stem, report.worst, report.allowed);
+//! }
+//! # Ok::<(), rambutan_engine::Error>(())
+//! ```
+
+use std::{fmt, ops::Index};
+
+use half::f16;
+
+use crate::{DType, Gpu, Tensor, reference::Array};
+
+/// One size of a case: a range, or a few values.
+#[derive(Clone, Copy, Debug)]
+pub struct Dim {
+    /// Its name.
+    pub name: &'static str,
+    values: Values,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Values {
+    Range(usize, usize),
+    OneOf(&'static [usize]),
+}
+
+impl Dim {
+    /// Any size from `low` to `high`, both included.
+    pub const fn range(name: &'static str, low: usize, high: usize) -> Dim {
+        Dim { name, values: Values::Range(low, high) }
+    }
+
+    /// One of a few sizes, the simplest first.
+    pub const fn one_of(name: &'static str, values: &'static [usize]) -> Dim {
+        Dim { name, values: Values::OneOf(values) }
+    }
+
+    /// The smallest or simplest size.
+    pub fn simplest(&self) -> usize {
+        match self.values {
+            Values::Range(low, _) => low,
+            Values::OneOf(v) => v[0],
+        }
+    }
+
+    /// The `pick`-th of the sizes worth trying: the awkward ones for small picks, any for large ones.
+    pub fn pick(&self, pick: u64) -> usize {
+        match self.values {
+            Values::OneOf(v) => v[(pick % v.len() as u64) as usize],
+            Values::Range(low, high) => {
+                let awkward: Vec<usize> =
+                    AWKWARD.iter().copied().filter(|v| (low..=high).contains(v)).collect();
+                let span = (high - low + 1) as u64;
+                match pick % 3 {
+                    0 | 1 if !awkward.is_empty() => awkward[(pick / 3 % awkward.len() as u64) as usize],
+                    _ => low + (pick / 3 % span) as usize,
+                }
+            }
+        }
+    }
+}
+
+const AWKWARD: [usize; 26] = [
+    1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 33, 61, 63, 64, 65, 97, 127, 128, 129, 191, 255, 256, 257, 509, 513,
+];
+
+/// The sizes of one run, by name or in order.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    names: Vec<&'static str>,
+    /// In the order of the case's dims.
+    pub values: Vec<usize>,
+}
+
+impl Sizes {
+    /// All sizes in order, for patterns: `let [rows, columns] = s.get();`.
+    ///
+    /// # Panics
+    /// Where the case has another number of dims.
+    #[track_caller]
+    pub fn get<const N: usize>(&self) -> [usize; N] {
+        self.values
+            .as_slice()
+            .try_into()
+            .unwrap_or_else(|_| panic!("the case has {} dims", self.values.len()))
+    }
+}
+
+impl Index<&str> for Sizes {
+    type Output = usize;
+
+    fn index(&self, name: &str) -> &usize {
+        let i = self.names.iter().position(|n| *n == name);
+        &self.values[i.unwrap_or_else(|| panic!("no dim `{name}` among {:?}", self.names))]
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<_> = self.names.iter().zip(&self.values).map(|(n, v)| format!("{n}={v}")).collect();
+        f.write_str(&parts.join(" "))
+    }
+}
+
+/// One input of a case.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// Its values, which `dtype` holds exactly.
+    pub array: Array,
+    /// The type it is uploaded as.
+    pub dtype: DType,
+    /// Whether gradients flow to it.
+    pub differentiable: bool,
+}
+
+impl Input {
+    /// An f32 input without gradient; values are rounded to f32.
+    pub fn new(name: &'static str, array: Array) -> Input {
+        Input { name, array: array.map(|v| f64::from(*v as f32)), dtype: DType::F32, differentiable: false }
+    }
+
+    /// The same with a gradient to check.
+    pub fn grad(self) -> Input {
+        Input { differentiable: true, ..self }
+    }
+
+    /// The same as another type; floats are rounded to it.
+    pub fn of(self, dtype: DType) -> Input {
+        let array =
+            if dtype == DType::F16 { self.array.map(|v| f16::from_f64(*v).to_f64()) } else { self.array };
+        Input { array, dtype, ..self }
+    }
+
+    /// Uploads it.
+    pub fn tensor(&self, gpu: &Gpu) -> Tensor {
+        let shape = self.array.shape.as_slice();
+        let data = &self.array.data;
+        let tensor = match self.dtype {
+            DType::F32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as f32).collect::<Vec<_>>(), shape),
+            DType::F16 => {
+                Tensor::from_slice(gpu, &data.iter().map(|v| f16::from_f64(*v)).collect::<Vec<_>>(), shape)
+            }
+            DType::I32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as i32).collect::<Vec<_>>(), shape),
+            DType::U32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as u32).collect::<Vec<_>>(), shape),
+        };
+        let tensor = tensor.expect("an array fills its shape");
+        if self.differentiable { tensor.requires_grad() } else { tensor }
+    }
+}
+
+/// Draws inputs; the same seed draws the same.
+#[derive(Clone, Debug)]
+pub struct Draw(u64);
+
+impl Draw {
+    /// From a seed.
+    pub fn new(seed: u64) -> Draw {
+        Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66)
+    }
+
+    /// 64 random bits (SplitMix64; Steele et al. 2014).
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n.max(1) as u64) as usize
+    }
+
+    /// From 0 to 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One standard normal value (Box & Muller 1958).
+    pub fn gauss(&mut self) -> f64 {
+        let (u, v) = (1.0 - self.unit(), self.unit());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    /// Standard normal values, now and then a zero, a large or a tiny one: what real activations hold.
+    pub fn normal(&mut self, shape: &[usize]) -> Array {
+        let odd = self.bits() % 4 == 0;
+        Array::from_fn(shape, |_| {
+            let v = self.gauss();
+            match if odd { self.bits() % 97 } else { 97 } {
+                0 => 0.0,
+                1 => v * 30.0,
+                2 => v * 1e-30,
+                _ => v,
+            }
+        })
+    }
+
+    /// Uniform values.
+    pub fn uniform(&mut self, shape: &[usize], low: f64, high: f64) -> Array {
+        Array::from_fn(shape, |_| low + (high - low) * self.unit())
+    }
+
+    /// Integers from `low` to below `high`.
+    pub fn integers(&mut self, shape: &[usize], low: i64, high: i64) -> Array {
+        Array::from_fn(shape, |_| (low + self.below((high - low) as usize) as i64) as f64)
+    }
+}
+
+/// The bytes an op must move and the operations it must do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Each input read once, each output written once.
+    pub bytes: usize,
+    /// Floating-point operations.
+    pub flops: usize,
+}
+
+/// What an op is, for every test at once.
+#[derive(Clone)]
+pub struct Case {
+    /// The stem of the op, perhaps with a variant: `matmul`, `matmul.transposed`.
+    pub stem: &'static str,
+    /// The sizes to draw.
+    pub dims: Vec<Dim>,
+    /// Draws inputs of these sizes.
+    pub inputs: fn(&Sizes, &mut Draw) -> Vec<Input>,
+    /// The op.
+    pub run: fn(&Sizes, &[Tensor]) -> Vec<Tensor>,
+    /// Its definition.
+    pub reference: fn(&Sizes, &[Array]) -> Vec<Array>,
+    /// The error allowed, in units of the output type's rounding (2⁻²⁴, 2⁻¹¹) relative to the output's norm.
+    pub error: fn(&Sizes) -> f64,
+    /// The same for gradients; by default four times `error`.
+    pub error_grad: Option<fn(&Sizes) -> f64>,
+    /// What the op must move and do.
+    pub cost: fn(&Sizes) -> Cost,
+    /// Sizes worth timing.
+    pub bench: &'static [&'static [usize]],
+    /// Whether this adapter can run it.
+    pub runs_on: fn(&Gpu) -> bool,
+}
+
+impl Case {
+    /// A case to fill in.
+    pub fn new(stem: &'static str) -> Case {
+        Case {
+            stem,
+            dims: Vec::new(),
+            inputs: |_, _| Vec::new(),
+            run: |_, _| Vec::new(),
+            reference: |_, _| Vec::new(),
+            error: |_| 0.0,
+            error_grad: None,
+            cost: |_| Cost::default(),
+            bench: &[],
+            runs_on: |_| true,
+        }
+    }
+
+    /// Sizes from picks, one a dim.
+    pub fn sizes(&self, picks: &[u64]) -> Sizes {
+        let values = self.dims.iter().zip(picks).map(|(d, p)| d.pick(*p)).collect();
+        self.exactly(values)
+    }
+
+    /// These sizes.
+    pub fn exactly(&self, values: Vec<usize>) -> Sizes {
+        assert_eq!(values.len(), self.dims.len(), "{}: one size a dim", self.stem);
+        Sizes { names: self.dims.iter().map(|d| d.name).collect(), values }
+    }
+
+    /// Sizes drawn from a seed.
+    pub fn draw(&self, seed: u64) -> Sizes {
+        let mut draw = Draw::new(seed ^ 0xA11CE);
+        self.sizes(&self.dims.iter().map(|_| draw.bits() >> 8).collect::<Vec<_>>())
+    }
+}
+
+/// The worst error of a check, and the largest allowed, relative.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// The worst seen.
+    pub worst: f64,
+    /// What the case allows.
+    pub allowed: f64,
+}
+
+/// Why a check failed.
+#[derive(Clone, Debug)]
+pub struct Failure(pub String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+fn device_error(case: &Case, sizes: &Sizes, e: &crate::Error) -> Failure {
+    Failure(format!("{} [{sizes}]: {e}", case.stem))
+}
+
+/// The elements of a tensor as f64.
+///
+/// # Errors
+/// Whatever went wrong on the device.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn read(tensor: &Tensor) -> crate::Result<Array> {
+    let data = match tensor.dtype() {
+        DType::F32 => tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+        DType::F16 => tensor.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
+        DType::I32 => tensor.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+        DType::U32 => tensor.to_vec::<u32>()?.into_iter().map(f64::from).collect(),
+    };
+    Ok(Array::new(tensor.shape(), data))
+}
+
+/// Rounding of one operation, relative.
+fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2f64.powi(-24),
+        DType::F16 => 2f64.powi(-11),
+        DType::I32 | DType::U32 => 0.0,
+    }
+}
+
+/// The error of `got` against `expected`: relative in the Frobenius norm, and for each element relative to the largest
+/// (a quarter of it counts, since one element may be worse than all). Infinite where not finite or shaped otherwise.
+pub fn error_of(got: &Array, expected: &Array) -> f64 {
+    if got.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let (mut difference, mut norm, mut worst, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
+    for (g, e) in got.data.iter().zip(&expected.data) {
+        if !g.is_finite() {
+            return f64::INFINITY;
+        }
+        difference += (g - e) * (g - e);
+        norm += e * e;
+        worst = worst.max((g - e).abs());
+        largest = largest.max(e.abs());
+    }
+    if norm == 0.0 {
+        return if difference == 0.0 { 0.0 } else { f64::INFINITY };
+    }
+    (difference / norm).sqrt().max(worst / largest / 4.0)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn compare(
+    what: &str,
+    got: &Tensor,
+    expected: &Array,
+    units: f64,
+    report: &mut Report,
+) -> Result<(), String> {
+    let got_array = read(got).map_err(|e| e.to_string())?;
+    if got.shape() != expected.shape.as_slice() {
+        return Err(format!("{what}: shape {:?}, expected {:?}", got.shape(), expected.shape));
+    }
+    if !got.dtype().is_float() {
+        return match got_array.data.iter().zip(&expected.data).position(|(g, e)| g != e) {
+            None => Ok(()),
+            Some(i) => Err(format!(
+                "{what}[{i}]: {} instead of {} (integers match exactly)",
+                got_array.data[i], expected.data[i]
+            )),
+        };
+    }
+    let (error, allowed) = (error_of(&got_array, expected), units * rounding(got.dtype()));
+    if error > report.worst {
+        *report = Report { worst: error, allowed };
+    }
+    if error <= allowed {
+        return Ok(());
+    }
+    let furthest = |i: &usize| (got_array.data[*i] - expected.data[*i]).abs();
+    let i = (0..got_array.len()).max_by(|a, b| furthest(a).total_cmp(&furthest(b))).unwrap_or(0);
+    Err(format!(
+        "{what}: error {error:.2e} exceeds {allowed:.2e}; worst at [{i}]: {} instead of {}",
+        got_array.data[i], expected.data[i]
+    ))
+}
+
+/// Runs the op and holds its outputs against the reference.
+///
+/// # Errors
+/// What differs, by how much, where.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
+    let inputs = (case.inputs)(sizes, &mut Draw::new(seed));
+    let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
+    let outputs = (case.run)(sizes, &tensors);
+    let expected = (case.reference)(sizes, &inputs.into_iter().map(|i| i.array).collect::<Vec<_>>());
+    let fail = |e: String| Failure(format!("{} [{sizes}] seed {seed}: {e}", case.stem));
+    if outputs.len() != expected.len() {
+        return Err(fail(format!("{} outputs, the reference has {}", outputs.len(), expected.len())));
+    }
+    let mut report = Report::default();
+    for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
+        compare(&format!("output {i}"), got, expected, (case.error)(sizes), &mut report).map_err(fail)?;
+    }
+    Ok(report)
+}
+
+/// Runs the op backward from a random direction and holds every gradient against central differences of the
+/// reference: along random directions, and for single elements (all of them where they are few).
+///
+/// # Errors
+/// What differs, by how much, where.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
+    let mut draw = Draw::new(seed);
+    let inputs = (case.inputs)(sizes, &mut draw);
+    let mut report = Report::default();
+    if !inputs.iter().any(|i| i.differentiable) {
+        return Ok(report);
+    }
+    let fail = |e: String| Failure(format!("{} [{sizes}] seed {seed}: {e}", case.stem));
+    let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
+    let outputs = (case.run)(sizes, &tensors);
+    let arrays: Vec<Array> = inputs.iter().map(|i| i.array.clone()).collect();
+    let expected = (case.reference)(sizes, &arrays);
+    // The loss is Σ ⟨output, direction⟩ over float outputs.
+    let mut directions = Vec::new();
+    for (y, e) in outputs.iter().zip(&expected) {
+        let float = y.dtype().is_float();
+        let direction = Input::new("dy", draw.uniform(&e.shape, -1.0, 1.0)).of(if float {
+            y.dtype()
+        } else {
+            DType::F32
+        });
+        if float && y.needs_grad() {
+            y.backward_from(&direction.tensor(gpu));
+        }
+        directions.push(if float { direction.array } else { Array::zeros(&e.shape) });
+    }
+    let loss = |arrays: &[Array]| -> f64 {
+        let y = (case.reference)(sizes, arrays);
+        y.iter().zip(&directions).flat_map(|(y, d)| y.data.iter().zip(&d.data)).map(|(a, b)| a * b).sum()
+    };
+    let terms: f64 = expected
+        .iter()
+        .zip(&directions)
+        .flat_map(|(y, d)| y.data.iter().zip(&d.data))
+        .map(|(a, b)| (a * b).abs())
+        .sum();
+    let units = case.error_grad.map_or_else(|| 4.0 * (case.error)(sizes) + 8.0, |f| f(sizes));
+    for (i, (input, tensor)) in inputs.iter().zip(&tensors).enumerate().filter(|(_, (i, _))| i.differentiable)
+    {
+        let Some(grad) = tensor.grad() else {
+            return Err(fail(format!("{}: no gradient arrived", input.name)));
+        };
+        let grad_dtype = grad.dtype();
+        let got = read(&grad).map_err(|e| device_error(case, sizes, &e))?;
+        // Where terms cancel (a normalised row of one column), errors are those of the terms: a gradient is expected
+        // to be as large as the mean of |loss terms| over |input|.
+        let rms = (input.array.data.iter().map(|v| v * v).sum::<f64>() / got.len().max(1) as f64).sqrt();
+        let floor = terms / (rms * got.len().max(1) as f64).max(1e-30);
+        let scale = got.data.iter().fold(floor, |m, v| m.max(v.abs()));
+        let norm = got.data.iter().map(|v| v * v).sum::<f64>().sqrt().max(floor * (got.len() as f64).sqrt());
+        if !scale.is_finite() {
+            return Err(fail(format!("d{}: not finite", input.name)));
+        }
+        let mut along = |direction: &dyn Fn(usize) -> f64| -> f64 {
+            let size = 1e-5;
+            let moved = |sign: f64| {
+                let mut moved = arrays.clone();
+                for (j, v) in moved[i].data.iter_mut().enumerate() {
+                    *v += sign * size * direction(j);
+                }
+                loss(&moved)
+            };
+            (moved(1.0) - moved(-1.0)) / (2.0 * size)
+        };
+        let base = loss(&arrays).abs();
+        let n = got.len();
+        // What the difference itself cannot resolve: f64 rounding of the loss, and its third derivative.
+        let noise = |expected: f64| base.max(1.0) * 1e-10 + expected.abs() * 1e-8;
+        let all = n <= 48;
+        let elements: Vec<usize> =
+            if all { (0..n).collect() } else { (0..12).map(|_| draw.below(n)).collect() };
+        for j in elements {
+            let expected = along(&|k| f64::from(u8::from(k == j)));
+            let error = ((got.data[j] - expected).abs() - noise(expected)).max(0.0) / scale.max(1e-30) / 4.0;
+            report.note(error, units * rounding(grad_dtype));
+            if error > units * rounding(grad_dtype) && (got.data[j] - expected).abs() > noise(expected) {
+                return Err(fail(format!(
+                    "d{}[{j}]: {} instead of {expected} ({error:.2e})",
+                    input.name, got.data[j]
+                )));
+            }
+        }
+        for _ in 0..2 {
+            let mut signs = Draw::new(draw.bits());
+            let signs: Vec<f64> = (0..n).map(|_| if signs.bits() & 1 == 0 { 1.0 } else { -1.0 }).collect();
+            let expected = along(&|k| signs[k]);
+            let seen: f64 = got.data.iter().zip(&signs).map(|(g, s)| g * s).sum();
+            let error = ((seen - expected).abs() - noise(expected) * (n as f64).sqrt()).max(0.0)
+                / norm.max(1e-30)
+                / 4.0;
+            report.note(error, units * rounding(grad_dtype));
+            if error > units * rounding(grad_dtype) {
+                return Err(fail(format!(
+                    "d{}: {seen} along a random direction instead of {expected} ({error:.2e} of {:.2e})",
+                    input.name,
+                    units * rounding(grad_dtype)
+                )));
+            }
+        }
+    }
+    gpu.check().map_err(|e| device_error(case, sizes, &e))?;
+    Ok(report)
+}
+
+impl Report {
+    fn note(&mut self, worst: f64, allowed: f64) {
+        if worst >= self.worst {
+            *self = Report { worst, allowed };
+        }
+    }
+}
+
+/// Runs the op forward and backward twice on the same inputs: every bit must agree.
+///
+/// # Errors
+/// What differs.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn check_determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<(), Failure> {
+    let once = || -> crate::Result<Vec<Vec<u64>>> {
+        let inputs = (case.inputs)(sizes, &mut Draw::new(seed));
+        let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
+        let outputs = (case.run)(sizes, &tensors);
+        let mut all: Vec<Tensor> = outputs.iter().map(Tensor::detach).collect();
+        for y in outputs.iter().filter(|y| y.dtype().is_float() && y.needs_grad()) {
+            y.backward_from(&Tensor::full(gpu, y.shape(), y.dtype(), 0.7));
+        }
+        all.extend(tensors.iter().filter_map(Tensor::grad));
+        all.iter().map(|t| Ok(read(t)?.data.into_iter().map(f64::to_bits).collect())).collect()
+    };
+    let (a, b) = (
+        once().map_err(|e| device_error(case, sizes, &e))?,
+        once().map_err(|e| device_error(case, sizes, &e))?,
+    );
+    match a.iter().zip(&b).position(|(a, b)| a != b) {
+        None => Ok(()),
+        Some(i) => {
+            Err(Failure(format!("{} [{sizes}] seed {seed}: result {i} differs between two runs", case.stem)))
+        }
+    }
+}
+
+/// Strategies for proptest.
+#[cfg(feature = "proptest")]
+pub mod strategy {
+    use proptest::prelude::*;
+
+    use super::{Case, Sizes};
+
+    /// Sizes of a case with a seed for its inputs; shrinks towards the simplest sizes.
+    pub fn sizes(case: &Case) -> impl Strategy<Value = (Sizes, u64)> + use<> {
+        let case = case.clone();
+        let picks = proptest::collection::vec(0u64..4096, case.dims.len());
+        (picks, 0u64..1 << 20).prop_map(move |(picks, seed)| (case.sizes(&picks), seed))
+    }
+}
+
+/// A device shared by the tests of one process, chosen by the environment (see [`crate::GpuOptions::from_env`]), with checks on.
+///
+/// # Panics
+/// Where there is no adapter: the tests need at least software Vulkan.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn gpu() -> Gpu {
+    static GPU: std::sync::OnceLock<Gpu> = std::sync::OnceLock::new();
+    let open = || {
+        let options = crate::GpuOptions { checked: true, ..crate::GpuOptions::from_env() };
+        Gpu::new(options).unwrap_or_else(|e| panic!("{e}"))
+    };
+    GPU.get_or_init(open).clone()
+}
