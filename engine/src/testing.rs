@@ -196,7 +196,7 @@ impl Draw {
 
     /// Standard normal values, now and then a zero, a large or a tiny one: what real activations hold.
     pub fn normal(&mut self, shape: &[usize]) -> Array {
-        let odd = self.bits() % 4 == 0;
+        let odd = self.bits().is_multiple_of(4);
         Array::from_fn(shape, |_| {
             let v = self.gauss();
             match if odd { self.bits() % 97 } else { 97 } {
@@ -476,7 +476,7 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
         if !scale.is_finite() {
             return Err(fail(format!("d{}: not finite", input.name)));
         }
-        let mut along = |direction: &dyn Fn(usize) -> f64| -> f64 {
+        let along = |direction: &dyn Fn(usize) -> f64| -> f64 {
             let size = 1e-5;
             let moved = |sign: f64| {
                 let mut moved = arrays.clone();

@@ -105,7 +105,7 @@ impl Operand {
     }
 }
 
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub id: u32,
     pub group: wgpu::BindGroupLayout,
     pub has_params: bool,
@@ -114,7 +114,7 @@ pub(super) struct Layout {
     pipeline: wgpu::PipelineLayout,
 }
 
-pub(super) struct Pipeline {
+pub(crate) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: Arc<Layout>,
     interface: Interface,

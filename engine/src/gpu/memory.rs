@@ -244,7 +244,7 @@ mod tests {
     fn classes_hold_their_bytes_and_waste_little() {
         for bytes in [1u64, 256, 257, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1, 3_000_000_000] {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % 256 == 0);
+            assert!(class >= bytes && class.is_multiple_of(256));
             assert!(class <= bytes.max(256) + (bytes / 8).max(256), "{bytes} -> {class}");
         }
     }

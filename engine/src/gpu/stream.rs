@@ -49,14 +49,14 @@ pub(crate) struct Stream {
 }
 
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct BindKey {
+pub(crate) struct BindKey {
     pub layout: u32,
     /// (buffer id, offset, size).
     pub operands: Vec<(u64, u64, u64)>,
 }
 
 /// One binding of a dispatch.
-pub(super) struct Bound {
+pub(crate) struct Bound {
     pub id: u64,
     pub buffer: wgpu::Buffer,
     pub offset: u64,

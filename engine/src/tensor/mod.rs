@@ -96,7 +96,7 @@ impl Tensor {
     /// (rows, columns): the last axis against all others.
     pub fn rows_by_last(&self) -> (usize, usize) {
         let columns = self.shape().last().copied().unwrap_or(1);
-        (if columns == 0 { 0 } else { self.len() / columns }, columns)
+        (self.len().checked_div(columns).unwrap_or(0), columns)
     }
 
     /// The element type.
@@ -153,7 +153,7 @@ impl Tensor {
         assert!(range.start <= range.end && range.end <= rows, "rows {range:?} of {rows}");
         let row = self.bytes() / rows.max(1) as u64;
         let offset = self.offset + row * range.start as u64;
-        if offset % self.gpu.capabilities().storage_alignment != 0 {
+        if !offset.is_multiple_of(self.gpu.capabilities().storage_alignment) {
             return None;
         }
         let shape = self.shape.with_first(range.len());
