@@ -1,1 +1,2 @@
+//! The command `rambutan`.
 fn main() {}

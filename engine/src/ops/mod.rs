@@ -8,7 +8,7 @@ use crate::testing::Case;
 /// Declares the modules, re-exports their functions and collects their cases.
 macro_rules! ops {
     ($($op:ident),* $(,)?) => {
-        $(mod $op; pub use $op::*;)*
+        $(mod $op; #[allow(unused_imports)] pub use $op::*;)*
         /// The cases of all ops.
         pub fn cases() -> Vec<Case> {
             let mut all = Vec::new();
@@ -18,4 +18,24 @@ macro_rules! ops {
     };
 }
 
-ops! { copy, rms_norm }
+ops! {
+    attention,
+    causal_conv1d,
+    columns,
+    copy,
+    cross_entropy,
+    elementwise,
+    embedding,
+    gated_rms_norm,
+    hsa,
+    matmul,
+    reduce,
+    rms_norm,
+    rope,
+    select,
+    selective_scan,
+    softmax,
+    ssd_scan,
+    ssd_step,
+    weights,
+}

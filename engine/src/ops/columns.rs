@@ -1,0 +1,7 @@
+//! Splitting and joining along the last axis.
+
+use crate::testing::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    Vec::new()
+}

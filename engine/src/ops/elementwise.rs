@@ -1,0 +1,7 @@
+//! Element-wise ops with broadcasting.
+
+use crate::testing::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    Vec::new()
+}

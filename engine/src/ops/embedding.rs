@@ -1,0 +1,7 @@
+//! Rows of a table by index.
+
+use crate::testing::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,7 @@
+//! Matrix products.
+
+use crate::testing::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    Vec::new()
+}

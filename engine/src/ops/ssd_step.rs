@@ -1,0 +1,7 @@
+//! Mamba-2's recurrence, one token at a time.
+
+use crate::testing::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    Vec::new()
+}
