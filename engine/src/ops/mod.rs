@@ -27,6 +27,7 @@ ops! {
     elementwise,
     embedding,
     gated_rms_norm,
+    gather_chunks,
     hsa,
     matmul,
     reduce,
