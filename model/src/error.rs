@@ -1,7 +1,6 @@
 //! The crate's one error type: everything that can go wrong with what comes from outside.
 
-use crate::checkpoint::CheckpointError;
-use crate::config::ConfigError;
+use crate::{checkpoint::CheckpointError, config::ConfigError, data::DataError};
 
 /// Why the model crate could not do what was asked.
 ///
@@ -15,4 +14,35 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error("checkpoint: {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// A text or a batch could not be read or drawn.
+    #[error("data: {0}")]
+    Data(#[from] DataError),
+    /// The device, its driver or its memory failed.
+    #[error(transparent)]
+    Engine(#[from] rambutan_engine::Error),
+    /// The checkpoint lacks a parameter that its configuration names.
+    #[error("the checkpoint has no parameter `{0}`, which its configuration names: is it the right pair?")]
+    MissingParameter(String),
+    /// The model is not made to read texts by segments.
+    #[error("the configuration has no segment_size with segment_at_inference: this model cannot read a text by segments")]
+    NotSegmented,
+    /// There is nothing to continue.
+    #[error("nothing to answer: the text and the question are both empty")]
+    Empty,
+    /// The model's tokens are no bytes.
+    #[error("the model generated token {0}, which is no byte: its vocabulary exceeds 256")]
+    NotBytes(usize),
+    /// A setting makes no sense.
+    #[error("{field} = {value}: expected {expected}")]
+    Setting {
+        /// Its name in the file.
+        field: String,
+        /// Its value.
+        value: String,
+        /// What fits.
+        expected: String,
+    },
+    /// The checkpoint holds no complete training state.
+    #[error("the checkpoint holds no complete training state (step and optimizer moments): start without --resume")]
+    NotResumable,
 }

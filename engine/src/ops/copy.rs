@@ -40,6 +40,11 @@ impl PartialSums {
         PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
     }
 
+    /// These sums: x (blocks, columns) in f32.
+    pub fn of(x: &Tensor) -> PartialSums {
+        PartialSums { partial: x.clone() }
+    }
+
     /// The rows of `blocks` sums from `first` on.
     pub fn page(&self, first: usize, blocks: usize) -> Operand {
         self.partial.page(first, blocks, self.partial.shape()[1] * 4)

@@ -1,0 +1,54 @@
+//! The HSA layer: x + W_o · HSA(W_q · RMSNorm(x), memory, selection).
+
+use rambutan_engine::{Tensor, ops};
+
+use crate::{Config, chunking::Memory, config::ATTENTION_NORM_EPSILON, retrieval::Selection, weights::Scope};
+
+const EPS: f32 = ATTENTION_NORM_EPSILON as f32;
+
+/// The layer's parameters.
+pub struct Hsa {
+    norm: Tensor,
+    query: Tensor,
+    query_norm: Option<Tensor>,
+    out: Tensor,
+    heads: usize,
+    head_dim: usize,
+    chunk: usize,
+    off_by_one: bool,
+}
+
+impl Hsa {
+    /// The layer whose parameters lie in `scope`.
+    pub fn new(config: &Config, scope: &Scope<'_>) -> Hsa {
+        Hsa {
+            norm: scope.get("pre_norm.weight"),
+            query: scope.get("q_proj.weight"),
+            query_norm: scope.find("q_norm.weight"),
+            out: scope.get("o_proj.weight"),
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+            chunk: config.chunk_size,
+            off_by_one: config.sm_n() != 0.0,
+        }
+    }
+
+    /// x: (batch, tokens, width). `memory` may span a group of sequences: then its batch divides that of `x`, and
+    /// indices count chunks over the group.
+    pub fn forward(&self, x: &Tensor, memory: &Memory, selection: &Selection) -> Tensor {
+        let [batch, tokens, _] = x.axes();
+        let [groups, ..]: [usize; 4] = memory.k.axes();
+        let (joined, k) = (batch / groups * tokens, *selection.indices.shape().last().expect("four axes"));
+        let q = ops::linear(&ops::rms_norm(x, &self.norm, EPS), &self.query, None);
+        let mut q = q.reshape([groups, joined, self.heads, self.head_dim]);
+        if let Some(weight) = &self.query_norm {
+            q = ops::rms_norm(&q, weight, EPS);
+        }
+        let heads = selection.weights.shape()[2];
+        let weights = selection.weights.reshape([groups, joined, heads, k]);
+        let indices = selection.indices.reshape([groups, joined, heads, k]);
+        let o = ops::hsa(&q, &memory.k, &memory.v, &weights, &indices, self.chunk, self.off_by_one);
+        let o = o.reshape([batch, tokens, self.heads * self.head_dim]);
+        ops::add(x, &ops::linear(&o, &self.out, None))
+    }
+}

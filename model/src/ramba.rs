@@ -1,0 +1,352 @@
+//! RAMba: lower Mamba-2 blocks, one memory, and upper groups that retrieve from it (arXiv 2504.16795).
+
+use rambutan_engine::{
+    Gpu, Tensor,
+    ops::{self, Visibility},
+    tensor::Parameters,
+};
+
+use crate::{
+    Checkpoint, Config, Error,
+    chunking::{Chunking, Memory},
+    config::LayerKind,
+    hsa::Hsa,
+    mamba2::{Mamba2, Mamba2State},
+    retrieval::{Retrieval, Selection},
+    weights::{Scope, upload},
+};
+
+/// One layer. The token mixer is a choice: another one joins here.
+enum Layer {
+    Mamba2(Mamba2),
+    Chunking(Chunking),
+    Retrieval(Retrieval),
+    Hsa(Hsa),
+}
+
+/// A model on a device.
+pub struct Ramba {
+    /// Its configuration.
+    pub config: Config,
+    parameters: Parameters,
+    embeddings: Tensor,
+    layers: Vec<Layer>,
+    norm_f: Tensor,
+    head: Tensor,
+}
+
+/// Who shares memory with whom in training.
+#[derive(Clone, Default)]
+pub struct Sharing {
+    /// Sequences a group; 0 or 1 for none.
+    pub group: usize,
+    /// (batch, chunks), u32: chunks that the other sequences of a group may select.
+    pub clean: Option<Tensor>,
+}
+
+/// What a forward pass saw on its way.
+#[derive(Default)]
+pub struct Trace {
+    /// The stream after each layer, then after the last norm.
+    pub hidden: Vec<Tensor>,
+    /// What each retrieval layer selected.
+    pub selections: Vec<Selection>,
+}
+
+/// Logits, and where the model looked.
+pub struct Selected {
+    /// (1, tokens, vocabulary).
+    pub logits: Tensor,
+    /// (1, tokens, retrieval heads, K), where there was anything to look into.
+    pub weights: Option<Tensor>,
+    /// The same shape, u32: chunks counted from the text's start, newest first.
+    pub indices: Option<Tensor>,
+}
+
+/// What decoding carries from one call to the next.
+#[derive(Clone)]
+pub struct Cache {
+    /// The state of each Mamba-2 block, in order.
+    pub states: Vec<Option<Mamba2State>>,
+    /// The lower stream of the incomplete last chunk, (batch, tokens, width).
+    pending: Option<Tensor>,
+    memory: Option<Memory>,
+    /// Tokens seen.
+    pub position: usize,
+}
+
+impl Ramba {
+    /// Uploads a checkpoint; gradients are allocated where it is to be trained.
+    ///
+    /// # Errors
+    /// The checkpoint lacks a parameter, or the device its memory.
+    pub fn new(gpu: &Gpu, checkpoint: &Checkpoint, trained: bool) -> Result<Ramba, Error> {
+        let config = checkpoint.config.clone();
+        let parameters = upload(gpu, checkpoint, trained)?;
+        let root = Scope::new(&parameters, "");
+        let layers = config
+            .layers()
+            .into_iter()
+            .enumerate()
+            .map(|(i, kind)| {
+                let scope = root.within(&format!("backbone.layers.{i}."));
+                match kind {
+                    LayerKind::Mamba => Layer::Mamba2(Mamba2::new(&config, &scope)),
+                    LayerKind::Chunking => Layer::Chunking(Chunking::new(&config, &scope)),
+                    LayerKind::Retrieval { .. } => Layer::Retrieval(Retrieval::new(&config, &scope)),
+                    LayerKind::Hsa { .. } => Layer::Hsa(Hsa::new(&config, &scope)),
+                }
+            })
+            .collect();
+        let embeddings = root.get("backbone.embeddings.weight");
+        Ok(Ramba {
+            head: root.find("lm_head.weight").unwrap_or_else(|| embeddings.clone()),
+            norm_f: root.get("backbone.norm_f.weight"),
+            embeddings,
+            layers,
+            parameters,
+            config,
+        })
+    }
+
+    /// The parameters, for an optimizer.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        self.embeddings.gpu()
+    }
+
+    fn visibility(&self, first_position: usize) -> Visibility {
+        Visibility {
+            chunk: self.config.chunk_size,
+            first_position,
+            window: self.config.mask_slide_window.then_some(self.config.slide_window),
+            group: None,
+        }
+    }
+
+    /// Segment numbers (batch, tokens) that restart states every `segment_size` tokens from position `first` on.
+    pub fn regular_segments(&self, batch: usize, tokens: usize, first: usize) -> Result<Option<Tensor>, Error> {
+        let Some(size) = self.config.segment_size else { return Ok(None) };
+        let row = (first..first + tokens).map(|t| (t / size) as u32);
+        let ids: Vec<u32> = (0..batch).flat_map(|_| row.clone()).collect();
+        Ok(Some(Tensor::from_slice(self.gpu(), &ids, [batch, tokens])?))
+    }
+
+    /// ids: (batch, tokens), u32 → logits (batch, tokens, vocabulary).
+    ///
+    /// `segment`: (batch, tokens), u32, states restart wherever it changes.
+    pub fn forward(&self, ids: &Tensor, segment: Option<&Tensor>, sharing: &Sharing) -> Tensor {
+        self.traced(ids, segment, sharing, None)
+    }
+
+    /// [`Ramba::forward`], noting the stream after each layer and the selections.
+    pub fn traced(
+        &self,
+        ids: &Tensor,
+        segment: Option<&Tensor>,
+        sharing: &Sharing,
+        mut trace: Option<&mut Trace>,
+    ) -> Tensor {
+        let mut x = ops::embedding(&self.embeddings, ids);
+        let (mut memory, mut selection) = (None, None);
+        let mut visibility = self.visibility(0);
+        if let (Some(clean), true) = (&sharing.clean, sharing.group > 1) {
+            visibility.group = Some((sharing.group, clean.clone()));
+        }
+        for layer in &self.layers {
+            match layer {
+                Layer::Mamba2(mamba) => x = mamba.forward(&x, segment, None).0,
+                Layer::Chunking(chunking) => memory = chunking.forward(&x),
+                Layer::Retrieval(retrieval) => {
+                    selection = memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    if let (Some(trace), Some(s)) = (&mut trace, &selection) {
+                        trace.selections.push(s.clone());
+                    }
+                }
+                Layer::Hsa(hsa) => {
+                    if let (Some(m), Some(s)) = (&memory, &selection) {
+                        x = hsa.forward(&x, &joined(m, sharing.group), s);
+                    }
+                }
+            }
+            if let Some(trace) = &mut trace {
+                trace.hidden.push(x.clone());
+            }
+        }
+        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
+        if let Some(trace) = trace {
+            trace.hidden.push(x.clone());
+        }
+        ops::linear(&x, &self.head, None)
+    }
+
+    /// Nothing read yet.
+    pub fn cache(&self) -> Cache {
+        let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mamba2(_))).count();
+        Cache { states: vec![None; blocks], pending: None, memory: None, position: 0 }
+    }
+
+    /// Reads further tokens, (batch, tokens), after those that `cache` has seen → their logits. Any split of a text
+    /// into calls gives the logits of one forward pass. `segment` continues across calls where the caller's does.
+    pub fn extend(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
+        let visibility = self.visibility(cache.position);
+        let mut x = ops::embedding(&self.embeddings, ids);
+        let (mut selection, mut block) = (None, 0);
+        for layer in &self.layers {
+            match layer {
+                Layer::Mamba2(mamba) => {
+                    let (y, state) = mamba.forward(&x, segment, cache.states[block].as_ref());
+                    cache.states[block] = Some(state);
+                    (x, block) = (y, block + 1);
+                }
+                Layer::Chunking(chunking) => self.remember(cache, chunking, &x),
+                Layer::Retrieval(retrieval) => {
+                    selection = cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                }
+                Layer::Hsa(hsa) => {
+                    if let (Some(m), Some(s)) = (&cache.memory, &selection) {
+                        x = hsa.forward(&x, m, s);
+                    }
+                }
+            }
+        }
+        cache.position += ids.shape()[1];
+        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
+        ops::linear(&x, &self.head, None)
+    }
+
+    /// Adds the chunks that `x` completes to memory, and keeps the rest of it.
+    fn remember(&self, cache: &mut Cache, chunking: &Chunking, x: &Tensor) {
+        let [batch, _, width] = x.axes();
+        let hidden = match cache.pending.take() {
+            Some(before) => join(&[&before, x]),
+            None => x.clone(),
+        };
+        let tokens = hidden.shape()[1];
+        let whole = tokens / self.config.chunk_size * self.config.chunk_size;
+        if let Some(new) = chunking.forward(&hidden) {
+            cache.memory = Some(match cache.memory.take() {
+                None => new,
+                Some(old) => Memory {
+                    k: join(&[&old.k, &new.k]),
+                    v: join(&[&old.v, &new.v]),
+                    landmarks: join(&[&old.landmarks, &new.landmarks]),
+                },
+            });
+        }
+        cache.pending = (whole < tokens).then(|| {
+            if whole == 0 {
+                return hidden.clone();
+            }
+            let flat = hidden.reshape([batch, tokens * width]);
+            let rest = ops::split_columns(&flat, &[whole * width, (tokens - whole) * width]).swap_remove(1);
+            rest.reshape([batch, tokens - whole, width])
+        });
+    }
+
+    /// ids: (segments, tokens), u32, each row a segment of its own → the memory of their whole chunks.
+    pub fn remember_segments(&self, ids: &Tensor) -> Memory {
+        let mut x = ops::embedding(&self.embeddings, ids);
+        for layer in &self.layers {
+            match layer {
+                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Chunking(chunking) => {
+                    return chunking.forward(&x).expect("a segment holds whole chunks");
+                }
+                _ => break,
+            }
+        }
+        unreachable!("the configuration has a chunking layer before all retrieval")
+    }
+
+    /// Continues a text whose whole segments are in `pages`, `base` tokens: ids (1, tokens), u32, of the segment that
+    /// begins there → logits, and what the first retrieval layer selected.
+    pub fn continue_after(&self, pages: &[&Memory], base: usize, ids: &Tensor) -> Selected {
+        let mut x = ops::embedding(&self.embeddings, ids);
+        let visibility = self.visibility(base);
+        let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
+        for layer in &self.layers {
+            match layer {
+                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Chunking(chunking) => {
+                    all = pages.iter().map(|p| (*p).clone()).chain(chunking.forward(&x)).collect();
+                }
+                Layer::Retrieval(retrieval) if !all.is_empty() => {
+                    let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
+                    let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
+                    // The few chunks selected are brought together: each slot gets a chunk of its own.
+                    let gather = |pick: fn(&Memory) -> &Tensor| {
+                        let flat: Vec<Tensor> = all.iter().map(|m| rows(pick(m))).collect();
+                        let out = ops::gather_chunks(
+                            &flat.iter().collect::<Vec<_>>(),
+                            &selection.indices,
+                            self.config.chunk_size,
+                        );
+                        let mut shape = vec![1];
+                        shape.extend_from_slice(out.shape());
+                        out.reshape(shape)
+                    };
+                    let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
+                    let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
+                        .expect("as many numbers as slots");
+                    let memory = Memory {
+                        k: gather(|m| &m.k),
+                        v: gather(|m| &m.v),
+                        landmarks: all[0].landmarks.clone(),
+                    };
+                    compact = Some((memory, Selection { weights: selection.weights.clone(), indices }));
+                    first.get_or_insert(selection);
+                }
+                Layer::Retrieval(_) => {}
+                Layer::Hsa(hsa) => {
+                    if let Some((memory, selection)) = &compact {
+                        x = hsa.forward(&x, memory, selection);
+                    }
+                }
+            }
+        }
+        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
+        let logits = ops::linear(&x, &self.head, None);
+        let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
+        Selected { logits, weights, indices }
+    }
+
+    /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.
+    pub fn loss(&self, logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
+        let rows = targets.len();
+        let logits = logits.reshape([rows, self.config.vocab_size]);
+        ops::cross_entropy(&logits, &targets.reshape([rows]), &weights.reshape([rows]))
+    }
+}
+
+/// (1, rows, …) as (rows, …).
+fn rows(x: &Tensor) -> Tensor {
+    x.reshape(x.shape()[1..].to_vec())
+}
+
+/// Memory of `group` sequences after one another as that of one.
+fn joined(memory: &Memory, group: usize) -> Memory {
+    if group <= 1 {
+        return memory.clone();
+    }
+    let join = |x: &Tensor| {
+        let mut shape = x.shape().to_vec();
+        (shape[0], shape[1]) = (shape[0] / group, shape[1] * group);
+        x.reshape(shape)
+    };
+    Memory { k: join(&memory.k), v: join(&memory.v), landmarks: memory.landmarks.clone() }
+}
+
+/// Joins (batch, tokens, …) along the tokens.
+fn join(parts: &[&Tensor]) -> Tensor {
+    let batch = parts[0].shape()[0];
+    let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
+    let mut shape = parts[0].shape().to_vec();
+    shape[1] = parts.iter().map(|p| p.shape()[1]).sum();
+    
+    ops::concat_columns(&flat.iter().collect::<Vec<_>>()).reshape(shape)
+}

@@ -1,0 +1,85 @@
+//! The retrieval layer: which chunks each token looks into, and how much each counts. The stream passes unchanged.
+//!
+//! q = W_q · RMSNorm(x); the K best visible landmarks; stick-breaking or softmax weights over their scores.
+
+use rambutan_engine::{
+    Tensor,
+    ops::{self, Visibility},
+};
+
+use crate::{Config, config::ATTENTION_NORM_EPSILON, weights::Scope};
+
+const EPS: f32 = ATTENTION_NORM_EPSILON as f32;
+
+/// The layer's parameters.
+pub struct Retrieval {
+    norm: Tensor,
+    query: Tensor,
+    query_norm: Option<Tensor>,
+    landmark_norm: Option<Tensor>,
+    pos_decay: Option<Tensor>,
+    softmax: bool,
+    heads: usize,
+    top_k: usize,
+}
+
+/// The chunks that tokens look into.
+#[derive(Clone)]
+pub struct Selection {
+    /// (batch, tokens, retrieval heads, K), 0 on padding.
+    pub weights: Tensor,
+    /// (batch, tokens, retrieval heads, K), u32, newest first, padded with 0.
+    pub indices: Tensor,
+}
+
+impl Retrieval {
+    /// The layer whose parameters lie in `scope`.
+    pub fn new(config: &Config, scope: &Scope<'_>) -> Retrieval {
+        Retrieval {
+            norm: scope.get("pre_norm.weight"),
+            query: scope.get("ln.weight"),
+            query_norm: scope.find("lmk_q_norm.weight"),
+            landmark_norm: scope.find("lmk_k_norm.weight"),
+            pos_decay: scope.find("pos_decay"),
+            softmax: config.enable_softmax,
+            heads: config.retrieval_heads(),
+            top_k: config.chunk_topk,
+        }
+    }
+
+    /// x: (batch, tokens, width) against landmarks (batch, chunks, heads, dim).
+    pub fn forward(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> Selection {
+        let q = self.queries(x);
+        let (scores, indices) = ops::select(&q, &self.keys(landmarks), self.top_k, visibility);
+        self.selection(scores, indices)
+    }
+
+    /// The same against pages of landmarks, outside of the graph: (1, chunks, heads, dim) each, in the text's order.
+    pub fn forward_pages(&self, x: &Tensor, pages: &[Tensor], visibility: &Visibility) -> Selection {
+        let q = self.queries(x);
+        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
+        let (scores, indices) = ops::select_pages(&q, &pages, self.top_k, visibility);
+        self.selection(scores, indices)
+    }
+
+    fn keys(&self, landmarks: &Tensor) -> Tensor {
+        self.landmark_norm.as_ref().map_or_else(|| landmarks.clone(), |w| ops::rms_norm(landmarks, w, EPS))
+    }
+
+    fn queries(&self, x: &Tensor) -> Tensor {
+        let [batch, tokens, _] = x.axes();
+        let q = ops::linear(&ops::rms_norm(x, &self.norm, EPS), &self.query, None);
+        let dim = q.len() / (batch * tokens * self.heads).max(1);
+        let q = q.reshape([batch, tokens, self.heads, dim]);
+        self.query_norm.as_ref().map_or_else(|| q.clone(), |w| ops::rms_norm(&q, w, EPS))
+    }
+
+    fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {
+        let weights = if self.softmax {
+            ops::softmax_weights(&scores, self.pos_decay.as_ref())
+        } else {
+            ops::stick_breaking(&scores)
+        };
+        Selection { weights, indices }
+    }
+}
