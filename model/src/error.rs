@@ -24,7 +24,9 @@ pub enum Error {
     #[error("the checkpoint has no parameter `{0}`, which its configuration names: is it the right pair?")]
     MissingParameter(String),
     /// The model is not made to read texts by segments.
-    #[error("the configuration has no segment_size with segment_at_inference: this model cannot read a text by segments")]
+    #[error(
+        "the configuration has no segment_size with segment_at_inference: this model cannot read a text by segments"
+    )]
     NotSegmented,
     /// There is nothing to continue.
     #[error("nothing to answer: the text and the question are both empty")]
@@ -43,6 +45,8 @@ pub enum Error {
         expected: String,
     },
     /// The checkpoint holds no complete training state.
-    #[error("the checkpoint holds no complete training state (step and optimizer moments): start without --resume")]
+    #[error(
+        "the checkpoint holds no complete training state (step and optimizer moments): start without --resume"
+    )]
     NotResumable,
 }
