@@ -1,7 +1,124 @@
-//! Softmax over the last axis.
+//! Softmax over the last axis, shifted by the row's maximum; with a mask, over the kept columns alone.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, launch,
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// `y = exp(x) / Σ exp(x)` over the last axis.
+///
+/// `x`: (…, columns) in f32 or f16; y has `x`'s shape and type.
+#[track_caller]
+pub fn softmax(x: &Tensor) -> Tensor {
+    run(x, None)
+}
+
+/// [`softmax`] over the columns where `mask` is not 0; 0 elsewhere, and in rows that the mask leaves empty.
+///
+/// `mask`: u32, the last axes of `x`, repeated over the axes before them.
+///
+/// # Panics
+/// Where the mask's shape is no suffix of `x`'s, or it is not u32.
+#[track_caller]
+pub fn masked_softmax(x: &Tensor, mask: &Tensor) -> Tensor {
+    assert!(
+        !mask.shape().is_empty() && x.shape().ends_with(mask.shape()),
+        "masked_softmax: mask: expected the last axes of x {:?}, got {:?}",
+        x.shape(),
+        mask.shape()
+    );
+    assert!(mask.dtype() == DType::U32, "masked_softmax: mask: expected u32, got {}", mask.dtype());
+    run(x, Some(mask))
+}
+
+#[track_caller]
+fn run(x: &Tensor, mask: Option<&Tensor>) -> Tensor {
+    let ((rows, columns), dtype) = (x.rows_by_last(), x.dtype());
+    let (y, bytes) = (x.like(), columns * dtype.bytes());
+    let mask_rows = mask.map_or(0, |m| m.rows_by_last().0);
+    // Short rows need few lanes: the idle ones of a wide workgroup would cost as much as the busy ones.
+    let wg = if columns <= 64 { 64 } else { 256 };
+    let step = rows_a_page(x.gpu(), &[bytes]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let (x_, y_) = (x.page(first, n, bytes), y.page(first, n, bytes));
+        let mask_ = mask.map_or(x_.clone(), Tensor::operand);
+        let start = first % mask_rows.max(1);
+        launch!(softmax [elem = dtype.wgsl(), WG = wg] { rows: n, columns, start, mask_rows },
+                [x_, mask_] -> [y_], n);
+    }
+    let y_ = y.detach();
+    y.with_grad(&[x], move |dy| {
+        let (y, dx) = (y_, dy.like());
+        for first in (0..rows).step_by(step) {
+            let n = step.min(rows - first);
+            let (dy_, y_, dx_) = (dy.page(first, n, bytes), y.page(first, n, bytes), dx.page(first, n, bytes));
+            launch!(softmax_backward [elem = dtype.wgsl(), WG = wg] { rows: n, columns }, [dy_, y_] -> [dx_], n);
+        }
+        [dx]
+    })
+}
+
+/// The definition, one row at a time.
+fn reference(x: &Array, kept: impl Fn(usize) -> bool) -> Array {
+    let mut at = 0;
+    x.map_rows(|row| {
+        let kept: Vec<bool> = (at..at + row.len()).map(&kept).collect();
+        at += row.len();
+        let largest = row.iter().copied().fold(f64::MIN, f64::max);
+        let e: Vec<f64> =
+            row.iter().zip(kept).map(|(v, k)| if k { (v - largest).exp() } else { 0.0 }).collect();
+        let sum = e.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        e.iter().map(|v| v / sum).collect()
+    })
+}
+
+/// Exponents of size m lose m roundings; inputs reach about 100.
+fn error(columns: usize) -> f64 {
+    128.0 + (columns as f64).sqrt()
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let plain = Case {
+        dims: vec![Dim::range("rows", 1, 200), Dim::range("columns", 1, 600)],
+        inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["rows"], s["columns"]])).grad()],
+        run: |_, i| vec![softmax(&i[0])],
+        reference: |_, i| vec![reference(&i[0], |_| true)],
+        error: |s| error(s["columns"]),
+        cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 5 * s["rows"] * s["columns"] },
+        bench: &[&[65536, 256], &[8192, 4096]],
+        ..Case::new("softmax")
+    };
+    vec![
+        Case {
+            inputs: |s, draw| {
+                vec![Input::new("x", draw.normal(&[s["rows"], s["columns"]])).of(DType::F16).grad()]
+            },
+            runs_on: |gpu| gpu.capabilities().f16,
+            stem: "softmax.f16",
+            ..plain.clone()
+        },
+        plain,
+        Case {
+            dims: vec![Dim::range("n", 1, 40), Dim::range("T", 1, 9), Dim::range("columns", 1, 100)],
+            inputs: |s, draw| {
+                let [n, t, columns] = s.get();
+                vec![
+                    Input::new("x", draw.normal(&[n, t, columns])).grad(),
+                    Input::new("mask", draw.integers(&[t, columns], 0, 3)).of(DType::U32),
+                ]
+            },
+            run: |_, i| vec![masked_softmax(&i[0], &i[1])],
+            reference: |_, i| vec![reference(&i[0], |at| i[1].data[at % i[1].len()] != 0.0)],
+            error: |s| error(s["columns"]),
+            cost: |s| {
+                let count = s["n"] * s["T"] * s["columns"];
+                Cost { bytes: 8 * count, flops: 5 * count }
+            },
+            bench: &[&[4096, 64, 64]],
+            ..Case::new("masked_softmax")
+        },
+    ]
 }
