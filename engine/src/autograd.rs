@@ -121,6 +121,18 @@ pub fn record<const N: usize, G: Into<Gradients>>(
     outputs: [Tensor; N],
     backward: impl FnOnce([Option<Tensor>; N]) -> G + Send + Sync + 'static,
 ) -> [Tensor; N] {
+    let outputs = record_all(inputs, outputs.into(), move |grads| {
+        backward(grads.try_into().unwrap_or_else(|_| unreachable!("one gradient an output")))
+    });
+    outputs.try_into().unwrap_or_else(|_| unreachable!("as many outputs as given"))
+}
+
+/// [`record`] for any number of outputs.
+pub fn record_all<G: Into<Gradients>>(
+    inputs: &[&Tensor],
+    outputs: Vec<Tensor>,
+    backward: impl FnOnce(Vec<Option<Tensor>>) -> G + Send + Sync + 'static,
+) -> Vec<Tensor> {
     // Numbers order nodes within one graph; they are no state that anything else could see.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     if !enabled() || inputs.iter().all(|x| matches!(x.edge, Edge::None)) {
@@ -130,17 +142,13 @@ pub fn record<const N: usize, G: Into<Gradients>>(
         id: NEXT.fetch_add(1, Ordering::Relaxed),
         inputs: inputs.iter().map(|x| x.edge.clone()).collect(),
         outputs: outputs.iter().map(|y| y.shape().into()).collect(),
-        backward: Mutex::new(Some(Box::new(move |grads: Vec<Option<Tensor>>| {
-            let grads = grads.try_into().unwrap_or_else(|_| unreachable!("one gradient an output"));
-            backward(grads).into()
-        }))),
+        backward: Mutex::new(Some(Box::new(move |grads| backward(grads).into()))),
     });
-    let mut i = 0;
-    outputs.map(|mut y| {
+    let joins = |(i, mut y): (usize, Tensor)| {
         y.edge = Edge::Node(node.clone(), i);
-        i += 1;
         y
-    })
+    };
+    outputs.into_iter().enumerate().map(joins).collect()
 }
 
 /// Recomputes instead of keeping: runs `f` without saving anything for its backward pass, and runs it again there.
@@ -171,12 +179,20 @@ struct Waiting {
     grads: Vec<Option<Tensor>>,
 }
 
-pub(crate) fn run(y: &Tensor, dy: Tensor) {
+/// Computes the gradients of Σ ⟨y, dy⟩ with respect to all leaves that the results y depend on.
+///
+/// # Panics
+/// Where a y and its dy differ in size, or a graph is used a second time.
+#[track_caller]
+pub fn backward(results: &[(&Tensor, &Tensor)]) {
     // A backward pass records no graph of its own.
     no_grad(|| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         let mut order = BinaryHeap::new();
-        deliver(&y.edge, dy, &mut waiting, &mut order);
+        for (y, dy) in results {
+            assert_eq!(y.len(), dy.len(), "backward of shape {:?} from {:?}", y.shape(), dy.shape());
+            deliver(&y.edge, dy.detach(), &mut waiting, &mut order);
+        }
         while let Some(id) = order.pop() {
             let Some(Waiting { node, grads }) = waiting.remove(&id) else { continue };
             let backward = lock(&node.backward).take();

@@ -18,7 +18,7 @@ use std::{fmt, ops::Index};
 
 use half::f16;
 
-use crate::{DType, Gpu, Tensor, reference::Array};
+use crate::{DType, Gpu, Tensor, autograd, reference::Array};
 
 /// One size of a case: a range, or a few values.
 #[derive(Clone, Copy, Debug)]
@@ -436,7 +436,7 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
     let arrays: Vec<Array> = inputs.iter().map(|i| i.array.clone()).collect();
     let expected = (case.reference)(sizes, &arrays);
     // The loss is Σ ⟨output, direction⟩ over float outputs.
-    let mut directions = Vec::new();
+    let (mut directions, mut seeds) = (Vec::new(), Vec::new());
     for (y, e) in outputs.iter().zip(&expected) {
         let float = y.dtype().is_float();
         let direction = Input::new("dy", draw.uniform(&e.shape, -1.0, 1.0)).of(if float {
@@ -445,10 +445,11 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
             DType::F32
         });
         if float && y.needs_grad() {
-            y.backward_from(&direction.tensor(gpu));
+            seeds.push((y, direction.tensor(gpu)));
         }
         directions.push(if float { direction.array } else { Array::zeros(&e.shape) });
     }
+    autograd::backward(&seeds.iter().map(|(y, dy)| (*y, dy)).collect::<Vec<_>>());
     let loss = |arrays: &[Array]| -> f64 {
         let y = (case.reference)(sizes, arrays);
         y.iter().zip(&directions).flat_map(|(y, d)| y.data.iter().zip(&d.data)).map(|(a, b)| a * b).sum()
@@ -546,9 +547,9 @@ pub fn check_determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Re
         let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
         let outputs = (case.run)(sizes, &tensors);
         let mut all: Vec<Tensor> = outputs.iter().map(Tensor::detach).collect();
-        for y in outputs.iter().filter(|y| y.dtype().is_float() && y.needs_grad()) {
-            y.backward_from(&Tensor::full(gpu, y.shape(), y.dtype(), 0.7));
-        }
+        let used: Vec<&Tensor> = outputs.iter().filter(|y| y.dtype().is_float() && y.needs_grad()).collect();
+        let seeds: Vec<Tensor> = used.iter().map(|y| Tensor::full(gpu, y.shape(), y.dtype(), 0.7)).collect();
+        autograd::backward(&used.into_iter().zip(&seeds).collect::<Vec<_>>());
         all.extend(tensors.iter().filter_map(Tensor::grad));
         all.iter().map(|t| Ok(read(t)?.data.into_iter().map(f64::to_bits).collect())).collect()
     };

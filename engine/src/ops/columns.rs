@@ -1,7 +1,164 @@
-//! Splitting and joining along the last axis.
+//! Splitting and joining along the last axis, and rows that repeat.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor,
+    autograd, launch,
+    ops::PartialSums,
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// Copies `width` columns of x (rows, `from.1`) from column `from.0` on into y (rows, `to.1`) from column `to.0` on.
+fn move_columns(x: &Tensor, y: &Tensor, rows: usize, width: usize, from: (usize, usize), to: (usize, usize)) {
+    if rows * width == 0 {
+        return;
+    }
+    let size = x.dtype().bytes();
+    // One long row (a text's memory, say) is cut along its columns instead.
+    if rows == 1 {
+        let step = rows_a_page(x.gpu(), &[size]);
+        let mut at = 0;
+        while at < width {
+            let alignment = (x.gpu().capabilities().storage_alignment as usize / size).max(1);
+            let (skip_x, skip_y) = ((from.0 + at) % alignment, (to.0 + at) % alignment);
+            let n = (step - alignment).min(width - at);
+            let x_ = x.operand().elements(x.dtype(), from.0 + at - skip_x, skip_x + n);
+            let y_ = y.operand().elements(y.dtype(), to.0 + at - skip_y, skip_y + n);
+            launch!(columns [elem = x.dtype().wgsl()] { rows: 1u32, width: n, x_stride: 0u32, start: skip_x,
+                    y_stride: 0u32, to: skip_y }, [x_] -> [y_], n.div_ceil(1024));
+            at += n;
+        }
+        return;
+    }
+    let (x_bytes, y_bytes) = (from.1 * size, to.1 * size);
+    let step = rows_a_page(x.gpu(), &[x_bytes, y_bytes]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let x_ = if from.1 == 0 { x.operand() } else { x.page(first, n, x_bytes) };
+        let y_ = y.page(first, n, y_bytes);
+        launch!(columns [elem = x.dtype().wgsl()] { rows: n, width, x_stride: from.1, start: from.0, y_stride: to.1,
+                to: to.0 }, [x_] -> [y_], (n * width).div_ceil(1024));
+    }
+}
+
+/// Cuts the last axis into parts of these widths.
+///
+/// # Panics
+/// Where the widths do not add up to it.
+#[track_caller]
+pub fn split_columns(x: &Tensor, widths: &[usize]) -> Vec<Tensor> {
+    let (rows, columns) = x.rows_by_last();
+    assert_eq!(widths.iter().sum::<usize>(), columns, "split_columns: widths {widths:?} of x {:?}", x.shape());
+    let mut start = 0;
+    let mut parts = Vec::new();
+    for &width in widths {
+        let mut shape = x.shape().to_vec();
+        *shape.last_mut().expect("x has a last axis") = width;
+        let y = x.empty_on(shape, x.dtype());
+        move_columns(x, &y, rows, width, (start, columns), (0, width));
+        parts.push(y);
+        start += width;
+    }
+    let widths = widths.to_vec();
+    let near = x.detach();
+    autograd::record_all(&[x], parts, move |grads| {
+        let dx = near.like();
+        let mut start = 0;
+        for (dy, &width) in grads.iter().zip(&widths) {
+            let zero;
+            let dy = match dy {
+                Some(dy) => dy,
+                None => {
+                    zero = Tensor::zeros(near.gpu(), [rows, width], near.dtype());
+                    &zero
+                }
+            };
+            move_columns(dy, &dx, rows, width, (0, width), (start, columns));
+            start += width;
+        }
+        [dx]
+    })
+}
+
+/// Joins tensors along the last axis.
+///
+/// # Panics
+/// Where other axes or types differ.
+#[track_caller]
+pub fn concat_columns(parts: &[&Tensor]) -> Tensor {
+    let first = parts.first().expect("concat_columns: at least one part");
+    let lead = first.shape().len() - 1;
+    let widths: Vec<usize> = parts.iter().map(|p| p.shape()[lead]).collect();
+    for p in parts {
+        assert_eq!(p.shape()[..lead], first.shape()[..lead], "concat_columns: leading axes differ");
+        assert_eq!(p.dtype(), first.dtype(), "concat_columns: types differ");
+    }
+    let (rows, columns): (usize, usize) = (first.shape()[..lead].iter().product(), widths.iter().sum());
+    let mut shape = first.shape().to_vec();
+    shape[lead] = columns;
+    let y = first.empty_on(shape, first.dtype());
+    let mut start = 0;
+    for (p, &width) in parts.iter().zip(&widths) {
+        move_columns(p, &y, rows, width, (0, width), (start, columns));
+        start += width;
+    }
+    y.with_grad(parts, move |dy| split_columns(dy, &widths).into_iter().map(Some).collect::<Vec<_>>())
+}
+
+/// (columns) repeated as (n, columns).
+///
+/// # Panics
+/// Where `x` has more than one axis.
+#[track_caller]
+pub fn broadcast_rows(x: &Tensor, n: usize) -> Tensor {
+    let [columns] = x.axes();
+    let y = x.empty_on([n, columns], x.dtype());
+    move_columns(x, &y, n, columns, (0, if n == 1 { columns } else { 0 }), (0, columns));
+    y.with_grad(&[x], |dy| [PartialSums::of(&crate::ops::copy(dy, DType::F32)).in_order()])
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    vec![
+        Case {
+            dims: vec![Dim::range("rows", 1, 90), Dim::range("a", 1, 70), Dim::range("b", 1, 9), Dim::range("c", 1, 70)],
+            inputs: |s, draw| {
+                let [rows, a, b, c] = s.get();
+                vec![Input::new("x", draw.normal(&[rows, a + b + c])).grad()]
+            },
+            run: |s, i| split_columns(&i[0], &[s["a"], s["b"], s["c"]]),
+            reference: |s, i| {
+                let [rows, a, b, c] = s.get();
+                let part = |start: usize, width| Array::from_fn(&[rows, width], |at| i[0].at(&[at[0], start + at[1]]));
+                vec![part(0, a), part(a, b), part(a + b, c)]
+            },
+            error: |_| 0.0,
+            cost: |s| Cost { bytes: 8 * s["rows"] * (s["a"] + s["b"] + s["c"]), flops: 0 },
+            bench: &[&[131072, 512, 640, 8]],
+            ..Case::new("split_columns")
+        },
+        Case {
+            dims: vec![Dim::range("rows", 1, 90), Dim::range("a", 1, 70), Dim::range("b", 1, 40)],
+            inputs: |s, draw| {
+                let [rows, a, b] = s.get();
+                vec![
+                    Input::new("a", draw.normal(&[rows, a])).grad(),
+                    Input::new("b", draw.normal(&[rows, b])).grad(),
+                    Input::new("row", draw.normal(&[b])).grad(),
+                ]
+            },
+            run: |s, i| vec![concat_columns(&[&i[0], &i[1], &broadcast_rows(&i[2], s["rows"])])],
+            reference: |s, i| {
+                let [rows, a, b] = s.get();
+                vec![Array::from_fn(&[rows, a + 2 * b], |at| match at[1] {
+                    c if c < a => i[0].at(&[at[0], c]),
+                    c if c < a + b => i[1].at(&[at[0], c - a]),
+                    c => i[2].data[c - a - b],
+                })]
+            },
+            error: |_| 0.0,
+            error_grad: Some(|s| 8.0 + s["rows"] as f64),
+            ..Case::new("concat_columns")
+        },
+    ]
 }

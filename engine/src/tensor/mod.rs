@@ -295,8 +295,7 @@ impl Tensor {
     /// Where the shapes differ.
     #[track_caller]
     pub fn backward_from(&self, dy: &Tensor) {
-        assert_eq!(self.len(), dy.len(), "backward of shape {} from {}", self.shape, dy.shape);
-        autograd::run(self, dy.detach());
+        autograd::backward(&[(self, dy)]);
     }
 }
 
