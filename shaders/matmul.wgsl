@@ -15,7 +15,7 @@ struct Params {
     m: u32, n: u32, k: u32, piece: u32,
     a_m: u32, a_k: u32, a_z: u32,
     b_k: u32, b_n: u32, b_z: u32,
-    c_z: u32, has_bias: u32, accumulate: u32,
+    a_0: u32, b_0: u32, c_0: u32, c_z: u32, has_bias: u32, accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -43,13 +43,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var i = 0u; i < 4u; i++) {
             for (var j = 0u; j < 4u; j++) {
                 if m0 + row + i < params.m && n0 + column + j < params.n {
-                    sum[i][j] = f32(c[z * params.c_z + (m0 + row + i) * params.n + n0 + column + j]);
+                    sum[i][j] = f32(c[params.c_0 + z * params.c_z + (m0 + row + i) * params.n + n0 + column + j]);
                 }
             }
         }
     }
-    let a_start = z * params.a_z;
-    let b_start = z * params.b_z;
+    let a_start = params.a_0 + z * params.a_z;
+    let b_start = params.b_0 + z * params.b_z;
     let steps = (params.piece + STEP - 1u) / STEP;
     for (var step = 0u; step < steps; step++) {
         let k0 = first + step * STEP;
@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if m0 + row + i < params.m && n0 + column + j < params.n {
                 var v = sum[i][j];
                 if params.has_bias != 0u { v += bias[n0 + column + j]; }
-                c[z * params.c_z + (m0 + row + i) * params.n + n0 + column + j] = elem_out(v);
+                c[params.c_0 + z * params.c_z + (m0 + row + i) * params.n + n0 + column + j] = elem_out(v);
             }
         }
     }

@@ -5,8 +5,8 @@
 alias elem = f32;
 alias elem_out = f32;
 const WG: u32 = 256u;
-const ROWS: u32 = 32u;
-struct Params { rows: u32, columns: u32 }
+const ROWS: u32 = 16u;
+struct Params { rows: u32, columns: u32, first_block: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<elem_out>;               // (rows, columns)
@@ -40,6 +40,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let i = row * params.columns + c;
             sum += f32(dy[i]) * f32(x[i]) * rstd[row];
         }
-        dweight[block * params.columns + c] = sum;
+        dweight[(params.first_block + block) * params.columns + c] = sum;
     }
 }

@@ -438,13 +438,13 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
     // The loss is Σ ⟨output, direction⟩ over float outputs.
     let (mut directions, mut seeds) = (Vec::new(), Vec::new());
     for (y, e) in outputs.iter().zip(&expected) {
-        let float = y.dtype().is_float();
+        let float = y.dtype().is_float() && y.needs_grad();
         let direction = Input::new("dy", draw.uniform(&e.shape, -1.0, 1.0)).of(if float {
             y.dtype()
         } else {
             DType::F32
         });
-        if float && y.needs_grad() {
+        if float {
             seeds.push((y, direction.tensor(gpu)));
         }
         directions.push(if float { direction.array } else { Array::zeros(&e.shape) });

@@ -40,14 +40,19 @@ impl PartialSums {
         PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
     }
 
+    /// Zeros to add to, for `blocks` sums of `columns` values on `near`'s device.
+    pub fn zeros(near: &Tensor, blocks: usize, columns: usize) -> PartialSums {
+        PartialSums { partial: Tensor::zeros(near.gpu(), [blocks, columns], DType::F32) }
+    }
+
     /// These sums: x (blocks, columns) in f32.
     pub fn of(x: &Tensor) -> PartialSums {
         PartialSums { partial: x.clone() }
     }
 
-    /// The rows of `blocks` sums from `first` on.
-    pub fn page(&self, first: usize, blocks: usize) -> Operand {
-        self.partial.page(first, blocks, self.partial.shape()[1] * 4)
+    /// All sums, for kernels that are told where theirs begin: offsets of single sums need not align.
+    pub fn all(&self) -> Operand {
+        self.partial.operand()
     }
 
     /// (columns): the sum over blocks, in a fixed tree: groups of 64 rows, then groups of groups.
@@ -60,13 +65,13 @@ impl PartialSums {
             }
             let groups = rows.div_ceil(GROUP);
             let out = x.empty_on([groups, columns], DType::F32);
-            let step = rows_a_page(x.gpu(), &[columns * 4]) / GROUP * GROUP;
-            for first in (0..rows).step_by(step.max(GROUP)) {
-                let n = step.max(GROUP).min(rows - first);
-                let (part, sums) =
-                    (x.page(first, n, columns * 4), out.page(first / GROUP, n.div_ceil(GROUP), columns * 4));
-                let blocks = columns.div_ceil(64);
-                launch!(sum_rows { rows: n, columns, blocks }, [part] -> [sums], n.div_ceil(GROUP) * blocks);
+            let step = rows_a_page(x.gpu(), &[columns * 4 * GROUP]);
+            let blocks = columns.div_ceil(64);
+            for first in (0..groups).step_by(step) {
+                let n = (step * GROUP).min(rows - first * GROUP);
+                let (part, sums) = (x.page(first * GROUP, n, columns * 4), out.operand());
+                launch!(sum_rows { rows: n, columns, blocks, first_group: first }, [part] -> [sums],
+                        n.div_ceil(GROUP) * blocks);
             }
             x = out;
         }
@@ -74,7 +79,7 @@ impl PartialSums {
 }
 
 /// Rows a group of `sum_rows`; `GROUP` in the kernel.
-const GROUP: usize = 64;
+const GROUP: usize = 16;
 
 impl Tensor {
     /// `rows` rows of `row_bytes` bytes from row `first` on, as an operand.

@@ -1,7 +1,85 @@
-//! RMSNorm of x · SiLU(z), gate first.
+//! RMSNorm of x · SiLU(z), the gate before the norm (Mamba-2: Dao & Gu 2024, arXiv 2405.21060, section 7).
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, launch,
+    ops::PartialSums,
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// Rows that share one partial sum of dweight; `ROWS` in the kernel.
+const ROWS: usize = 16;
+
+/// `y = g · weight / √(mean(g²) + eps)` with `g = x · silu(z)`, the mean over each of `groups` equal parts of the last
+/// axis by itself.
+///
+/// `x`, `z`: (…, columns), `weight`: (columns) in f32.
+///
+/// # Panics
+/// Where the shapes disagree or `groups` does not divide the columns.
+#[track_caller]
+pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, eps: f32) -> Tensor {
+    let (rows, columns) = x.rows_by_last();
+    assert_eq!(x.shape(), z.shape(), "gated_rms_norm: x and z");
+    assert_eq!(weight.shape(), [columns], "gated_rms_norm: weight for x {:?}", x.shape());
+    assert!(groups > 0 && columns.is_multiple_of(groups), "gated_rms_norm: {groups} groups of {columns} columns");
+    let (y, rstd) = (x.like(), x.empty_on([rows, groups], DType::F32));
+    let (bytes, elem) = (columns * x.dtype().bytes(), x.dtype().wgsl());
+    let step = rows_a_page(x.gpu(), &[bytes, 4 * groups]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let (x, z, y) = (x.page(first, n, bytes), z.page(first, n, bytes), y.page(first, n, bytes));
+        let rstd = rstd.page(first, n, 4 * groups);
+        launch!(gated_rms_norm [elem = elem] { rows: n, columns, groups, eps }, [x, z, weight] -> [y, rstd], n * groups);
+    }
+    let (x_, z_, weight_) = (x.detach(), z.detach(), weight.detach());
+    y.with_grad(&[x, z, weight], move |dy| {
+        let (dx, dz) = (x_.like(), z_.like());
+        let dweight = PartialSums::new(&x_, rows.div_ceil(ROWS), columns);
+        let step = rows_a_page(x_.gpu(), &[bytes, 4 * groups].map(|b| b * ROWS)) * ROWS;
+        for first in (0..rows).step_by(step) {
+            let n = step.min(rows - first);
+            let page = |t: &Tensor| t.page(first, n, bytes);
+            let (dy_, x, z, dx, dz) = (page(dy), page(&x_), page(&z_), page(&dx), page(&dz));
+            let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
+            launch!(gated_rms_norm_backward [elem = elem] { rows: n, columns, groups, first_block: first / ROWS },
+                    [dy_, x, z, weight_, rstd] -> [dx, dz, sums], n.div_ceil(ROWS));
+        }
+        [dx, dz, dweight.in_order()]
+    })
+}
+
+fn reference(x: &Array, z: &Array, weight: &Array, groups: usize, eps: f64) -> Array {
+    let gated = x.zip(z, |x, z| x * z / (1.0 + (-z).exp()));
+    gated.map_rows(|row| {
+        let width = row.len() / groups;
+        let rstd = |part: &[f64]| 1.0 / (part.iter().map(|v| v * v).sum::<f64>() / width as f64 + eps).sqrt();
+        let rstds: Vec<f64> = row.chunks(width).map(rstd).collect();
+        row.iter().enumerate().map(|(c, v)| v * rstds[c / width] * weight.data[c]).collect()
+    })
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    vec![Case {
+        dims: vec![Dim::range("rows", 1, 100), Dim::range("width", 2, 160), Dim::one_of("groups", &[1, 2, 3])],
+        inputs: |s, draw| {
+            let [rows, width, groups] = s.get();
+            let columns = width * groups;
+            vec![
+                Input::new("x", draw.normal(&[rows, columns])).grad(),
+                Input::new("z", draw.normal(&[rows, columns])).grad(),
+                Input::new("weight", draw.normal(&[columns])).grad(),
+            ]
+        },
+        run: |s, i| vec![gated_rms_norm(&i[0], &i[1], &i[2], s["groups"], 1e-5)],
+        reference: |s, i| vec![reference(&i[0], &i[1], &i[2], s["groups"], 1e-5)],
+        error: |s| 16.0 + (s["width"] as f64).sqrt(),
+        cost: |s| {
+            let n = s["rows"] * s["width"] * s["groups"];
+            Cost { bytes: 12 * n, flops: 10 * n }
+        },
+        bench: &[&[32768, 2048, 1]],
+        ..Case::new("gated_rms_norm")
+    }]
 }

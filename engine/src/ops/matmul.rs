@@ -73,7 +73,7 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
         launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), elem_out = c.dtype().wgsl(),
                         A_BY_K = u32::from(p.a[1] == 1), B_BY_K = u32::from(p.b[0] == 1)] {
             m, n: p.n, k: p.k, piece: p.k, a_m: p.a[0], a_k: p.a[1], a_z: 0u32, b_k: p.b[0], b_n: p.b[1], b_z: 0u32,
-            c_z: 0u32, has_bias: bias.is_some(), accumulate: false,
+            a_0: 0u32, b_0: 0u32, c_0: 0u32, c_z: 0u32, has_bias: bias.is_some(), accumulate: false,
         }, [a_, b, bias_] -> [c_], (p.n.div_ceil(TILE), m.div_ceil(TILE), 1));
     }
 }
@@ -83,23 +83,22 @@ fn over_rows(a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor 
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
     let sums = PartialSums::new(a, rows.div_ceil(PIECE), m * n);
     let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
-    let pieces_a_page = rows_a_page(a.gpu(), &[m * n * 4]);
     let mut first = 0;
     while first < rows {
         // Whole pieces together where bindings hold them; else a piece goes on where the last launch left it.
         let into = first % PIECE;
         let most = if page >= PIECE && into == 0 {
-            (page / PIECE).min(pieces_a_page) * PIECE
+            page / PIECE * PIECE
         } else {
             page.min(PIECE - into)
         };
         let k = most.min(rows - first);
         let pieces = k.div_ceil(PIECE);
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
-        let c = sums.page(first / PIECE, pieces);
+        let c = sums.all();
         launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), A_BY_K = 0, B_BY_K = 0] {
             m, n, k, piece: PIECE.min(k), a_m: 1u32, a_k: m, a_z: 0u32, b_k: n, b_n: 1u32, b_z: 0u32,
-            c_z: m * n, has_bias: false, accumulate: into != 0,
+            a_0: 0u32, b_0: 0u32, c_0: first / PIECE * m * n, c_z: m * n, has_bias: false, accumulate: into != 0,
         }, [a_, b_, b_] -> [c], (n.div_ceil(TILE), m.div_ceil(TILE), pieces));
         first += k;
     }
@@ -130,15 +129,23 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> T
     let c = a.empty_on(shape, a.dtype());
     let (a_strides, b_strides) =
         (if transpose_a { [1, m] } else { [k, 1] }, if transpose_b { [1, k] } else { [n, 1] });
-    let bytes = [m * k * a.dtype().bytes(), k * n * b.dtype().bytes(), m * n * c.dtype().bytes()];
-    let step = rows_a_page(a.gpu(), &bytes).min(32768);
+    // Batches are cut where a binding is too small; a part starts at an element that every adapter can bind.
+    const ALIGNMENT: usize = 128;
+    let sizes = [(a, m * k), (b, k * n), (&c, m * n)];
+    let most = |(t, size): (&Tensor, usize)| {
+        (t.gpu().capabilities().max_binding as usize / t.dtype().bytes()).saturating_sub(ALIGNMENT) / size.max(1)
+    };
+    let step = sizes.into_iter().map(most).min().expect("three operands").clamp(1, 32768);
     for first in (0..batches).step_by(step) {
         let z = step.min(batches - first);
-        let (a_, b_, c_) = (a.page(first, z, bytes[0]), b.page(first, z, bytes[1]), c.page(first, z, bytes[2]));
+        let [(a_, a_0), (b_, b_0), (c_, c_0)] = sizes.map(|(t, size)| {
+            let skip = first * size % ALIGNMENT;
+            (t.operand().elements(t.dtype(), first * size - skip, skip + z * size), skip)
+        });
         launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), elem_out = c.dtype().wgsl(),
                         A_BY_K = u32::from(!transpose_a), B_BY_K = u32::from(transpose_b)] {
             m, n, k, piece: k, a_m: a_strides[0], a_k: a_strides[1], a_z: m * k, b_k: b_strides[0], b_n: b_strides[1],
-            b_z: k * n, c_z: m * n, has_bias: false, accumulate: false,
+            b_z: k * n, a_0, b_0, c_0, c_z: m * n, has_bias: false, accumulate: false,
         }, [a_, b_, b_] -> [c_], (n.div_ceil(TILE), m.div_ceil(TILE), z));
     }
     let (a_, b_) = (a.detach(), b.detach());

@@ -1,7 +1,151 @@
-//! Sums and means.
+//! Sums and means, always in the same order.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, launch,
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// Elements that one workgroup adds up on the way to a total.
+const BLOCK: usize = 1024;
+
+/// factor · Σ over the last axis of x (rows, columns), in f32.
+fn rows_summed(x: &Tensor, rows: usize, columns: usize, factor: f32) -> Tensor {
+    let y = x.empty_on([rows], DType::F32);
+    let bytes = columns * x.dtype().bytes();
+    let step = rows_a_page(x.gpu(), &[bytes, 4]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let (x_, y_) = (x.page(first, n, bytes), y.page(first, n, 4));
+        launch!(reduce [elem = x.dtype().wgsl()] { rows: n, columns, factor }, [x_] -> [y_], n);
+    }
+    y
+}
+
+/// The sum of all elements, (1), in f32: blocks of a fixed size, then blocks of blocks.
+pub fn sum(x: &Tensor) -> Tensor {
+    let mut total = x.detach();
+    while total.len() > 1 || total.dtype() != DType::F32 {
+        let (blocks, rest) = (total.len() / BLOCK, total.len() % BLOCK);
+        total = match (blocks, rest) {
+            (0, _) => rows_summed(&total, 1, rest, 1.0),
+            (_, 0) => rows_summed(&total.reshape([blocks, BLOCK]), blocks, BLOCK, 1.0),
+            _ => {
+                let flat = total.reshape([1, total.len()]);
+                let parts = crate::no_grad(|| super::split_columns(&flat, &[blocks * BLOCK, rest]));
+                let sums = [rows_summed(&parts[0], blocks, BLOCK, 1.0), rows_summed(&parts[1], 1, rest, 1.0)];
+                crate::no_grad(|| super::concat_columns(&[&sums[0], &sums[1]]))
+            }
+        };
+    }
+    let (shape, dtype, gpu) = (x.shape().to_vec(), x.dtype(), x.gpu().clone());
+    total.reshape([1]).with_grad(&[x], move |dy| {
+        let ones = Tensor::full(&gpu, shape, DType::F32, 1.0);
+        [super::copy(&super::mul(&ones, &dy.reshape(Vec::new())), dtype)]
+    })
+}
+
+/// The sum over the last axis, in f32.
+pub fn sum_last(x: &Tensor) -> Tensor {
+    scaled_last(x, 1.0)
+}
+
+/// The mean over the last axis, in f32.
+pub fn mean_last(x: &Tensor) -> Tensor {
+    scaled_last(x, 1.0 / x.rows_by_last().1 as f32)
+}
+
+fn scaled_last(x: &Tensor, factor: f32) -> Tensor {
+    let (rows, columns) = x.rows_by_last();
+    let mut shape = x.shape().to_vec();
+    shape.pop();
+    let dtype = x.dtype();
+    rows_summed(x, rows, columns, factor).reshape(shape).with_grad(&[x], move |dy| {
+        // (rows, 1) repeated over the columns is the backward form of a mean over a middle axis.
+        [spread(&super::copy(dy, dtype), rows, columns, 1, factor)]
+    })
+}
+
+/// (n, S, columns) → (n, columns): the mean over the middle axis.
+///
+/// # Panics
+/// Where `x` has another number of axes.
+#[track_caller]
+pub fn mean_middle(x: &Tensor) -> Tensor {
+    let [rows, middle, columns] = x.axes();
+    let (y, size) = (x.empty_on([rows, columns], x.dtype()), x.dtype().bytes());
+    let factor = 1.0 / middle as f32;
+    let step = rows_a_page(x.gpu(), &[middle * columns * size, columns * size]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let (x_, y_) = (x.page(first, n, middle * columns * size), y.page(first, n, columns * size));
+        launch!(mean_middle [elem = x.dtype().wgsl()] { rows: n, middle, columns, factor }, [x_] -> [y_],
+                (n * columns).div_ceil(256));
+    }
+    y.with_grad(&[x], move |dy| [spread(dy, rows, middle, columns, factor)])
+}
+
+/// factor · x (rows, columns) repeated as (rows, middle, columns).
+fn spread(x: &Tensor, rows: usize, middle: usize, columns: usize, factor: f32) -> Tensor {
+    let (y, size) = (x.empty_on([rows, middle, columns], x.dtype()), x.dtype().bytes());
+    let step = rows_a_page(x.gpu(), &[middle * columns * size, columns * size]);
+    for first in (0..rows).step_by(step) {
+        let n = step.min(rows - first);
+        let (x_, y_) = (x.page(first, n, columns * size), y.page(first, n, middle * columns * size));
+        launch!(mean_middle [elem = x.dtype().wgsl(), BACKWARD = 1] { rows: n, middle, columns, factor }, [x_] -> [y_],
+                (n * middle * columns).div_ceil(256));
+    }
+    y
+}
+
+fn reference(x: &Array, factor: f64) -> Vec<Array> {
+    let mut y = x.map_rows(|row| vec![row.iter().sum::<f64>() * factor]);
+    y.shape.pop();
+    vec![y]
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let one = |stem| Case {
+        dims: vec![Dim::range("rows", 1, 60), Dim::range("columns", 1, 300)],
+        inputs: |s, draw| {
+            let [rows, columns] = s.get();
+            vec![Input::new("x", draw.uniform(&[rows, columns], -1.0, 2.0)).grad()]
+        },
+        error: |s| 8.0 + (s["columns"] * s["rows"]) as f64,
+        error_grad: Some(|_| 8.0),
+        cost: |s| Cost { bytes: 4 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
+        bench: &[&[8192, 8192]],
+        ..Case::new(stem)
+    };
+    vec![
+        Case {
+            run: |_, i| vec![sum(&i[0])],
+            reference: |_, i| vec![Array::new(&[1], vec![i[0].data.iter().sum()])],
+            ..one("sum")
+        },
+        Case { run: |_, i| vec![sum_last(&i[0])], reference: |_, i| reference(&i[0], 1.0), ..one("sum_last") },
+        Case {
+            run: |_, i| vec![mean_last(&i[0])],
+            reference: |s, i| reference(&i[0], 1.0 / s["columns"] as f64),
+            ..one("mean_last")
+        },
+        Case {
+            dims: vec![Dim::range("rows", 1, 20), Dim::range("middle", 1, 33), Dim::range("columns", 1, 60)],
+            inputs: |s, draw| {
+                let [rows, middle, columns] = s.get();
+                vec![Input::new("x", draw.normal(&[rows, middle, columns])).grad()]
+            },
+            run: |_, i| vec![mean_middle(&i[0])],
+            reference: |s, i| {
+                let [rows, middle, columns] = s.get();
+                let mean = |at: &[usize]| (0..middle).map(|t| i[0].at(&[at[0], t, at[1]])).sum::<f64>() / middle as f64;
+                vec![Array::from_fn(&[rows, columns], mean)]
+            },
+            error: |s| 8.0 + s["middle"] as f64,
+            cost: |s| Cost { bytes: 4 * s["rows"] * s["middle"] * s["columns"], flops: 0 },
+            bench: &[&[2048, 64, 256]],
+            ..Case::new("mean_middle")
+        },
+    ]
 }

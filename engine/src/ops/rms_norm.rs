@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
-const ROWS: usize = 32;
+const ROWS: usize = 16;
 
 /// `y = x · weight / √(mean(x²) + eps)` over the last axis.
 ///
@@ -41,12 +41,13 @@ pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tenso
     y.with_grad(&[x, weight], move |dy| {
         let (x, weight) = (x_, weight_);
         let (dx, dweight) = (x.like(), PartialSums::new(&x, rows.div_ceil(ROWS), columns));
-        let step = rows_a_page(x.gpu(), &[bytes.0, bytes.1, 4, columns * 4]) / ROWS * ROWS;
-        for first in (0..rows).step_by(step.max(ROWS)) {
-            let n = step.max(ROWS).min(rows - first);
+        let step = rows_a_page(x.gpu(), &[bytes.0, bytes.1, 4].map(|b| b * ROWS)) * ROWS;
+        for first in (0..rows).step_by(step) {
+            let n = step.min(rows - first);
             let (dy_, x_, rstd_) = (dy.page(first, n, bytes.1), x.page(first, n, bytes.0), rstd.page(first, n, 4));
-            let (dx_, sums) = (dx.page(first, n, bytes.0), dweight.page(first / ROWS, n.div_ceil(ROWS)));
-            launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl()] { rows: n, columns },
+            let (dx_, sums) = (dx.page(first, n, bytes.0), dweight.all());
+            launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl()]
+                    { rows: n, columns, first_block: first / ROWS },
                     [dy_, x_, weight, rstd_] -> [dx_, sums], n.div_ceil(ROWS));
         }
         [dx, dweight.in_order()]
