@@ -341,11 +341,9 @@ fn layout(pipelines: &mut Pipelines, device: &wgpu::Device, interface: &Interfac
                         Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
                     },
                     has_dynamic_offset: access == Access::Uniform,
-                    min_binding_size: std::num::NonZeroU64::new(if access == Access::Uniform {
-                        PARAMS_BYTES
-                    } else {
-                        4
-                    }),
+                    // Storage is checked against the kernel's element at the dispatch: it may be a vector.
+                    min_binding_size: std::num::NonZeroU64::new(PARAMS_BYTES)
+                        .filter(|_| access == Access::Uniform),
                 },
                 count: None,
             })
