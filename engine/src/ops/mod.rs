@@ -29,6 +29,7 @@ ops! {
     gated_rms_norm,
     gather_chunks,
     hsa,
+    inverse_list,
     matmul,
     reduce,
     rms_norm,
