@@ -1,6 +1,6 @@
 //! Reverse mode over the recorded graph.
 //!
-//! Every result of an op that needs gradients holds an [`Edge`] to the node that made it; the node holds edges to its
+//! Every result of an op that needs gradients holds an edge to the node that made it; the node holds edges to its
 //! inputs and the backward closure with what it saved. Node numbers grow, so the descending order of numbers is a
 //! topological order: backward is a priority queue, always summed in the same order. A node's closure runs once and
 //! what it saved is freed as the pass goes on.

@@ -1,4 +1,4 @@
-//! One file per op: equation, forward, backward, reference and [`Case`](crate::testing::Case).
+//! One file per op: equation, forward, backward, reference and [`Case`].
 //!
 //! To add an op, add `shaders/<stem>.wgsl`, `shaders/<stem>_backward.wgsl`, `<stem>.rs` here and its name to the list
 //! below: tests, gradient checks, benches and the self-check follow from its cases.
