@@ -1,2 +1,83 @@
 //! The command `rambutan`.
-fn main() {}
+
+mod commands;
+mod problem;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use problem::Problem;
+use rambutan_engine::{Gpu, GpuOptions};
+
+/// Finds one sentence in millions of tokens, on any GPU.
+#[derive(Parser)]
+#[command(
+    name = "rambutan",
+    version,
+    after_help = "Examples:\n  rambutan info\n  rambutan selfcheck --quick\n  rambutan --backend vulkan --adapter nvidia bench matmul\n\nExit codes: 0 success, 1 a check failed, 2 the input cannot be used."
+)]
+struct Cli {
+    #[command(flatten)]
+    device: Device,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which device, for every command.
+#[derive(Args)]
+struct Device {
+    /// A part of the adapter's name, or its index in `rambutan info`
+    #[arg(long, global = true, value_name = "NAME|INDEX", env = "RAMBUTAN_ADAPTER")]
+    adapter: Option<String>,
+    /// vulkan, metal, dx12 or gl
+    #[arg(long, global = true, value_name = "BACKEND", env = "RAMBUTAN_BACKEND")]
+    backend: Option<String>,
+}
+
+impl Device {
+    fn options(&self) -> GpuOptions {
+        let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+        GpuOptions {
+            adapter: given(&self.adapter),
+            backend: given(&self.backend),
+            ..GpuOptions::from_env()
+        }
+    }
+
+    fn open(&self) -> Result<Gpu, Problem> {
+        Ok(Gpu::new(self.options())?)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Info(commands::info::Info),
+    Shaders(commands::shaders::Shaders),
+}
+
+fn run(cli: &Cli) -> Result<(), Problem> {
+    match &cli.command {
+        Command::Info(c) => c.run(&cli.device.options()),
+        Command::Shaders(c) => c.run(),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A panic is a bug of ours; the user gets a line to report, not a backtrace.
+    std::panic::set_hook(Box::new(|info| {
+        Problem::check(
+            format!("internal: {info}"),
+            "this is a bug in Rambutan: please report it with the command and the output of `rambutan info`",
+        )
+        .report();
+    }));
+    match std::panic::catch_unwind(|| run(&cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(problem)) => {
+            problem.report();
+            ExitCode::from(problem.code)
+        }
+        Err(_) => ExitCode::from(1),
+    }
+}

@@ -1,0 +1,75 @@
+//! What ends a command: an exit code, one line for the user, and a hint.
+
+use std::io::Write as _;
+
+/// Why a command ended without success.
+#[derive(Debug)]
+pub struct Problem {
+    /// 1: a check failed. 2: the input cannot be used.
+    pub code: u8,
+    message: String,
+    hint: String,
+}
+
+impl Problem {
+    /// Input that cannot be used.
+    pub fn input(message: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { code: 2, message: message.into(), hint: hint.into() }
+    }
+
+    /// A check that failed.
+    pub fn check(message: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { code: 1, message: message.into(), hint: hint.into() }
+    }
+
+    /// Writes it to stderr: one line, and a line with the hint.
+    pub fn report(&self) {
+        let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Where stderr is closed there is nobody to tell.
+        let _ =
+            writeln!(std::io::stderr(), "error: {}\nhint: {}", line(&self.message), line(&self.hint));
+    }
+}
+
+impl From<rambutan_engine::Error> for Problem {
+    fn from(error: rambutan_engine::Error) -> Problem {
+        use rambutan_engine::Error as E;
+        let hint = match &error {
+            E::NoAdapter { .. } | E::NoDevice { .. } => {
+                "`rambutan info` lists the adapters; --adapter and --backend choose one; software Vulkan comes with mesa-vulkan-drivers"
+            }
+            E::OutOfMemory { .. } | E::TooLarge { .. } => {
+                "ask for less at once, or close what else uses the device's memory"
+            }
+            _ => "`rambutan selfcheck` shows what works on this adapter; a newer driver may help",
+        };
+        Problem::input(error.to_string(), hint)
+    }
+}
+
+impl From<rambutan_model::checkpoint::CheckpointError> for Problem {
+    fn from(error: rambutan_model::checkpoint::CheckpointError) -> Problem {
+        Problem::input(error.to_string(), "expected a readable .safetensors file that was written completely")
+    }
+}
+
+/// Writes a command's output. A reader that has seen enough (`| head`) is no error; a full disk is.
+pub fn print(text: &str) -> Result<(), Problem> {
+    print_bytes(text.as_bytes())
+}
+
+/// [`print`] for bytes.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Problem::input(format!("cannot write the output: {e}"), "is the disk full?"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// [`print`] for a line of JSON.
+pub fn print_json(value: &serde_json::Value) -> Result<(), Problem> {
+    print(&format!("{value}\n"))
+}
