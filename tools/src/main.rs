@@ -37,11 +37,7 @@ struct Device {
 impl Device {
     fn options(&self) -> GpuOptions {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-        GpuOptions {
-            adapter: given(&self.adapter),
-            backend: given(&self.backend),
-            ..GpuOptions::from_env()
-        }
+        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..GpuOptions::from_env() }
     }
 
     fn open(&self) -> Result<Gpu, Problem> {

@@ -26,8 +26,7 @@ impl Problem {
     pub fn report(&self) {
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Where stderr is closed there is nobody to tell.
-        let _ =
-            writeln!(std::io::stderr(), "error: {}\nhint: {}", line(&self.message), line(&self.hint));
+        let _ = writeln!(std::io::stderr(), "error: {}\nhint: {}", line(&self.message), line(&self.hint));
     }
 }
 

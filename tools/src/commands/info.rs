@@ -12,7 +12,9 @@ use crate::problem::{Problem, print, print_json};
 
 /// Lists all adapters: backend, driver, limits, features, kernel variants
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  rambutan info\n  rambutan info --json\n  rambutan info --backend vulkan")]
+#[command(
+    after_help = "Examples:\n  rambutan info\n  rambutan info --json\n  rambutan info --backend vulkan"
+)]
 pub struct Info {
     /// Prints JSON
     #[arg(long)]
@@ -38,13 +40,19 @@ impl Info {
             let index = adapter.index;
             let opened = Gpu::new(GpuOptions { adapter: Some(index.to_string()), ..options.clone() });
             let features: Vec<&str> = adapter.features.iter_names().map(|(name, _)| name).collect();
-            let (kind, backend) = (format!("{:?}", adapter.info.device_type), adapter.info.backend.to_string());
+            let (kind, backend) =
+                (format!("{:?}", adapter.info.device_type), adapter.info.backend.to_string());
             let driver = format!("{} {}", adapter.info.driver, adapter.info.driver_info);
             let mut value = json!({
                 "index": index, "name": adapter.info.name, "backend": backend, "type": kind,
                 "driver": driver.trim(), "features": features,
             });
-            let _ = writeln!(text, "{index}: {}\n   backend   {backend} ({kind})\n   driver    {}", adapter.info.name, driver.trim());
+            let _ = writeln!(
+                text,
+                "{index}: {}\n   backend   {backend} ({kind})\n   driver    {}",
+                adapter.info.name,
+                driver.trim()
+            );
             match &opened {
                 Ok(gpu) => describe(gpu.capabilities(), &mut value, &mut text),
                 Err(e) => {

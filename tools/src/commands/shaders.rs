@@ -46,9 +46,13 @@ impl Shaders {
         let kernel = rambutan_shaders::kernel(stem).map_err(|e| Problem::input(e.to_string(), LIST))?;
         let mut spec: Vec<(&str, String)> = Vec::new();
         for pair in self.variants.iter().flat_map(|v| v.split_whitespace()) {
-            let (name, value) = pair.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty()).ok_or_else(
-                || Problem::input(format!("variant `{pair}`: expected NAME=VALUE"), "such as --variant elem=f16"),
-            )?;
+            let (name, value) =
+                pair.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty()).ok_or_else(|| {
+                    Problem::input(
+                        format!("variant `{pair}`: expected NAME=VALUE"),
+                        "such as --variant elem=f16",
+                    )
+                })?;
             spec.push((name, value.to_owned()));
         }
         let text = rambutan_shaders::compose(kernel, &spec, Dialect::Naga)
@@ -57,7 +61,9 @@ impl Shaders {
         if self.json {
             let value = match std::str::from_utf8(&output) {
                 Ok(text) if self.to != Language::Spirv => json!({ "stem": stem, "text": text }),
-                _ => json!({ "stem": stem, "words": output.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect::<Vec<_>>() }),
+                _ => {
+                    json!({ "stem": stem, "words": output.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect::<Vec<_>>() })
+                }
             };
             return print_json(&value);
         }
@@ -66,12 +72,16 @@ impl Shaders {
 
     fn list(&self) -> Result<(), Problem> {
         let variants = |text: &str| -> Vec<String> {
-            let join = |v: &Vec<(String, String)>| v.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ");
+            let join = |v: &Vec<(String, String)>| {
+                v.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ")
+            };
             rambutan_shaders::variants(text).iter().filter(|v| !v.is_empty()).map(join).collect()
         };
         let all = rambutan_shaders::KERNELS;
         if self.json {
-            return print_json(&all.iter().map(|(s, t)| json!({ "stem": s, "variants": variants(t) })).collect());
+            return print_json(
+                &all.iter().map(|(s, t)| json!({ "stem": s, "variants": variants(t) })).collect(),
+            );
         }
         let mut out = String::new();
         for (stem, text) in all {
@@ -102,15 +112,17 @@ impl Shaders {
                 .collect(),
             Language::Msl => {
                 let options = msl::Options { lang_version: (3, 0), ..msl::Options::default() };
-                let (text, translated) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
-                    .map_err(|e| bad("MSL", &e))?;
+                let (text, translated) =
+                    msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+                        .map_err(|e| bad("MSL", &e))?;
                 for name in translated.entry_point_names {
                     name.map_err(|e| bad("MSL", &e))?;
                 }
                 text.into_bytes()
             }
             Language::Hlsl => {
-                let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..hlsl::Options::default() };
+                let options =
+                    hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..hlsl::Options::default() };
                 let pipeline = hlsl::PipelineOptions::default();
                 let mut out = String::new();
                 let reflected = hlsl::Writer::new(&mut out, &options, &pipeline)
