@@ -40,11 +40,6 @@ impl PartialSums {
         PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
     }
 
-    /// Zeros to add to, for `blocks` sums of `columns` values on `near`'s device.
-    pub fn zeros(near: &Tensor, blocks: usize, columns: usize) -> PartialSums {
-        PartialSums { partial: Tensor::zeros(near.gpu(), [blocks, columns], DType::F32) }
-    }
-
     /// These sums: x (blocks, columns) in f32.
     pub fn of(x: &Tensor) -> PartialSums {
         PartialSums { partial: x.clone() }

@@ -1,24 +1,20 @@
-//! Rows of a table by index; the gradient is summed in the rows' order.
+//! Rows of a table by index; the gradient sums the rows of each index in a fixed order.
 
 use crate::{
     DType, Tensor, launch,
-    ops::PartialSums,
+    ops::inverse_list,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Input},
 };
 
-/// Tables of gradients that are summed side by side, at most; the number of rows alone decides how many.
-const PIECES: usize = 64;
-/// Elements of all those tables together.
-const MOST: usize = 1 << 26;
-/// Rows a piece, at least.
-const PIECE: usize = 512;
+/// Sorted rows that share a partial sum; `PIECE` in the kernels.
+const PIECE: usize = 128;
 
 /// `y[…, :] = weight[ids[…], :]`.
 ///
-/// `weight`: (vocabulary, columns) in f32; `ids`: u32, any shape, each below the vocabulary (others leave their rows
-/// undefined and get no gradient).
+/// `weight`: (vocabulary, columns) in f32; `ids`: u32, any shape. An id beyond the vocabulary gives a row of zeros and
+/// gets no gradient.
 ///
 /// # Panics
 /// Where `ids` are not u32.
@@ -38,45 +34,46 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
             let (ids, y) = (ids.page(first, n, 4), y.page(first, n, bytes));
-            launch!(embedding { rows: n, columns, first: start, count }, [ids, weight] -> [y], n);
+            launch!(embedding { rows: n, columns, vocabulary, first: start, count }, [ids, weight] -> [y], n);
         }
     }
-    let ids = ids.detach();
+    let ids = ids.detach().reshape([rows]);
     y.with_grad(&[weight], move |dy| {
-        let table = vocabulary * columns;
-        // Large tables are not held many times over.
-        let most = (MOST / table.max(1)).clamp(1, PIECES);
-        let piece = rows.div_ceil(most).max(PIECE).next_multiple_of(64);
-        let pieces = rows.div_ceil(piece);
-        let sums = PartialSums::zeros(dy, pieces, table);
-        let blocks = columns.div_ceil(64);
-        let step = rows_a_page(dy.gpu(), &[dy.dtype().bytes() * columns, 4]);
-        for p in 0..pieces {
-            let (mut at, end) = (p * piece, ((p + 1) * piece).min(rows));
-            // Pages of one piece follow one another, so the order of sums is that of the rows. Where bindings hold all,
-            // one launch takes all pieces.
-            let all = step >= rows;
-            if all && p > 0 {
-                break;
-            }
-            let end = if all { rows } else { end };
-            while at < end {
-                let n = step.min(end - at);
-                let (ids, dy_) = (ids.page(at, n, 4), dy.page(at, n, dy.dtype().bytes() * columns));
-                let (count, piece) = if all { (pieces, piece) } else { (1, n) };
-                let sums = sums.all();
-                launch!(embedding_backward [elem = dy.dtype().wgsl()] { rows: n, columns, vocabulary, piece, blocks, first_piece: p },
-                        [ids, dy_] -> [sums], count * blocks);
-                at += n;
+        let dweight = dy.empty_on([vocabulary, columns], DType::F32);
+        if rows == 0 {
+            dweight.fill(0.0);
+        }
+        // Rows that share an id are visited through its list: linear in the rows, whatever the vocabulary.
+        let (dy_bytes, blocks) = (columns * dy.dtype().bytes(), columns.div_ceil(64));
+        let step = rows_a_page(dy.gpu(), &[dy_bytes, 4]);
+        for at in (0..rows).step_by(step) {
+            let n = step.min(rows - at);
+            let ids = ids.view_rows(at..at + n).expect("pages start where the adapter can bind");
+            let list = inverse_list(&ids, vocabulary);
+            let pieces = n.div_ceil(PIECE);
+            let sums = || dy.empty_on([pieces, columns], DType::F32);
+            let (head, tail, dy_) = (sums(), sums(), dy.page(at, n, dy_bytes));
+            let part = if at == 0 { dweight.clone() } else { dweight.like() };
+            for first in (0..vocabulary).step_by(table) {
+                let count = table.min(vocabulary - first);
+                let d = part.page(first, count, bytes);
+                launch!(embedding_backward [elem = dy.dtype().wgsl()] { rows: n, columns, blocks, first, count },
+                        [list.sorted, list.order, dy_] -> [head, tail, d], pieces * blocks);
+                launch!(embedding_backward_join { columns, blocks, first, count },
+                        [list.starts, head, tail] -> [d], count * blocks);
+                if at > 0 {
+                    let (count, total) = (count * columns, dweight.page(first, count, bytes));
+                    launch!(accumulate { count }, [d] -> [total], count.div_ceil(1024));
+                }
             }
         }
-        [sums.in_order().reshape([vocabulary, columns])]
+        [dweight]
     })
 }
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {
-        dims: vec![Dim::range("rows", 1, 1100), Dim::range("vocabulary", 1, 40), Dim::range("columns", 1, 65)],
+        dims: vec![Dim::range("rows", 1, 1100), Dim::range("vocabulary", 1, 300), Dim::range("columns", 1, 65)],
         inputs: |s, draw| {
             let [rows, vocabulary, columns] = s.get();
             vec![
