@@ -1,7 +1,156 @@
-//! Causal depthwise convolution with SiLU.
+//! Causal depthwise convolution with SiLU (Mamba: Gu & Dao 2023, arXiv 2312.00752), with states and restarts.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, autograd, launch,
+    ops::PartialSums,
+    reference::Array,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// Tokens that share one partial sum; `BLOCK` in the kernel.
+const BLOCK: usize = 64;
+
+/// `y[t] = silu(bias + Σ_j weight[j] · x[t − W + 1 + j])` per channel.
+///
+/// `x`: (batch, tokens, channels); `weight`: (channels, W), W from 2 to 8; `bias`: (channels);
+/// `initial_state`: (batch, channels, W − 1), the inputs before the first, oldest first, else zeros;
+/// `segment`: (batch, tokens), u32: nothing is seen across a change. Returns y and the final state, the last W − 1
+/// inputs that a next token of the last segment would see.
+///
+/// # Panics
+/// Where the shapes disagree.
+#[track_caller]
+pub fn causal_conv1d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    initial_state: Option<&Tensor>,
+    segment: Option<&Tensor>,
+) -> (Tensor, Tensor) {
+    let [batches, tokens, channels] = x.axes();
+    let [rows, width] = weight.axes();
+    assert_eq!(rows, channels, "causal_conv1d: weight {:?} for x {:?}", weight.shape(), x.shape());
+    assert!((2..=8).contains(&width), "causal_conv1d: width {width}, supported are 2 to 8");
+    assert!(tokens > 0, "causal_conv1d: x {:?} has no tokens", x.shape());
+    let kept = [batches, channels, width - 1];
+    if let Some(b) = bias {
+        assert_eq!(b.shape(), [channels], "causal_conv1d: bias");
+    }
+    if let Some(s) = initial_state {
+        assert_eq!(s.shape(), kept, "causal_conv1d: initial_state for x {:?}", x.shape());
+    }
+    if let Some(s) = segment {
+        assert_eq!(s.shape(), [batches, tokens], "causal_conv1d: segment for x {:?}", x.shape());
+    }
+    let (y, state) = (x.like(), x.empty_on(kept, DType::F32));
+    let elem = x.dtype().wgsl();
+    // What is absent is bound as something that is there, and not read.
+    let any = |t: Option<&Tensor>| t.unwrap_or(weight).detach();
+    let (bias_, initial_, segment_) = (any(bias), any(initial_state), any(segment));
+    let (has_bias, has_initial, has_segment) = (bias.is_some(), initial_state.is_some(), segment.is_some());
+    let count = batches * tokens * channels;
+    launch!(causal_conv1d [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
+            [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(256));
+    launch!(causal_conv1d_state [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
+            [x, weight, bias_, initial_, segment_] -> [state], (batches * channels * (width - 1)).div_ceil(64));
+    let (x_, weight_) = (x.detach(), weight.detach());
+    let mut inputs = vec![x, weight];
+    inputs.extend(bias);
+    inputs.extend(initial_state);
+    let [y, state] = autograd::record(&inputs, [y, state], move |[dy, dstate]| {
+        let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
+        let (du, dx, dinitial) = (x_.like(), x_.like(), x_.empty_on(kept, DType::F32));
+        let blocks = tokens.div_ceil(BLOCK);
+        let sums = PartialSums::new(&x_, batches * blocks, channels * (width + 1));
+        let all = sums.all();
+        launch!(causal_conv1d_backward [elem = elem]
+                { batches, tokens, channels, width, has_bias, has_initial, has_segment, blocks },
+                [dy, x_, weight_, bias_, initial_, segment_] -> [du, all], (batches * blocks * channels).div_ceil(64));
+        let has_final = dstate.is_some();
+        let dfinal = dstate.unwrap_or_else(|| weight_.clone());
+        let count = batches * (tokens + width - 1) * channels;
+        launch!(causal_conv1d_backward_input [elem = elem]
+                { batches, tokens, channels, width, has_initial, has_segment, has_final },
+                [du, weight_, segment_, dfinal] -> [dx, dinitial], count.div_ceil(256));
+        let parts = crate::ops::split_columns(&sums.in_order().reshape([channels, width + 1]), &[width, 1]);
+        let mut grads = vec![Some(dx), Some(parts[0].clone())];
+        grads.extend(has_bias.then(|| Some(parts[1].reshape([channels]))));
+        grads.extend(has_initial.then_some(Some(dinitial)));
+        grads
+    });
+    (y, state)
+}
+
+fn reference(x: &Array, weight: &Array, bias: &Array, initial: &Array, segment: &Array, on: [bool; 3]) -> Vec<Array> {
+    let [batches, tokens, channels]: [usize; 3] = x.axes();
+    let [_, width]: [usize; 2] = weight.axes();
+    let [has_bias, has_initial, has_segment] = on;
+    // What token t sees `back` tokens before it.
+    let seen = |b: usize, t: usize, back: usize, c: usize| {
+        let from = if back > t { 0 } else { t - back };
+        if has_segment && segment.at(&[b, t]) != segment.at(&[b, from]) {
+            return 0.0;
+        }
+        match (back > t, has_initial) {
+            (false, _) => x.at(&[b, t - back, c]),
+            (true, true) => initial.at(&[b, c, width - 1 + t - back]),
+            (true, false) => 0.0,
+        }
+    };
+    let y = Array::from_fn(&[batches, tokens, channels], |i| {
+        let [b, t, c] = [i[0], i[1], i[2]];
+        let bias = if has_bias { bias.data[c] } else { 0.0 };
+        let u = bias + (0..width).map(|j| weight.at(&[c, j]) * seen(b, t, width - 1 - j, c)).sum::<f64>();
+        u / (1.0 + (-u).exp())
+    });
+    let state =
+        Array::from_fn(&[batches, channels, width - 1], |i| seen(i[0], tokens - 1, width - 2 - i[2], i[1]));
+    vec![y, state]
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    vec![Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 140),
+            Dim::range("channels", 1, 40),
+            Dim::one_of("width", &[4, 2, 3]),
+            Dim::one_of("bias", &[0, 1]),
+            Dim::one_of("initial", &[0, 1]),
+            Dim::one_of("segment", &[0, 1]),
+        ],
+        inputs: |s, draw| {
+            let [batches, tokens, channels, width, bias, initial, _] = s.get();
+            let mut id = 0.0;
+            let segment = Array::from_fn(&[batches, tokens], |_| {
+                id += f64::from(u8::from(draw.below(5) == 0));
+                id
+            });
+            vec![
+                Input::new("x", draw.normal(&[batches, tokens, channels])).grad(),
+                Input::new("weight", draw.normal(&[channels, width])).grad(),
+                Input { differentiable: bias == 1, ..Input::new("bias", draw.normal(&[channels])) },
+                Input {
+                    differentiable: initial == 1,
+                    ..Input::new("initial", draw.normal(&[batches, channels, width - 1]))
+                },
+                Input::new("segment", segment).of(DType::U32),
+            ]
+        },
+        run: |s, i| {
+            let on = |name: &str, t| (s[name] == 1).then_some(t);
+            let (y, state) =
+                causal_conv1d(&i[0], &i[1], on("bias", &i[2]), on("initial", &i[3]), on("segment", &i[4]));
+            vec![y, state]
+        },
+        reference: |s, i| {
+            let on = ["bias", "initial", "segment"].map(|n| s[n] == 1);
+            reference(&i[0], &i[1], &i[2], &i[3], &i[4], on)
+        },
+        error: |_| 24.0,
+        error_grad: Some(|s| 100.0 + 4.0 * (s["batches"] * s["tokens"]) as f64),
+        cost: |s| Cost { bytes: 8 * s["batches"] * s["tokens"] * s["channels"], flops: 0 },
+        bench: &[&[32, 4096, 640, 4, 1, 0, 1]],
+        ..Case::new("causal_conv1d")
+    }]
 }
