@@ -1,7 +1,319 @@
-//! Mamba-2's chunked scan.
+//! Mamba-2's selective state space (Dao & Gu 2024, arXiv 2405.21060) over blocks of tokens, with groups, states and
+//! restarts. Per head, h of shape (P, N):
+//!
+//! ```text
+//! dt = clamp(softplus(raw + dt_bias)),  A = −exp(a_log)
+//! h[t] = exp(dt[t]·A) · h[t−1] + dt[t] · x[t] ⊗ B[t],   y[t] = h[t] · C[t] + D · x[t]
+//! ```
+//!
+//! 1. Each block's own last state, from zeros. 2. A pass over blocks that hands states on. 3. Outputs, each block
+//! from the state that reached it. The backward pass is the same recurrence in reverse: with
+//! g[t] = dy[t] ⊗ C[t] + exp(dt·A)[t+1] · g[t+1], it is dx = dt · g·B, dB = dt · gᵀ·x and dC = hᵀ·dy, so one kernel
+//! serves all four, with rows along P or along N. Nothing of size (tokens, P, N) is ever stored.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, autograd, launch,
+    ops::PartialSums,
+    reference::Array,
+    testing::{Case, Cost, Dim, Input},
+};
+
+/// Tokens a block; `Q` in the kernel.
+const BLOCK: usize = 128;
+
+/// What [`ssd_scan`] takes.
+#[derive(Clone, Copy)]
+pub struct SsdInputs<'a> {
+    /// (batch, tokens, heads, P).
+    pub x: &'a Tensor,
+    /// (batch, tokens, heads), before bias and softplus.
+    pub dt: &'a Tensor,
+    /// (heads), f32.
+    pub dt_bias: &'a Tensor,
+    /// (heads), f32.
+    pub a_log: &'a Tensor,
+    /// (batch, tokens, groups, N).
+    pub b: &'a Tensor,
+    /// (batch, tokens, groups, N).
+    pub c: &'a Tensor,
+    /// (heads), f32.
+    pub d: Option<&'a Tensor>,
+    /// (batch, heads, P, N), f32: the state before the first token; zeros without.
+    pub initial_state: Option<&'a Tensor>,
+    /// (batch, tokens), u32: the state restarts from zeros wherever it changes.
+    pub segment: Option<&'a Tensor>,
+    /// Limits of dt.
+    pub dt_limit: (f32, f32),
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    batches: usize,
+    tokens: usize,
+    heads: usize,
+    p: usize,
+    n: usize,
+    /// Heads a group of B and C.
+    share: usize,
+    blocks: usize,
+}
+
+/// An operand of the recurrence: the tensor, and how many heads share its entries.
+#[derive(Clone, Copy)]
+struct Along<'a>(&'a Tensor, usize);
+
+/// Which way, and what runs along the rows.
+#[derive(Clone, Copy)]
+struct Direction {
+    reverse: bool,
+    /// Rows are the head dims (and columns the state dims), or the reverse.
+    rows_are_p: bool,
+    /// The input is multiplied by dt.
+    dt_in: bool,
+}
+
+impl Sizes {
+    /// One launch of the recurrence over all blocks: states alone, or outputs from them.
+    fn recur(
+        self,
+        way: Direction,
+        [input, wr, read]: [Along<'_>; 3],
+        steps: &Tensor,
+        d: Option<&Tensor>,
+        states: &Tensor,
+        out: Option<&Tensor>,
+        totals: &Tensor,
+    ) {
+        let (rows, j) = if way.rows_are_p { (self.p, self.n) } else { (self.n, self.p) };
+        let (state_row, state_j) = if way.rows_are_p { (self.n, 1) } else { (1, self.n) };
+        let row_tiles = rows.div_ceil(64);
+        let groups = self.batches * self.blocks * self.heads * row_tiles;
+        let stride = |a: Along<'_>, width: usize| self.heads / a.1 * width;
+        let d_ = d.unwrap_or(steps);
+        // A pass that writes no output binds a buffer that nothing else uses.
+        let none;
+        let out_ = match out {
+            Some(out) => out,
+            None => {
+                none = input.0.empty_on([1], input.0.dtype());
+                &none
+            }
+        };
+        launch!(ssd_scan [elem = input.0.dtype().wgsl(), OUTPUT = u32::from(out.is_some()),
+                          REVERSE = u32::from(way.reverse), J4 = j.div_ceil(4)] {
+            tokens: self.tokens, blocks: self.blocks, heads: self.heads, rows, j, row_tiles,
+            in_stride: stride(input, rows), in_share: input.1, wr_stride: stride(wr, j), wr_share: wr.1,
+            read_stride: stride(read, j), read_share: read.1,
+            state_row, state_j, dt_in: way.dt_in, has_d: d.is_some(), groups,
+        }, [input.0, wr.0, read.0, steps, d_] -> [states, totals, out_], groups);
+    }
+
+    /// Hands states on from block to block; returns what leaves the last one.
+    fn pass(self, reverse: bool, states: &Tensor, totals: &Tensor, initial: Option<&Tensor>) -> Tensor {
+        let Sizes { batches, blocks, heads, p, n, .. } = self;
+        let last = states.empty_on([batches, heads, p, n], DType::F32);
+        let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
+        launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size: p * n, has_initial },
+                [totals, initial] -> [states, last], (batches * heads * p * n).div_ceil(256));
+        last
+    }
+}
+
+/// The scan: y (batch, tokens, heads, P) and the final state (batch, heads, P, N) in f32.
+///
+/// # Panics
+/// Where shapes disagree, there are no tokens, or P or N exceeds 256.
+#[track_caller]
+pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
+    let SsdInputs { x, dt, dt_bias, a_log, b, c, d, initial_state, segment, dt_limit } = inputs;
+    let [batches, tokens, heads, p] = x.axes();
+    let [_, _, groups, n] = b.axes();
+    assert!(tokens > 0 && p <= 256 && n <= 256, "ssd_scan: x {:?}, N {n}: tokens from 1, P and N to 256", x.shape());
+    assert!(groups > 0 && heads.is_multiple_of(groups), "ssd_scan: {groups} groups of {heads} heads");
+    let expect = |name: &str, t: &Tensor, shape: &[usize]| {
+        assert_eq!(t.shape(), shape, "ssd_scan: {name} for x {:?}", x.shape());
+    };
+    expect("dt", dt, &[batches, tokens, heads]);
+    expect("dt_bias", dt_bias, &[heads]);
+    expect("a_log", a_log, &[heads]);
+    expect("b", b, &[batches, tokens, groups, n]);
+    expect("c", c, &[batches, tokens, groups, n]);
+    d.inspect(|d| expect("d", d, &[heads]));
+    initial_state.inspect(|s| expect("initial_state", s, &[batches, heads, p, n]));
+    segment.inspect(|s| expect("segment", s, &[batches, tokens]));
+    let blocks = tokens.div_ceil(BLOCK);
+    let sizes = Sizes { batches, tokens, heads, p, n, share: heads / groups, blocks };
+    let share = sizes.share;
+    let (elem, (low, high)) = (x.dtype().wgsl(), dt_limit);
+
+    let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
+    let count = batches * tokens * heads;
+    let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
+    launch!(ssd_decay [elem = elem] { batches, tokens, heads, low, high, has_segment },
+            [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
+    let states = x.empty_on([batches, blocks, heads, p, n], DType::F32);
+    let totals = x.empty_on([batches, blocks, heads], DType::F32);
+    let y = x.like();
+    let way = Direction { reverse: false, rows_are_p: true, dt_in: true };
+    let operands = [Along(x, 1), Along(b, share), Along(c, share)];
+    sizes.recur(way, operands, &steps, None, &states, None, &totals);
+    let last = sizes.pass(false, &states, &totals, initial_state);
+    sizes.recur(way, operands, &steps, d, &states, Some(&y), &totals);
+
+    let [x_, dt_, dt_bias_, a_log_, b_, c_] = [x, dt, dt_bias, a_log, b, c].map(Tensor::detach);
+    let (d_, last_, has_initial) = (d.map(Tensor::detach), last.detach(), initial_state.is_some());
+    let mut all = vec![x, dt, dt_bias, a_log, b, c];
+    all.extend(d);
+    all.extend(initial_state);
+    let [y, last] = autograd::record(&all, [y, last], move |[dy, dlast]| {
+        let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
+        let heads_n = || x_.empty_on([batches, tokens, heads, n], x_.dtype());
+        // dC a head: the forward recurrence with rows along N.
+        let along_n = Direction { reverse: false, rows_are_p: false, dt_in: false };
+        let dc_heads = heads_n();
+        // The input is dt · B: dt belongs to the head, so it multiplies there too.
+        let way = Direction { dt_in: true, ..along_n };
+        sizes.recur(way, [Along(&b_, share), Along(&x_, 1), Along(&dy, 1)], &steps, None, &states, Some(&dc_heads), &totals);
+        // g, in reverse: what later blocks send back reaches each block.
+        let later = states.like();
+        let way = Direction { reverse: true, rows_are_p: true, dt_in: false };
+        let operands = [Along(&dy, 1), Along(&c_, share), Along(&b_, share)];
+        sizes.recur(way, operands, &steps, None, &later, None, &totals);
+        let dinitial = sizes.pass(true, &later, &totals, dlast.as_ref());
+        let dx = x_.like();
+        sizes.recur(way, operands, &steps, None, &later, Some(&dx), &totals);
+        let w = heads_n();
+        let way = Direction { reverse: true, rows_are_p: false, dt_in: false };
+        sizes.recur(way, [Along(&c_, share), Along(&dy, 1), Along(&x_, 1)], &steps, None, &later, Some(&w), &totals);
+
+        let (db, dc) = (b_.like(), c_.like());
+        let rows = batches * tokens;
+        launch!(ssd_groups [elem = elem] { rows, heads, share, n }, [w, dc_heads, steps] -> [db, dc],
+                (rows * heads / share * n).div_ceil(256));
+        let workgroups = batches * blocks * heads;
+        let ends = x_.empty_on([batches, tokens, heads], DType::F32);
+        launch!(ssd_ends [elem = elem] { tokens, blocks, heads, p, n, share, groups: workgroups },
+                [c_, dc_heads, states, last_, later] -> [ends], workgroups);
+        let has_d = d_.is_some();
+        let packed = crate::ops::concat_columns(&[&a_log_, d_.as_ref().unwrap_or(&a_log_)]);
+        let ddt = x_.empty_on([batches, tokens, heads], DType::F32);
+        let sums = PartialSums::new(&x_, batches * blocks, 2 * heads);
+        let all = sums.all();
+        launch!(ssd_scan_backward [elem = elem]
+                { tokens, blocks, heads, p, n, share, low, high, has_d, groups: workgroups },
+                [x_, dy, packed, steps, ends] -> [dx, ddt, all], workgroups);
+        let d_raw = dt_.like();
+        launch!(ssd_dt_backward [elem = elem] { count, heads, low, high }, [ddt, dt_, dt_bias_] -> [d_raw],
+                count.div_ceil(256));
+        let d_bias = PartialSums::of(&crate::ops::copy(&d_raw.reshape([rows, heads]), DType::F32)).in_order();
+        let parts = crate::ops::split_columns(&sums.in_order(), &[heads, heads]);
+        let mut grads = vec![dx, d_raw, d_bias, parts[0].clone(), db, dc];
+        grads.extend(has_d.then(|| parts[1].clone()));
+        grads.extend(has_initial.then_some(dinitial));
+        grads.into_iter().map(Some).collect::<Vec<_>>()
+    });
+    (y, last)
+}
+
+/// The recurrence itself, token by token.
+fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
+    let [batches, tokens, heads, p]: [usize; 4] = i[0].axes();
+    let [_, _, groups, n]: [usize; 4] = i[4].axes();
+    let mut y = Array::zeros(&[batches, tokens, heads, p]);
+    let mut last = Array::zeros(&[batches, heads, p, n]);
+    for b in 0..batches {
+        for h in 0..heads {
+            let (a, g) = (-i[3].data[h].exp(), h / (heads / groups));
+            let mut state = Array::zeros(&[p, n]);
+            if s["initial"] == 1 {
+                state = Array::from_fn(&[p, n], |at| i[7].at(&[b, h, at[0], at[1]]));
+            }
+            for t in 0..tokens {
+                let raw = i[1].at(&[b, t, h]) + i[2].data[h];
+                let dt = (raw.max(0.0) + (-raw.abs()).exp().ln_1p()).clamp(LIMIT.0.into(), LIMIT.1.into());
+                let restart = s["segment"] == 1 && t > 0 && i[8].at(&[b, t]) != i[8].at(&[b, t - 1]);
+                let decay = if restart { 0.0 } else { (dt * a).exp() };
+                for row in 0..p {
+                    let v = i[0].at(&[b, t, h, row]);
+                    let mut sum = if s["d"] == 1 { i[6].data[h] * v } else { 0.0 };
+                    for column in 0..n {
+                        let cell = state.at_mut(&[row, column]);
+                        *cell = decay * *cell + dt * v * i[4].at(&[b, t, g, column]);
+                        sum += *cell * i[5].at(&[b, t, g, column]);
+                    }
+                    *y.at_mut(&[b, t, h, row]) = sum;
+                }
+            }
+            for (k, v) in state.data.iter().enumerate() {
+                last.data[(b * heads + h) * p * n + k] = *v;
+            }
+        }
+    }
+    vec![y, last]
+}
+
+const LIMIT: (f32, f32) = (0.01, 3.0);
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    vec![Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 300),
+            Dim::one_of("share", &[1, 2, 3]),
+            Dim::one_of("groups", &[1, 2]),
+            Dim::one_of("p", &[4, 1, 16, 7]),
+            Dim::one_of("n", &[4, 1, 16, 10]),
+            Dim::one_of("d", &[0, 1]),
+            Dim::one_of("initial", &[0, 1]),
+            Dim::one_of("segment", &[0, 1]),
+        ],
+        inputs: |s, draw| {
+            let [batches, tokens, share, groups, p, n, d, initial, _] = s.get();
+            let heads = share * groups;
+            let mut id = 0.0;
+            let segment = Array::from_fn(&[batches, tokens], |_| {
+                id += f64::from(u8::from(draw.below(40) == 0));
+                id
+            });
+            let mut grad = |name, shape: &[usize], low, high| Input::new(name, draw.uniform(shape, low, high)).grad();
+            vec![
+                grad("x", &[batches, tokens, heads, p], -2.0, 2.0),
+                grad("dt", &[batches, tokens, heads], -2.0, 2.0),
+                grad("dt_bias", &[heads], -2.0, 0.5),
+                grad("a_log", &[heads], -1.5, 1.0),
+                grad("b", &[batches, tokens, groups, n], -1.0, 1.0),
+                grad("c", &[batches, tokens, groups, n], -1.0, 1.0),
+                Input { differentiable: d == 1, ..grad("d", &[heads], -1.0, 1.0) },
+                Input { differentiable: initial == 1, ..grad("initial", &[batches, heads, p, n], -1.0, 1.0) },
+                Input::new("segment", segment).of(DType::U32),
+            ]
+        },
+        run: |s, i| {
+            let on = |name: &str, t| (s[name] == 1).then_some(t);
+            let (y, last) = ssd_scan(SsdInputs {
+                x: &i[0],
+                dt: &i[1],
+                dt_bias: &i[2],
+                a_log: &i[3],
+                b: &i[4],
+                c: &i[5],
+                d: on("d", &i[6]),
+                initial_state: on("initial", &i[7]),
+                segment: on("segment", &i[8]),
+                dt_limit: LIMIT,
+            });
+            vec![y, last]
+        },
+        reference,
+        error: |_| 64.0,
+        error_grad: Some(|s| 600.0 + 4.0 * (s["batches"] * s["tokens"]) as f64),
+        cost: |s| {
+            let [batches, tokens, share, groups, p, n, ..]: [usize; 9] = s.get();
+            let rows = batches * tokens;
+            let (x, bc) = (share * groups * p, groups * n);
+            Cost { bytes: 4 * rows * (2 * x + 2 * bc), flops: 5 * rows * x * n }
+        },
+        bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
+        ..Case::new("ssd_scan")
+    }]
 }

@@ -1,0 +1,32 @@
+// uses: lib/grid.wgsl
+// variants: elem=f16
+// dB[g] = Σ dt · w[h] and dC[g] = Σ dC[h] over the heads h of group g, in ascending order.
+alias elem = f32;
+const WG: u32 = 256u;
+struct Params { rows: u32, heads: u32, share: u32, n: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;                    // rows = batches · tokens
+@group(0) @binding(1) var<storage, read> w: array<elem>;              // (rows, heads, N)
+@group(0) @binding(2) var<storage, read> dc_heads: array<elem>;       // (rows, heads, N)
+@group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (rows, heads): dt, decay
+@group(0) @binding(4) var<storage, read_write> db: array<elem>;       // (rows, groups, N)
+@group(0) @binding(5) var<storage, read_write> dc: array<elem>;       // (rows, groups, N)
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let i = row_of(group) * WG + lane;
+    let shares = params.heads / params.share;
+    if i >= params.rows * shares * params.n { return; }
+    let n = i % params.n;
+    let g = (i / params.n) % shares;
+    let row = i / params.n / shares;
+    var b = 0.0;
+    var c = 0.0;
+    for (var k = 0u; k < params.share; k++) {
+        let head = row * params.heads + g * params.share + k;
+        b += steps[head].x * f32(w[head * params.n + n]);
+        c += f32(dc_heads[head * params.n + n]);
+    }
+    db[i] = elem(b);
+    dc[i] = elem(c);
+}

@@ -1,0 +1,131 @@
+// uses: lib/grid.wgsl
+// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 OUTPUT=1 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
+// The recurrence of a block of Q tokens, one head: with state s (rows, J),
+//   forward:  s ← decay[t] · s + in[t] ⊗ wr[t],  out[t] = s · read[t]
+//   reverse:  s ← s + in[t] ⊗ wr[t],  out[t] = s · read[t],  s ← decay[t] · s,  t descending
+// y and dx have the head dims as rows, dB and dC the state dims: four uses of one kernel, see engine/src/ops/ssd_scan.rs.
+// OUTPUT = 0 starts from zeros and leaves the block's last state and its total decay; OUTPUT = 1 starts from the state
+// that reaches the block and writes out. An invocation owns a row of s in registers, so it sums without company.
+alias elem = f32;
+const OUTPUT: u32 = 0u;
+const REVERSE: u32 = 0u;
+const J4: u32 = 16u;                                                  // ⌈J / 4⌉
+const Q: u32 = 128u;
+const TILE: u32 = 8u;
+const WG: u32 = 64u;
+struct Params {
+    tokens: u32, blocks: u32, heads: u32, rows: u32, j: u32, row_tiles: u32,
+    in_stride: u32, in_share: u32, wr_stride: u32, wr_share: u32, read_stride: u32, read_share: u32,
+    state_row: u32, state_j: u32, dt_in: u32, has_d: u32, groups: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<elem>;          // (batches, tokens, in_stride)
+@group(0) @binding(2) var<storage, read> wr: array<elem>;             // (batches, tokens, wr_stride)
+@group(0) @binding(3) var<storage, read> rd: array<elem>;             // (batches, tokens, read_stride)
+@group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
+@group(0) @binding(5) var<storage, read> d: array<f32>;               // (heads)
+@group(0) @binding(6) var<storage, read_write> states: array<f32>;    // (batches, blocks, heads, head dim, state)
+@group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, blocks, heads)
+@group(0) @binding(8) var<storage, read_write> out: array<elem>;      // (batches, tokens, heads, rows)
+
+var<workgroup> wr_tile: array<vec4f, J4 * TILE>;
+var<workgroup> read_tile: array<vec4f, J4 * TILE>;
+var<workgroup> step_tile: array<vec2f, TILE>;
+
+fn load_wr(at: u32, j: u32) -> f32 {
+    if j >= params.j { return 0.0; }
+    return f32(wr[at + j]);
+}
+
+fn load_read(at: u32, j: u32) -> f32 {
+    if j >= params.j { return 0.0; }
+    return f32(rd[at + j]);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let index = row_of(group);
+    if index >= params.groups { return; }                             // uniform
+    let row = (index % params.row_tiles) * WG + lane;
+    let h = (index / params.row_tiles) % params.heads;
+    let block = (index / params.row_tiles / params.heads) % params.blocks;
+    let b = index / params.row_tiles / params.heads / params.blocks;
+    let live = row < params.rows;
+    let state_start = ((b * params.blocks + block) * params.heads + h) * params.rows * params.j + row * params.state_row;
+    var s: array<vec4f, J4>;
+    for (var q = 0u; q < J4; q++) {
+        s[q] = vec4f(0.0);
+        if OUTPUT == 1u && live {
+            for (var e = 0u; e < 4u; e++) {
+                if q * 4u + e < params.j { s[q][e] = states[state_start + (q * 4u + e) * params.state_j]; }
+            }
+        }
+    }
+    var total = 1.0;
+    let first = block * Q;
+    for (var tile = 0u; tile < Q / TILE; tile++) {
+        // Tokens of the tile, in the order of the recurrence.
+        for (var i = lane; i < J4 * TILE; i += WG) {
+            let k = tile * TILE + i / J4;
+            let t = first + select(k, Q - 1u - k, REVERSE == 1u);
+            var w = vec4f(0.0);
+            var r = vec4f(0.0);
+            if t < params.tokens {
+                let j = (i % J4) * 4u;
+                let w_at = (b * params.tokens + t) * params.wr_stride + (h / params.wr_share) * params.j;
+                w = vec4f(load_wr(w_at, j), load_wr(w_at, j + 1u), load_wr(w_at, j + 2u), load_wr(w_at, j + 3u));
+                if OUTPUT == 1u {
+                    let r_at = (b * params.tokens + t) * params.read_stride + (h / params.read_share) * params.j;
+                    r = vec4f(load_read(r_at, j), load_read(r_at, j + 1u), load_read(r_at, j + 2u), load_read(r_at, j + 3u));
+                }
+            }
+            wr_tile[i] = w;
+            read_tile[i] = r;
+        }
+        if lane < TILE {
+            let k = tile * TILE + lane;
+            let t = first + select(k, Q - 1u - k, REVERSE == 1u);
+            // Beyond the end nothing decays and nothing comes in.
+            step_tile[lane] = vec2f(0.0, 1.0);
+            if t < params.tokens { step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < TILE; i++) {
+            let k = tile * TILE + i;
+            let t = first + select(k, Q - 1u - k, REVERSE == 1u);
+            let step = step_tile[i];
+            var v = 0.0;
+            var plain = 0.0;
+            let at = b * params.tokens + t;
+            if live && t < params.tokens {
+                plain = f32(input[at * params.in_stride + (h / params.in_share) * params.rows + row]);
+                v = plain * select(1.0, step.x, params.dt_in != 0u);
+            }
+            var sum = vec4f(0.0);
+            for (var q = 0u; q < J4; q++) {
+                var u = s[q];
+                if REVERSE == 0u { u *= step.y; }
+                u = fma(vec4f(v), wr_tile[i * J4 + q], u);
+                sum = fma(u, read_tile[i * J4 + q], sum);
+                if REVERSE == 1u { u *= step.y; }
+                s[q] = u;
+            }
+            total *= step.y;
+            if OUTPUT == 1u && live && t < params.tokens {
+                var y = (sum.x + sum.y) + (sum.z + sum.w);
+                if params.has_d != 0u { y += d[h] * plain; }
+                out[(at * params.heads + h) * params.rows + row] = elem(y);
+            }
+        }
+        workgroupBarrier();
+    }
+    if OUTPUT == 0u && live {
+        for (var q = 0u; q < J4; q++) {
+            for (var e = 0u; e < 4u; e++) {
+                if q * 4u + e < params.j { states[state_start + (q * 4u + e) * params.state_j] = s[q][e]; }
+            }
+        }
+        if row == 0u { totals[(b * params.blocks + block) * params.heads + h] = total; }
+    }
+}
