@@ -87,7 +87,7 @@ fn reference(x: &Array, weight: &Array, bias: &Array, initial: &Array, segment: 
     let [has_bias, has_initial, has_segment] = on;
     // What token t sees `back` tokens before it.
     let seen = |b: usize, t: usize, back: usize, c: usize| {
-        let from = if back > t { 0 } else { t - back };
+        let from = t.saturating_sub(back);
         if has_segment && segment.at(&[b, t]) != segment.at(&[b, from]) {
             return 0.0;
         }
