@@ -6,7 +6,7 @@
 //! h[t] = exp(dt[t]·A) · h[t−1] + dt[t] · x[t] ⊗ B[t],   y[t] = h[t] · C[t] + D · x[t]
 //! ```
 //!
-//! 1. Each block's own last state, from zeros. 2. A pass over blocks that hands states on. 3. Outputs, each block
+//! Forward: each block's own last state, from zeros; a pass over blocks that hands states on; outputs, each block
 //! from the state that reached it. The backward pass is the same recurrence in reverse: with
 //! g[t] = dy[t] ⊗ C[t] + exp(dt·A)[t+1] · g[t+1], it is dx = dt · g·B, dB = dt · gᵀ·x and dC = hᵀ·dy, so one kernel
 //! serves all four, with rows along P or along N. Nothing of size (tokens, P, N) is ever stored.
