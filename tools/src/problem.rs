@@ -57,7 +57,7 @@ pub fn print(text: &str) -> Result<(), Problem> {
     print_bytes(text.as_bytes())
 }
 
-/// [`print`] for bytes.
+/// [`print()`] for bytes.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -68,7 +68,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Problem> {
     }
 }
 
-/// [`print`] for a line of JSON.
+/// [`print()`] for a line of JSON.
 pub fn print_json(value: &serde_json::Value) -> Result<(), Problem> {
     print(&format!("{value}\n"))
 }
