@@ -17,6 +17,14 @@ fn sigmoid(x: f32) -> f32 {
     return select(e, 1.0, x >= 0.0) / (1.0 + e);
 }
 
+// ln(1 + e) for 0 ≤ e ≤ 1 as 2 artanh(e / (2 + e)): ln(1 + e) itself loses what 1 + e rounds away.
+fn log_1p(e: f32) -> f32 {
+    let s = e / (2.0 + e);
+    let q = s * s;
+    let tail = q * (1.0 / 9.0 + q * (1.0 / 11.0 + q * (1.0 / 13.0 + q / 15.0)));
+    return 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (0.2 + q * (1.0 / 7.0 + tail))));
+}
+
 fn apply(a: f32, b: f32) -> f32 {
     switch OP {
         case 0u: { return a + b; }
@@ -24,7 +32,7 @@ fn apply(a: f32, b: f32) -> f32 {
         case 2u: { return a * params.factor; }
         case 3u: { return a * sigmoid(a); }
         case 4u: { return sigmoid(a); }
-        case 5u: { return max(a, 0.0) + log(1.0 + exp(-abs(a))); }
+        case 5u: { return max(a, 0.0) + log_1p(exp(-abs(a))); }
         case 6u: { return a * sigmoid(a) * b; }                       // silu(a) · b
         case 7u: { let s = sigmoid(b); return a * s * (1.0 + b * (1.0 - s)); }   // a · silu'(b)
         case 8u: { return a * b * (1.0 - b); }                        // a · sigmoid', from the output b
