@@ -117,11 +117,11 @@ pub(super) fn cases() -> Vec<Case> {
     vec![Case {
         dims: vec![
             Dim::range("batches", 1, 2),
-            Dim::range("tokens", 1, 20),
+            Dim::range("tokens", 1, 12),
             Dim::one_of("share", &[1, 4, 16]),
             Dim::one_of("heads", &[1, 2]),
-            Dim::one_of("d", &[16, 4, 32]),
-            Dim::range("chunks", 1, 5),
+            Dim::one_of("d", &[16, 4, 8]),
+            Dim::range("chunks", 1, 3),
             Dim::one_of("chunk", &[16, 64]),
             Dim::range("slots", 1, 4),
             Dim::one_of("shared", &[0, 1]),
