@@ -1,0 +1,49 @@
+// uses: lib/grid.wgsl
+// variants: N=8 | N=32
+// y_t = Σ_n c_t[n]·h_t[n] with h_t = exp(dt_t·a)·h_{t−1} + dt_t·b_t·u_t, from the state that enters each block.
+// An invocation a (batch, block, channel).
+const WG: u32 = 64u;
+const N: u32 = 16u;
+const BLOCK: u32 = 16u;
+struct Params { batch: u32, channels: u32, tokens: u32, groups: u32, blocks: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> packed: array<f32>;        // (2, B, D, L): u, dt
+@group(0) @binding(2) var<storage, read> a: array<f32>;             // (D, N)
+@group(0) @binding(3) var<storage, read> b: array<f32>;             // (B, G, N, L)
+@group(0) @binding(4) var<storage, read> c: array<f32>;             // (B, G, N, L)
+@group(0) @binding(5) var<storage, read> carry: array<f32>;         // (B, blocks, D, N)
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;       // (B, D, L)
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let index = row_of(group);
+    let wide = (params.channels + WG - 1u) / WG;
+    let d = index % wide * WG + lane;
+    let block = index / wide % params.blocks;
+    let batch = index / wide / params.blocks;
+    if batch >= params.batch || d >= params.channels { return; }
+    let first = block * BLOCK;
+    let last = min(first + BLOCK, params.tokens);
+    let row = (batch * params.channels + d) * params.tokens;
+    let count = params.batch * params.channels * params.tokens;
+    let bc = (batch * params.groups + d / (params.channels / params.groups)) * N * params.tokens;
+    let place = (batch * params.blocks + block) * params.channels + d;
+    var rate: array<f32, N>;
+    var h: array<f32, N>;
+    for (var n = 0u; n < N; n++) {
+        rate[n] = a[d * N + n];
+        h[n] = carry[place * N + n];
+    }
+    for (var t = first; t < last; t++) {
+        let dt = packed[count + row + t];
+        let x = dt * packed[row + t];
+        var sum = 0.0;
+        for (var n = 0u; n < N; n++) {
+            let at = bc + n * params.tokens + t;
+            h[n] = exp(dt * rate[n]) * h[n] + x * b[at];
+            sum += h[n] * c[at];
+        }
+        y[row + t] = sum;
+    }
+}
