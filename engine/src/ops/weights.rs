@@ -74,7 +74,7 @@ pub fn softmax_weights(scores: &Tensor, pos_decay: Option<&Tensor>) -> Tensor {
             let part = |x: &Tensor| x.page(first, n, slots * 4);
             let sums = PartialSums::new(&weights_, n.div_ceil(ROWS), 1);
             launch!(softmax_weights_backward { rows: n, slots },
-                    [part(&weights_), part(dweights)] -> [part(&dscores), sums.page(0, n.div_ceil(ROWS))], n.div_ceil(ROWS));
+                    [part(&weights_), part(dweights)] -> [part(&dscores), sums.all()], n.div_ceil(ROWS));
             slopes.push(sums.in_order());
         }
         let mut grads = vec![Some(dscores)];
