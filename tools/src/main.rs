@@ -49,18 +49,40 @@ impl Device {
 #[derive(Subcommand)]
 enum Command {
     Info(commands::info::Info),
+    Selfcheck(commands::selfcheck::Selfcheck),
+    Bench(commands::bench::Bench),
+    Inspect(commands::inspect::Inspect),
     Shaders(commands::shaders::Shaders),
 }
 
 fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Info(c) => c.run(&cli.device.options()),
+        Command::Selfcheck(c) => c.run(&cli.device.open()?),
+        Command::Bench(c) => c.run(&cli.device.open()?),
+        Command::Inspect(c) => c.run(),
         Command::Shaders(c) => c.run(),
     }
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version arrive as errors too.
+        Err(e) if !e.use_stderr() => e.exit(),
+        Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => e.exit(),
+        Err(e) => {
+            let text = e.to_string();
+            let mut parts = text.split("\n\n").map(|p| p.trim().trim_start_matches("error: "));
+            let message = parts.next().unwrap_or_default().to_owned();
+            let tip = parts.next().filter(|p| p.starts_with("tip: "));
+            let hint =
+                tip.map_or("`rambutan --help` and `rambutan COMMAND --help` show what fits", |t| &t[5..]);
+            let problem = Problem::input(message, hint);
+            problem.report();
+            return ExitCode::from(problem.code);
+        }
+    };
     // A panic is a bug of ours; the user gets a line to report, not a backtrace.
     std::panic::set_hook(Box::new(|info| {
         Problem::check(

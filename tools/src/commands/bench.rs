@@ -1,0 +1,157 @@
+//! `rambutan bench`: GPU time of every op at the sizes that matter, with what it moves and computes.
+
+use std::time::{Duration, Instant};
+
+use rambutan_engine::{
+    Gpu, Tensor, autograd, no_grad, ops,
+    testing::{Case, Draw, Sizes},
+};
+use serde_json::json;
+
+use crate::problem::{Problem, print, print_json};
+
+/// Times every op: GPU timestamps, bandwidth, arithmetic
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n\nTimes are medians of 20 runs after a warm-up; slow devices stop earlier, see the column `runs`."
+)]
+pub struct Bench {
+    /// Only ops whose name contains this
+    filter: Option<String>,
+    /// Runs to take the median of
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Seconds after which an op stops with the runs it has
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Sizes that move more MiB than this are left out
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    max_mib: usize,
+    /// Prints a line of JSON for every op and size
+    #[arg(long)]
+    json: bool,
+}
+
+struct Times {
+    forward: Vec<f64>,
+    backward: Vec<f64>,
+    kernels: Vec<(&'static str, f64)>,
+}
+
+impl Bench {
+    pub fn run(&self, gpu: &Gpu) -> Result<(), Problem> {
+        let wanted = self.filter.as_deref().unwrap_or_default();
+        let cases: Vec<Case> =
+            ops::cases().into_iter().filter(|c| c.stem.contains(wanted) && !c.bench.is_empty()).collect();
+        if cases.is_empty() {
+            let stems: Vec<_> = ops::cases().iter().filter(|c| !c.bench.is_empty()).map(|c| c.stem).collect();
+            let message = format!("no op with sizes to time contains `{wanted}`");
+            return Err(Problem::input(message, format!("ops: {}", stems.join(" "))));
+        }
+        // The host's clock serves where the adapter has no timestamps.
+        let stamps = gpu.profile(true);
+        let clock = if stamps { "GPU timestamps" } else { "host clock" };
+        let c = gpu.capabilities();
+        if !self.json {
+            print(&format!(
+                "{} · {} · {clock}\n\n{:24} {:40} {:>5} {:>11} {:>11} {:>9} {:>9}\n",
+                c.name, c.backend, "op", "sizes", "runs", "forward ms", "backward ms", "GB/s", "TFLOP/s"
+            ))?;
+        }
+        for case in cases.iter().filter(|c| (c.runs_on)(gpu)) {
+            for values in case.bench {
+                let sizes = case.exactly(values.to_vec());
+                let cost = (case.cost)(&sizes);
+                let mut line = json!({
+                    "op": case.stem, "sizes": sizes.to_string(), "bytes": cost.bytes, "flops": cost.flops,
+                    "device": c.name, "backend": c.backend, "driver": c.driver, "clock": clock,
+                });
+                let row = if cost.bytes >> 20 > self.max_mib {
+                    line["skipped"] = json!(format!("moves {} MiB: raise --max-mib", cost.bytes >> 20));
+                    format!("skipped: moves {} MiB, more than --max-mib\n", cost.bytes >> 20)
+                } else {
+                    let times = self.time(gpu, case, &sizes, stamps)?;
+                    let forward = median(&times.forward);
+                    let backward = (!times.backward.is_empty()).then(|| median(&times.backward));
+                    let rate = |amount: usize, unit: f64| amount as f64 / forward.max(1e-9) / unit;
+                    let (gb, tflop) = (rate(cost.bytes, 1e9), rate(cost.flops, 1e12));
+                    line["runs"] = json!(times.forward.len());
+                    line["forward_ms"] = json!(forward * 1e3);
+                    line["backward_ms"] = json!(backward.map(|b| b * 1e3));
+                    line["gb_per_s"] = json!(gb);
+                    line["tflop_per_s"] = json!(tflop);
+                    line["kernels_ms"] =
+                        times.kernels.iter().map(|(k, s)| ((*k).to_owned(), json!(s * 1e3))).collect();
+                    let backward = backward.map_or("-".into(), |b| format!("{:.3}", b * 1e3));
+                    format!(
+                        "{:>5} {:>11.3} {backward:>11} {gb:>9.1} {tflop:>9.3}\n",
+                        times.forward.len(),
+                        forward * 1e3
+                    )
+                };
+                if self.json {
+                    print_json(&line)?;
+                } else {
+                    print(&format!("{:24} {:40} {row}", case.stem, sizes.to_string()))?;
+                }
+                gpu.trim();
+            }
+        }
+        Ok(())
+    }
+
+    fn time(&self, gpu: &Gpu, case: &Case, sizes: &Sizes, stamps: bool) -> Result<Times, Problem> {
+        let inputs = (case.inputs)(sizes, &mut Draw::new(1));
+        let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
+        let differentiable = inputs.iter().any(|i| i.differentiable);
+        drop(inputs);
+        let mut kernels: Vec<(&'static str, f64)> = Vec::new();
+        let mut measure = |work: &mut dyn FnMut(), keep: bool| -> Result<f64, Problem> {
+            gpu.kernel_times()?;
+            let begin = Instant::now();
+            work();
+            let times = gpu.kernel_times()?;
+            let host = begin.elapsed().as_secs_f64();
+            if keep {
+                kernels.extend(times.iter().map(|k| (k.stem, k.nanoseconds * 1e-9)));
+            }
+            Ok(if stamps { times.iter().map(|k| k.nanoseconds).sum::<f64>() * 1e-9 } else { host })
+        };
+        let (mut forward, mut backward) = (Vec::new(), Vec::new());
+        let begin = Instant::now();
+        // The first round compiles kernels and fills the pool.
+        for round in 0..=self.runs {
+            let seconds = measure(&mut || drop(no_grad(|| (case.run)(sizes, &tensors))), round == 1)?;
+            if round > 0 {
+                forward.push(seconds);
+            }
+            if differentiable {
+                let leaves: Vec<Tensor> = tensors
+                    .iter()
+                    .map(|t| if t.needs_grad() { t.detach().requires_grad() } else { t.clone() })
+                    .collect();
+                let outputs = (case.run)(sizes, &leaves);
+                let used: Vec<&Tensor> =
+                    outputs.iter().filter(|y| y.dtype().is_float() && y.needs_grad()).collect();
+                let seeds: Vec<Tensor> =
+                    used.iter().map(|y| Tensor::full(gpu, y.shape(), y.dtype(), 0.5)).collect();
+                let pairs: Vec<_> = used.into_iter().zip(&seeds).collect();
+                let seconds = measure(&mut || autograd::backward(&pairs), round == 1)?;
+                if round > 0 {
+                    backward.push(seconds);
+                }
+            }
+            if !forward.is_empty() && begin.elapsed() > Duration::from_secs(self.seconds) {
+                break;
+            }
+        }
+        Ok(Times { forward, backward, kernels })
+    }
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
