@@ -36,7 +36,14 @@ struct Outcome {
 impl Outcome {
     fn note(&mut self, result: Result<Report, String>) {
         match result {
-            Ok(r) if r.worst * self.worst.allowed >= self.worst.worst * r.allowed => self.worst = r,
+            // A check without a bound of its own (repeatability) says nothing about errors.
+            Ok(r) if r.allowed == 0.0 => {}
+            Ok(r)
+                if self.worst.allowed == 0.0
+                    || r.worst / r.allowed > self.worst.worst / self.worst.allowed =>
+            {
+                self.worst = r;
+            }
             Ok(_) => {}
             Err(e) => self.failures.push(e),
         }
