@@ -40,7 +40,6 @@ impl Device {
         GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..GpuOptions::from_env() }
     }
 
-    #[allow(dead_code)] // selfcheck and bench open devices
     fn open(&self) -> Result<Gpu, Problem> {
         Ok(Gpu::new(self.options())?)
     }
