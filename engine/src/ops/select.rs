@@ -1,7 +1,216 @@
-//! Scores of tokens against landmarks and the best K chunks, in one streaming pass.
+//! Scores of tokens against landmarks and the best K chunks of each (arXiv 2504.16795, section 3.2), in one pass that
+//! streams the chunks by: memory is O(tokens · K), never tokens · chunks.
 
-use crate::testing::Case;
+use crate::{
+    DType, Tensor, autograd, launch,
+    ops::inverse_list,
+    reference::Array,
+    testing::{Case, Cost, Dim, Input, Sizes},
+};
+
+/// The score of an empty slot.
+const NONE: f32 = -3.0e38;
+
+/// Which chunks a token may select.
+#[derive(Clone)]
+pub struct Visibility {
+    /// Tokens a chunk, S.
+    pub chunk: usize,
+    /// The position of the first token.
+    pub first_position: usize,
+    /// None: chunk c is visible to position t from (c + 1)·S ≤ t on; with a window: from c·S + window ≤ t on.
+    pub window: Option<usize>,
+    /// Sequences a group, and (batch, chunks) flags, u32: a token also sees the flagged chunks of its group's other
+    /// sequences. Chunks are then numbered over the group's sequences in order.
+    pub group: Option<(usize, Tensor)>,
+}
+
+/// (scores, indices), both (batch, tokens, heads, K): the K best visible chunks of each token, most recent first, an
+/// equal score of a more recent chunk winning. `score = q · landmark / √r`; empty slots come last, with index 0 and a
+/// score of −3·10³⁸. K is `top_k`, or the number of chunks where that is smaller.
+///
+/// `q`: (batch, tokens, heads, r); `landmarks`: (batch, chunks, heads, r). Scores are differentiable to both.
+///
+/// # Panics
+/// Where shapes disagree, there are no chunks, or K exceeds 64.
+#[track_caller]
+pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    let [batches, tokens, heads, r] = q.axes();
+    let [lb, own_chunks, ..]: [usize; 4] = landmarks.axes();
+    assert_eq!(lb, batches, "select: landmarks {:?} for q {:?}", landmarks.shape(), q.shape());
+    let group = visibility.group.as_ref().map_or(1, |g| g.0);
+    assert!(group > 0 && batches.is_multiple_of(group), "select: groups of {group} in a batch of {batches}");
+    let chunks = own_chunks * group;
+    let sequences = batches / group;
+    let pages = [landmarks.reshape([sequences, chunks, heads, r])];
+    let (scores, indices) = running(q, &pages, own_chunks, top_k, visibility);
+    let (q_, l_, indices_, scores_) = (q.detach(), landmarks.detach(), indices.clone(), scores.clone());
+    let [scores] = autograd::record(&[q, landmarks], [scores], move |[dscores]| {
+        let dscores = dscores.expect("the only output has a gradient");
+        let (dq, dl) = (q_.like(), l_.like());
+        let [.., slots]: [usize; 4] = scores_.axes();
+        let (tokens, scale, elem) = (tokens * group, 1.0 / (r as f32).sqrt(), q_.dtype().wgsl());
+        let rows = batches * tokens / group * heads;
+        launch!(select_backward_query [elem = elem] { rows, slots, r, heads, tokens, chunks, scale },
+                [dscores, scores_, indices_, l_] -> [dq], rows);
+        let keys = indices_.like();
+        let count = keys.len();
+        launch!(select_keys { count, tokens, heads, slots, chunks }, [scores_, indices_] -> [keys], count.div_ceil(256));
+        let lists = sequences * heads * chunks;
+        let inverse = inverse_list(&keys, lists);
+        launch!(select_backward_landmark [elem = elem] { lists, slots, r, heads, chunks, scale },
+                [dscores, q_, inverse.order, inverse.starts] -> [dl], lists);
+        [dq, dl]
+    });
+    (scores, indices)
+}
+
+/// [`select`] over landmarks that lie in pages, (1, chunks, heads, r) each, in the order of their text. Outside of the
+/// graph; the result does not depend on how the chunks are cut into pages.
+///
+/// # Panics
+/// As [`select`], and where the visibility is by group or q holds several sequences.
+#[track_caller]
+pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    assert!(visibility.group.is_none() && q.shape()[0] == 1, "select_pages: one sequence, no group");
+    let chunks = pages.iter().map(|p| p.shape()[1]).sum();
+    running(q, pages, chunks, top_k, visibility)
+}
+
+fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    let [batches, tokens, heads, r] = q.axes();
+    let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
+    let k = top_k.min(own_chunks * group);
+    assert!((1..=64).contains(&k), "select: K = {k} of {own_chunks} chunks, from 1 to 64");
+    let (scores, indices) =
+        (q.empty_on([batches, tokens, heads, k], DType::F32), q.empty_on([batches, tokens, heads, k], DType::U32));
+    let tt = if k <= 8 { 64 } else if k <= 32 { 32 } else { 16 };
+    let tiles = tokens.div_ceil(tt);
+    let groups = batches * heads * tiles;
+    let nothing = Tensor::zeros(q.gpu(), [1], DType::U32);
+    let clean = clean.unwrap_or(&nothing);
+    let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
+    let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (r as f32).sqrt());
+    let mut first_chunk = 0;
+    for (i, page) in pages.iter().enumerate() {
+        let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
+        assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
+        let (resume, finish) = (i > 0, i + 1 == pages.len());
+        launch!(select [elem = q.dtype().wgsl(), TT = tt, K = k] {
+            tokens, chunks, heads, r, chunk, first_position, window, has_window, group, own_chunks, first_chunk,
+            resume, finish, scale, tiles, groups,
+        }, [q, page, clean] -> [scores, indices], groups);
+        first_chunk += chunks;
+    }
+    (scores, indices)
+}
+
+/// All scores of a token, sorted: the definition.
+fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
+    let [batches, tokens, heads, r]: [usize; 4] = i[0].axes();
+    let [_, own, ..]: [usize; 4] = i[1].axes();
+    let group = s["group"];
+    let (chunk, first, window) = (s["chunk"], s["first"], s["window"]);
+    let k = s["k"].min(own * group);
+    let shape = [batches, tokens, heads, k];
+    let (mut scores, mut indices) = (Array::from_fn(&shape, |_| f64::from(NONE)), Array::zeros(&shape));
+    for b in 0..batches {
+        for t in 0..tokens {
+            for h in 0..heads {
+                let visible = |c: usize| match (c / own == b % group, window) {
+                    (true, 0) => (c % own + 1) * chunk <= t + first,
+                    (true, w) => c % own * chunk + w <= t + first,
+                    (false, _) => i[2].at(&[b / group * group + c / own, c % own]) != 0.0,
+                };
+                let score = |c: usize| {
+                    let l = |x: usize| i[1].at(&[b / group * group + c / own, c % own, h, x]);
+                    // −0 is no worse than 0.
+                    (0..r).map(|x| i[0].at(&[b, t, h, x]) * l(x)).sum::<f64>() / (r as f64).sqrt() + 0.0
+                };
+                let mut best: Vec<(f64, usize)> =
+                    (0..own * group).filter(|c| visible(*c)).map(|c| (score(c), c)).collect();
+                best.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+                best.truncate(k);
+                best.sort_by_key(|s| std::cmp::Reverse(s.1));
+                for (slot, (score, c)) in best.into_iter().enumerate() {
+                    *scores.at_mut(&[b, t, h, slot]) = score;
+                    *indices.at_mut(&[b, t, h, slot]) = c as f64;
+                }
+            }
+        }
+    }
+    // Empty slots carry no gradient: what weighs them is zero there.
+    vec![scores.map(|v| if *v < -1e38 { 0.0 } else { *v }), indices]
+}
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let values = Case {
+        dims: vec![
+            Dim::range("sequences", 1, 2),
+            Dim::range("tokens", 1, 66),
+            Dim::range("chunks", 1, 70),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("r", &[8, 4, 17]),
+            Dim::one_of("k", &[8, 1, 3, 20]),
+            Dim::one_of("chunk", &[2, 16]),
+            Dim::one_of("first", &[0, 37]),
+            Dim::one_of("window", &[0, 40]),
+            Dim::one_of("group", &[1, 3]),
+        ],
+        inputs: |s, draw| {
+            let [sequences, tokens, chunks, heads, r, .., group] = s.get::<10>();
+            let batches = sequences * group;
+            vec![
+                // Small integers make scores exact, and ties frequent.
+                Input::new("q", draw.integers(&[batches, tokens, heads, r], -2, 3)),
+                Input::new("landmarks", draw.integers(&[batches, chunks, heads, r], -2, 3)),
+                Input::new("clean", draw.integers(&[batches, chunks], 0, 2)).of(DType::U32),
+            ]
+        },
+        run: |s, i| {
+            let visibility = Visibility {
+                chunk: s["chunk"],
+                first_position: s["first"],
+                window: (s["window"] > 0).then_some(s["window"]),
+                group: (s["group"] > 1).then(|| (s["group"], i[2].clone())),
+            };
+            let (scores, indices) = select(&i[0], &i[1], s["k"], &visibility);
+            // What is empty reads as 0, as in the reference: the sentinel would drown every other number.
+            let near = crate::ops::mul(&scores, &crate::no_grad(|| held(&scores)));
+            vec![near, indices]
+        },
+        reference,
+        error: |s| 8.0 + s["r"] as f64,
+        error_grad: Some(|s| 64.0 + 8.0 * s["tokens"] as f64),
+        cost: |s| {
+            let [sequences, tokens, chunks, heads, r, k, ..] = s.get::<10>();
+            let b = sequences * s["group"];
+            let pairs = b * tokens * chunks * s["group"] * heads;
+            Cost { bytes: 4 * b * heads * (tokens * (r + 2 * k) + chunks * r), flops: 2 * pairs * r }
+        },
+        bench: &[&[2, 4096, 64, 1, 64, 8, 16, 0, 0, 3]],
+        ..Case::new("select")
+    };
+    // Gradients need scores without ties, between which a step could switch.
+    let gradients = Case {
+        stem: "select.gradients",
+        inputs: |s, draw| {
+            let [sequences, tokens, chunks, heads, r, .., group] = s.get::<10>();
+            let batches = sequences * group;
+            vec![
+                Input::new("q", draw.uniform(&[batches, tokens, heads, r], -2.0, 2.0)).grad(),
+                Input::new("landmarks", draw.uniform(&[batches, chunks, heads, r], -2.0, 2.0)).grad(),
+                Input::new("clean", draw.integers(&[batches, chunks], 0, 2)).of(DType::U32),
+            ]
+        },
+        bench: &[],
+        ..values.clone()
+    };
+    vec![values, gradients]
+}
+
+/// 1 where a slot holds a chunk, else 0.
+fn held(scores: &Tensor) -> Tensor {
+    let huge = crate::ops::scale(scores, 1e-30);
+    crate::ops::sigmoid(&crate::ops::add(&huge, &Tensor::full(scores.gpu(), Vec::new(), DType::F32, 200.0)))
 }
