@@ -1,13 +1,21 @@
 //! The RAMba model: Mamba-2 with hierarchical sparse attention.
 
 pub mod checkpoint;
+pub mod chunking;
 pub mod config;
 pub mod data;
 mod error;
+pub mod hsa;
 mod json;
+pub mod mamba2;
+pub mod ramba;
+pub mod reader;
+pub mod retrieval;
 pub mod rng;
 pub mod tasks;
+pub mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::Error;
+pub use ramba::Ramba;
