@@ -76,7 +76,12 @@ impl Mamba2 {
     /// x: (batch, tokens, width) → the same, with the state after the last token.
     ///
     /// `segment`: (batch, tokens), the state restarts wherever it changes; `state`: what came before.
-    pub fn forward(&self, x: &Tensor, segment: Option<&Tensor>, state: Option<&Mamba2State>) -> (Tensor, Mamba2State) {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        segment: Option<&Tensor>,
+        state: Option<&Mamba2State>,
+    ) -> (Tensor, Mamba2State) {
         let s = self.sizes;
         let [batch, tokens, _] = x.axes();
         let projected = ops::linear(&ops::rms_norm(x, &self.norm, s.eps), &self.in_proj, None);

@@ -129,7 +129,12 @@ impl Ramba {
     }
 
     /// Segment numbers (batch, tokens) that restart states every `segment_size` tokens from position `first` on.
-    pub fn regular_segments(&self, batch: usize, tokens: usize, first: usize) -> Result<Option<Tensor>, Error> {
+    pub fn regular_segments(
+        &self,
+        batch: usize,
+        tokens: usize,
+        first: usize,
+    ) -> Result<Option<Tensor>, Error> {
         let Some(size) = self.config.segment_size else { return Ok(None) };
         let row = (first..first + tokens).map(|t| (t / size) as u32);
         let ids: Vec<u32> = (0..batch).flat_map(|_| row.clone()).collect();
@@ -205,7 +210,8 @@ impl Ramba {
                 }
                 Layer::Chunking(chunking) => self.remember(cache, chunking, &x),
                 Layer::Retrieval(retrieval) => {
-                    selection = cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    selection =
+                        cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s)) = (&cache.memory, &selection) {
@@ -347,6 +353,6 @@ fn join(parts: &[&Tensor]) -> Tensor {
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     let mut shape = parts[0].shape().to_vec();
     shape[1] = parts.iter().map(|p| p.shape()[1]).sum();
-    
+
     ops::concat_columns(&flat.iter().collect::<Vec<_>>()).reshape(shape)
 }

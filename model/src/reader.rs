@@ -50,7 +50,8 @@ impl<'m> Reader<'m> {
     /// The configuration has no segments to read by.
     pub fn new(model: &'m Ramba) -> Result<Reader<'m>, Error> {
         let config = &model.config;
-        let segment = config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?;
+        let segment =
+            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?;
         Ok(Reader { model, segment, pages: Vec::new(), rest: Vec::new() })
     }
 
@@ -176,7 +177,8 @@ impl<'m> Reader<'m> {
         while answer.text.len() < most {
             let ids: Vec<u32> = tail.iter().map(|&b| b.into()).collect();
             let ids = Tensor::from_slice(self.model.gpu(), &ids, [1, ids.len()])?;
-            let Selected { logits, weights, indices } = no_grad(|| self.model.continue_after(&pages, base, &ids));
+            let Selected { logits, weights, indices } =
+                no_grad(|| self.model.continue_after(&pages, base, &ids));
             let row = logits.to_vec::<f32>()?;
             if answer.text.is_empty()
                 && let (Some(weights), Some(indices)) = (weights, indices)
@@ -184,11 +186,13 @@ impl<'m> Reader<'m> {
                 let k = *indices.shape().last().expect("four axes");
                 let (w, i) = (weights.to_vec::<f32>()?, indices.to_vec::<u32>()?);
                 let last = w.len() - k;
-                answer.selected = (last..w.len()).map(|j| (i[j] as usize, w[j])).filter(|s| s.1 > 0.0).collect();
+                answer.selected =
+                    (last..w.len()).map(|j| (i[j] as usize, w[j])).filter(|s| s.1 > 0.0).collect();
             }
             let vocabulary = self.model.config.vocab_size;
             let last = &row[row.len() - vocabulary..];
-            let best = (0..vocabulary).max_by(|&a, &b| last[a].total_cmp(&last[b]).then(b.cmp(&a))).unwrap_or(0);
+            let best =
+                (0..vocabulary).max_by(|&a, &b| last[a].total_cmp(&last[b]).then(b.cmp(&a))).unwrap_or(0);
             let byte = u8::try_from(best).map_err(|_| Error::NotBytes(best))?;
             answer.text.push(byte);
             tail.push(byte);

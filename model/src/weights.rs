@@ -17,7 +17,8 @@ pub fn upload(gpu: &Gpu, checkpoint: &Checkpoint, trained: bool) -> Result<Param
         .parameters()
         .into_iter()
         .map(|p| {
-            let tensor = checkpoint.tensors.get(&p.name).ok_or_else(|| Error::MissingParameter(p.name.clone()))?;
+            let tensor =
+                checkpoint.tensors.get(&p.name).ok_or_else(|| Error::MissingParameter(p.name.clone()))?;
             Ok(ParameterSpec {
                 name: p.name,
                 shape: tensor.shape.clone(),
