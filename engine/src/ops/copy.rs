@@ -1,7 +1,7 @@
 //! Copies between element types, and the ordered sums that many backward passes end with.
 
 use crate::{
-    DType, Tensor,
+    DType, Gpu, Tensor,
     gpu::Operand,
     launch,
     reference::Array,
@@ -43,6 +43,11 @@ impl PartialSums {
     /// These sums: x (blocks, columns) in f32.
     pub fn of(x: &Tensor) -> PartialSums {
         PartialSums { partial: x.clone() }
+    }
+
+    /// Whether `blocks` sums of `columns` values, and the aligned groups that are added up, fit a binding each.
+    pub fn fits(gpu: &Gpu, blocks: usize, columns: usize) -> bool {
+        (blocks.max(4 * GROUP) * columns * 4) as u64 <= gpu.capabilities().max_binding
     }
 
     /// All sums, for kernels that are told where theirs begin: offsets of single sums need not align.

@@ -12,6 +12,8 @@ use crate::{
 const TILE: usize = 64;
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
 const PIECE: usize = 2048;
+/// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
+const MOST_ROWS: usize = 32768 * TILE;
 
 /// One product: strides in elements.
 #[derive(Clone, Copy)]
@@ -65,7 +67,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// c (m, n) = a · b, cut along m where a binding is too small. Results do not depend on the cut.
 fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor) {
     let bytes = (p.k * a.dtype().bytes(), p.n * c.dtype().bytes());
-    let step = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
+    let step = rows_a_page(a.gpu(), &[bytes.0, bytes.1]).min(MOST_ROWS);
     let bias_ = bias.unwrap_or(b);
     for first in (0..p.m).step_by(step) {
         let m = step.min(p.m - first);
@@ -78,27 +80,33 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
     }
 }
 
-/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, pieces of rows added in order.
+/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, pieces of rows added in order. A result so large that
+/// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
 fn over_rows(a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
-    let sums = PartialSums::new(a, rows.div_ceil(PIECE), m * n);
+    let blocks = rows.div_ceil(PIECE);
+    let together = PartialSums::fits(a.gpu(), blocks, m * n);
+    let sums = PartialSums::new(a, if together { blocks } else { blocks.min(1) }, m * n);
     let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
     let mut first = 0;
     while first < rows {
         // Whole pieces together where bindings hold them; else a piece goes on where the last launch left it.
-        let into = first % PIECE;
-        let most = if page >= PIECE && into == 0 {
+        let into = if together { first % PIECE } else { first };
+        let most = if !together {
+            page
+        } else if page >= PIECE && into == 0 {
             page / PIECE * PIECE
         } else {
             page.min(PIECE - into)
         };
         let k = most.min(rows - first);
-        let pieces = k.div_ceil(PIECE);
+        let (piece, at) = if together { (PIECE.min(k), first / PIECE) } else { (k, 0) };
+        let pieces = k.div_ceil(piece);
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
         let c = sums.all();
         launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), A_BY_K = 0, B_BY_K = 0] {
-            m, n, k, piece: PIECE.min(k), a_m: 1u32, a_k: m, a_z: 0u32, b_k: n, b_n: 1u32, b_z: 0u32,
-            a_0: 0u32, b_0: 0u32, c_0: first / PIECE * m * n, c_z: m * n, has_bias: false, accumulate: into != 0,
+            m, n, k, piece, a_m: 1u32, a_k: m, a_z: 0u32, b_k: n, b_n: 1u32, b_z: 0u32,
+            a_0: 0u32, b_0: 0u32, c_0: at * m * n, c_z: m * n, has_bias: false, accumulate: into != 0,
         }, [a_, b_, b_] -> [c], (n.div_ceil(TILE), m.div_ceil(TILE), pieces));
         first += k;
     }
@@ -239,7 +247,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         // Rows beyond a piece, as every training step has them.
         Case {
-            dims: vec![Dim::one_of("rows", &[2047, 2049, 5000]), Dim::one_of("in", &[5]), Dim::one_of("out", &[3])],
+            dims: vec![Dim::one_of("rows", &[2047, 2049, 5000]), Dim::one_of("in", &[5, 17]), Dim::one_of("out", &[3, 16])],
             inputs: |s, draw| {
                 let [rows, k, n] = s.get();
                 vec![
