@@ -165,7 +165,7 @@ impl<'m> Reader<'m> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn ask(&self, question: &[u8], stop: &[u8], most: usize) -> Result<Answer, Error> {
+    pub async fn ask(&self, question: &[u8], stop: &[u8], most: usize) -> Result<Answer, Error> {
         let mut tail = self.rest.clone();
         tail.extend_from_slice(question);
         if tail.is_empty() {
@@ -179,12 +179,12 @@ impl<'m> Reader<'m> {
             let ids = Tensor::from_slice(self.model.gpu(), &ids, [1, ids.len()])?;
             let Selected { logits, weights, indices } =
                 no_grad(|| self.model.continue_after(&pages, base, &ids));
-            let row = logits.to_vec::<f32>()?;
+            let row = logits.read::<f32>().await?;
             if answer.text.is_empty()
                 && let (Some(weights), Some(indices)) = (weights, indices)
             {
                 let k = *indices.shape().last().expect("four axes");
-                let (w, i) = (weights.to_vec::<f32>()?, indices.to_vec::<u32>()?);
+                let (w, i) = (weights.read::<f32>().await?, indices.read::<u32>().await?);
                 let last = w.len() - k;
                 answer.selected =
                     (last..w.len()).map(|j| (i[j] as usize, w[j])).filter(|s| s.1 > 0.0).collect();
