@@ -52,6 +52,16 @@ impl From<rambutan_model::checkpoint::CheckpointError> for Problem {
     }
 }
 
+impl From<rambutan_model::Error> for Problem {
+    fn from(error: rambutan_model::Error) -> Problem {
+        match error {
+            rambutan_model::Error::Engine(e) => e.into(),
+            rambutan_model::Error::Checkpoint(e) => e.into(),
+            e => Problem::input(e.to_string(), "`--help` shows what fits"),
+        }
+    }
+}
+
 /// Writes a command's output. A reader that has seen enough (`| head`) is no error; a full disk is.
 pub fn print(text: &str) -> Result<(), Problem> {
     print_bytes(text.as_bytes())

@@ -8,6 +8,7 @@ use rambutan_engine::{
 };
 use serde_json::json;
 
+use super::bench_model::MODEL_BENCHES;
 use crate::problem::{Problem, print, print_json};
 
 /// Times every op: GPU timestamps, bandwidth, arithmetic
@@ -43,10 +44,12 @@ impl Bench {
         let wanted = self.filter.as_deref().unwrap_or_default();
         let cases: Vec<Case> =
             ops::cases().into_iter().filter(|c| c.stem.contains(wanted) && !c.bench.is_empty()).collect();
-        if cases.is_empty() {
+        let models: Vec<_> = MODEL_BENCHES.iter().filter(|m| wanted.contains("model") && m.name.contains(wanted)).collect();
+        if cases.is_empty() && models.is_empty() {
             let stems: Vec<_> = ops::cases().iter().filter(|c| !c.bench.is_empty()).map(|c| c.stem).collect();
             let message = format!("no op with sizes to time contains `{wanted}`");
-            return Err(Problem::input(message, format!("ops: {}", stems.join(" "))));
+            let models: Vec<_> = MODEL_BENCHES.iter().map(|m| m.name).collect();
+            return Err(Problem::input(message, format!("ops: {} {}", stems.join(" "), models.join(" "))));
         }
         // The host's clock serves where the adapter has no timestamps.
         let stamps = gpu.profile(true);
@@ -96,6 +99,22 @@ impl Bench {
                 }
                 gpu.trim();
             }
+        }
+        for model in models {
+            let line = model.run(gpu, self.runs)?;
+            if self.json {
+                print_json(&line)?;
+            } else {
+                print(&format!(
+                    "{:24} {:40} {:>5} {:>11.3} ms {:>12.0} tokens/s\n",
+                    model.name, line["sizes"].as_str().unwrap_or_default(), line["runs"], line["ms"].as_f64().unwrap_or(0.0),
+                    line["tokens_per_s"].as_f64().unwrap_or(0.0),
+                ))?;
+                for kernel in line["kernels"].as_array().into_iter().flatten() {
+                    print(&format!("    {:36} {:>6} × {:>11.3} ms\n", kernel[0].as_str().unwrap_or_default(), kernel[1], kernel[2].as_f64().unwrap_or(0.0)))?;
+                }
+            }
+            gpu.trim();
         }
         Ok(())
     }
@@ -149,7 +168,7 @@ impl Bench {
     }
 }
 
-fn median(times: &[f64]) -> f64 {
+pub(super) fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod bench;
+mod bench_model;
 pub mod info;
 pub mod inspect;
 pub mod selfcheck;
