@@ -44,7 +44,8 @@ impl Bench {
         let wanted = self.filter.as_deref().unwrap_or_default();
         let cases: Vec<Case> =
             ops::cases().into_iter().filter(|c| c.stem.contains(wanted) && !c.bench.is_empty()).collect();
-        let models: Vec<_> = MODEL_BENCHES.iter().filter(|m| wanted.contains("model") && m.name.contains(wanted)).collect();
+        let models: Vec<_> =
+            MODEL_BENCHES.iter().filter(|m| wanted.contains("model") && m.name.contains(wanted)).collect();
         if cases.is_empty() && models.is_empty() {
             let stems: Vec<_> = ops::cases().iter().filter(|c| !c.bench.is_empty()).map(|c| c.stem).collect();
             let message = format!("no op with sizes to time contains `{wanted}`");
@@ -107,11 +108,19 @@ impl Bench {
             } else {
                 print(&format!(
                     "{:24} {:40} {:>5} {:>11.3} ms {:>12.0} tokens/s\n",
-                    model.name, line["sizes"].as_str().unwrap_or_default(), line["runs"], line["ms"].as_f64().unwrap_or(0.0),
+                    model.name,
+                    line["sizes"].as_str().unwrap_or_default(),
+                    line["runs"],
+                    line["ms"].as_f64().unwrap_or(0.0),
                     line["tokens_per_s"].as_f64().unwrap_or(0.0),
                 ))?;
                 for kernel in line["kernels"].as_array().into_iter().flatten() {
-                    print(&format!("    {:36} {:>6} × {:>11.3} ms\n", kernel[0].as_str().unwrap_or_default(), kernel[1], kernel[2].as_f64().unwrap_or(0.0)))?;
+                    print(&format!(
+                        "    {:36} {:>6} × {:>11.3} ms\n",
+                        kernel[0].as_str().unwrap_or_default(),
+                        kernel[1],
+                        kernel[2].as_f64().unwrap_or(0.0)
+                    ))?;
                 }
             }
             gpu.trim();

@@ -27,7 +27,11 @@ pub const MODEL_BENCHES: [ModelBench; 3] = [
 impl ModelBench {
     /// Medians over `runs` steps after a warm-up; on a CPU adapter a sixty-fourth of the tokens.
     pub fn run(&self, gpu: &Gpu, runs: u32) -> Result<Value, Problem> {
-        let sequences = if gpu.capabilities().cpu { (self.sequences / 64).max(self.group).max(1) } else { self.sequences };
+        let sequences = if gpu.capabilities().cpu {
+            (self.sequences / 64).max(self.group).max(1)
+        } else {
+            self.sequences
+        };
         let length = if gpu.capabilities().cpu { self.length.min(1024) } else { self.length };
         let config = Config::small();
         let checkpoint = Checkpoint::initial(config.clone(), 1)?;
