@@ -19,6 +19,7 @@ macro_rules! ops {
 }
 
 ops! {
+    adamw,
     attention,
     causal_conv1d,
     columns,
@@ -37,6 +38,7 @@ ops! {
     select,
     selective_scan,
     softmax,
+    square_sum,
     ssd_scan,
     ssd_step,
     weights,
