@@ -13,6 +13,7 @@ pub mod reader;
 pub mod retrieval;
 pub mod rng;
 pub mod tasks;
+pub mod train;
 pub mod weights;
 
 pub use checkpoint::Checkpoint;

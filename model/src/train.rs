@@ -1,0 +1,418 @@
+//! Training: a plan, and the trainer that follows it step by step.
+//!
+//! A step uploads its batch, runs forward and backward (in parts where memory is short), and updates the parameters;
+//! nothing is read back unless [`Losses::read`] is called. All that a later run needs to continue bit for bit is in
+//! [`Trainer::checkpoint`]: parameters, moments, the optimizer's account and the number of the next step, from which
+//! the data and the learning rate follow.
+
+use rambutan_engine::{
+    Gpu, Tensor, no_grad, ops,
+    optim::{AdamW, AdamWOptions, Decay, LossScale, OptimizerState, Schedule, StepReport},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{Checkpoint, Error, Ramba, checkpoint::HostTensor, ramba::Sharing, tasks::Batch};
+
+/// Steps with sequences of one length.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// How many steps.
+    pub steps: u64,
+    /// Tokens a sequence.
+    pub length: usize,
+    /// Sequences a step.
+    pub sequences: usize,
+    /// Sequences that share their memory; 1 for none.
+    #[serde(default = "one")]
+    pub group: usize,
+    /// Sequences that go through the model at once, whole groups of them; 0 for all. Fewer need less memory, and sum
+    /// their gradients in another order.
+    #[serde(default)]
+    pub at_once: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The optimizer's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerPlan {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup: u64,
+    /// Last learning rate as a share of the highest.
+    pub floor: f64,
+    /// How the rate falls.
+    pub decay: DecayPlan,
+    /// Decay of the mean of gradients.
+    pub beta1: f32,
+    /// Decay of the mean of squares.
+    pub beta2: f32,
+    /// Added to the root of the mean of squares.
+    pub eps: f32,
+    /// Share of a matrix that decays a step, times the learning rate.
+    pub weight_decay: f32,
+    /// Gradients of a larger global norm are scaled down to it; 0 for no limit.
+    pub max_norm: f32,
+}
+
+/// How the learning rate falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayPlan {
+    /// Half a cosine.
+    Cosine,
+    /// A straight line.
+    Linear,
+    /// Not at all.
+    Constant,
+}
+
+impl Default for OptimizerPlan {
+    fn default() -> Self {
+        Self {
+            lr: 2e-3,
+            warmup: 200,
+            floor: 0.05,
+            decay: DecayPlan::Cosine,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            max_norm: 1.0,
+        }
+    }
+}
+
+/// What a run does, from its first step to its last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Decides initial parameters and data.
+    #[serde(default)]
+    pub seed: u64,
+    /// Phases, one after another.
+    pub phases: Vec<Phase>,
+    /// The optimizer.
+    #[serde(default)]
+    pub optimizer: OptimizerPlan,
+}
+
+fn setting(field: &str, value: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Setting { field: field.into(), value: value.to_string(), expected: expected.into() }
+}
+
+impl Plan {
+    /// Refuses values that make no sense.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.phases.is_empty() {
+            return Err(setting("plan.phases", "none", "at least one phase"));
+        }
+        for (i, p) in self.phases.iter().enumerate() {
+            let field = |name: &str| format!("plan.phases[{i}].{name}");
+            for (name, value) in [
+                ("steps", p.steps as usize),
+                ("length", p.length),
+                ("sequences", p.sequences),
+                ("group", p.group),
+            ] {
+                if value == 0 {
+                    return Err(setting(&field(name), 0, "at least 1"));
+                }
+            }
+            if p.sequences.checked_mul(p.length).is_none_or(|n| n > 1 << 30) {
+                return Err(setting(&field("sequences"), p.sequences, "at most 2³⁰ tokens a step"));
+            }
+            if !p.sequences.is_multiple_of(p.group) {
+                return Err(setting(
+                    &field("group"),
+                    p.group,
+                    format!("a divisor of the {} sequences", p.sequences),
+                ));
+            }
+            if !p.at_once.is_multiple_of(p.group) {
+                return Err(setting(&field("at_once"), p.at_once, format!("whole groups of {}", p.group)));
+            }
+        }
+        let o = &self.optimizer;
+        if !(o.lr.is_finite() && o.lr > 0.0) {
+            return Err(setting("plan.optimizer.lr", o.lr, "a number above 0"));
+        }
+        if !(0.0..=1.0).contains(&o.floor) {
+            return Err(setting("plan.optimizer.floor", o.floor, "a share from 0 to 1"));
+        }
+        for (name, value) in [("beta1", o.beta1), ("beta2", o.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(setting(&format!("plan.optimizer.{name}"), value, "from 0 to below 1"));
+            }
+        }
+        for (name, value) in [("eps", o.eps), ("weight_decay", o.weight_decay), ("max_norm", o.max_norm)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(setting(&format!("plan.optimizer.{name}"), value, "a finite number, 0 or more"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        self.phases.iter().map(|p| p.steps).sum()
+    }
+
+    /// The phase of a step; None after the last.
+    pub fn phase(&self, step: u64) -> Option<&Phase> {
+        let mut end = 0;
+        self.phases.iter().find(|p| {
+            end += p.steps;
+            step < end
+        })
+    }
+
+    /// The learning rates.
+    pub fn schedule(&self) -> Schedule {
+        let o = &self.optimizer;
+        let decay = match o.decay {
+            DecayPlan::Cosine => Decay::Cosine,
+            DecayPlan::Linear => Decay::Linear,
+            DecayPlan::Constant => Decay::Constant,
+        };
+        Schedule { peak: o.lr, warmup: o.warmup, total: self.steps(), floor: o.floor, decay }
+    }
+}
+
+/// Where a run stands: stored in its checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The next step.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// The plan that was followed.
+    pub plan: Plan,
+    /// The optimizer's account, as bits.
+    account: Vec<u32>,
+}
+
+/// A model in training.
+pub struct Trainer {
+    model: Ramba,
+    optimizer: AdamW,
+    plan: Plan,
+    step: u64,
+    tokens: u64,
+}
+
+/// The losses of a step, still on the device.
+pub struct Losses {
+    /// (2): the loss, and the answers' mean cross entropy.
+    both: Tensor,
+}
+
+impl Losses {
+    /// (the loss, the answers' mean cross entropy in nats). Waits for the step.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last read.
+    pub async fn read(&self) -> Result<(f32, f32), Error> {
+        let both = self.both.read::<f32>().await?;
+        Ok((both[0], both[1]))
+    }
+}
+
+impl Trainer {
+    /// Starts a run from a checkpoint's parameters, or continues the one it is of: then its training state counts.
+    ///
+    /// # Errors
+    /// A plan that makes no sense, a training state that is not complete, or a device without enough memory.
+    pub fn new(gpu: &Gpu, checkpoint: &Checkpoint, plan: Plan) -> Result<Trainer, Error> {
+        plan.check()?;
+        let chunk = checkpoint.config.chunk_size;
+        for (i, p) in plan.phases.iter().enumerate() {
+            if p.group > 1 && !p.length.is_multiple_of(chunk) {
+                let expected = format!("a multiple of the chunk size {chunk} where sequences share memory");
+                return Err(setting(&format!("plan.phases[{i}].length"), p.length, expected));
+            }
+        }
+        let model = Ramba::new(gpu, checkpoint, true)?;
+        let o = &plan.optimizer;
+        let optimizer = AdamW::new(
+            model.parameters(),
+            AdamWOptions {
+                beta1: o.beta1,
+                beta2: o.beta2,
+                eps: o.eps,
+                weight_decay: o.weight_decay,
+                max_norm: (o.max_norm > 0.0).then_some(o.max_norm),
+                loss_scale: LossScale::None,
+            },
+        );
+        let mut trainer = Trainer { model, optimizer, plan, step: 0, tokens: 0 };
+        if let Some(progress) = progress(checkpoint)? {
+            trainer.resume(checkpoint, &progress)?;
+        }
+        Ok(trainer)
+    }
+
+    fn resume(&mut self, checkpoint: &Checkpoint, progress: &Progress) -> Result<(), Error> {
+        let moment = |kind: &str, name: &str| -> Result<Vec<f32>, Error> {
+            let key = format!("optimizer.{kind}.{name}");
+            checkpoint.extras.get(&key).map(|t| t.data.clone()).ok_or(Error::NotResumable)
+        };
+        let moments = self
+            .model
+            .parameters()
+            .places()
+            .map(|(name, ..)| Ok((name.to_owned(), moment("m", name)?, moment("v", name)?)))
+            .collect::<Result<_, Error>>()?;
+        let state = OptimizerState { moments, account: progress.account.clone() };
+        self.optimizer.restore(self.model.parameters(), &state)?;
+        (self.step, self.tokens) = (progress.step, progress.tokens);
+        Ok(())
+    }
+
+    /// The model as it stands.
+    pub fn model(&self) -> &Ramba {
+        &self.model
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The number of the next step.
+    pub fn next_step(&self) -> u64 {
+        self.step
+    }
+
+    /// Tokens trained on so far.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Trains on the next step's batch. Nothing is read back.
+    ///
+    /// # Errors
+    /// The device failed, as far as it is known by now.
+    ///
+    /// # Panics
+    /// Where the batch is not the next step's.
+    #[track_caller]
+    pub fn step(&mut self, batch: &Batch) -> Result<Losses, Error> {
+        let phase = *self.plan.phase(self.step).expect("a step within the plan");
+        assert_eq!(
+            (batch.step, batch.sequences, batch.length),
+            (self.step, phase.sequences, phase.length),
+            "the batch of another step"
+        );
+        let at_once = if phase.at_once == 0 { phase.sequences } else { phase.at_once };
+        let scale = self.optimizer.loss_scale();
+        let mut both: Option<Tensor> = None;
+        for first in (0..phase.sequences).step_by(at_once) {
+            let part = self.part(batch, &phase, first, at_once.min(phase.sequences - first), &scale)?;
+            both = Some(match both {
+                Some(sum) => no_grad(|| ops::add(&sum, &part)),
+                None => part,
+            });
+        }
+        self.optimizer.step(self.model.parameters(), self.plan.schedule().at(self.step) as f32);
+        self.step += 1;
+        self.tokens += (phase.sequences * phase.length) as u64;
+        self.model.gpu().submit();
+        self.model.gpu().check()?;
+        Ok(Losses { both: both.expect("at least one sequence") })
+    }
+
+    /// Adds the gradients of sequences `first .. first + n` to the arenas → (2), their part of both losses.
+    fn part(
+        &self,
+        batch: &Batch,
+        phase: &Phase,
+        first: usize,
+        n: usize,
+        scale: &Tensor,
+    ) -> Result<Tensor, Error> {
+        let gpu = self.model.gpu();
+        let shape = [n, phase.length];
+        let range = first * phase.length..(first + n) * phase.length;
+        let words = |all: &[u32]| Tensor::from_slice(gpu, &all[range.clone()], shape);
+        let numbers = |all: &[f32]| Tensor::from_slice(gpu, &all[range.clone()], shape);
+        let (ids, targets, segment) = (words(&batch.ids)?, words(&batch.targets)?, words(&batch.segment)?);
+        let (weights, answer_weights) = (numbers(&batch.weights)?, numbers(&batch.answer_weights)?);
+        let sharing = if phase.group > 1 {
+            let chunks = batch.clean.len() / batch.sequences;
+            let clean = &batch.clean[first * chunks..(first + n) * chunks];
+            Sharing { group: phase.group, clean: Some(Tensor::from_slice(gpu, clean, [n, chunks])?) }
+        } else {
+            Sharing::default()
+        };
+        let logits = self.model.forward(&ids, Some(&segment), &sharing);
+        let (loss, ce) = self.model.loss(&logits, &targets, &weights);
+        drop(logits);
+        loss.backward_from(scale);
+        let answers = no_grad(|| ops::sum(&ops::mul(&ce, &answer_weights.reshape([ce.len()]))));
+        Ok(no_grad(|| ops::concat_columns(&[&loss.detach(), &answers])))
+    }
+
+    /// What the optimizer's device state says. Waits for the work recorded.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device.
+    pub async fn report(&self) -> Result<StepReport, Error> {
+        Ok(self.optimizer.report().await?)
+    }
+
+    /// Everything that continues this run bit for bit, read from the device.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device.
+    pub async fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        let mut checkpoint = Checkpoint {
+            config: self.model.config.clone(),
+            tensors: Default::default(),
+            extras: Default::default(),
+            metadata: Default::default(),
+        };
+        for (name, tensor) in self.model.parameters().iter() {
+            let data = tensor.read::<f32>().await?;
+            checkpoint.tensors.insert(name.to_owned(), HostTensor::new(tensor.shape(), data));
+        }
+        let state = self.optimizer.state(self.model.parameters()).await?;
+        for (name, m, v) in state.moments {
+            let shape = checkpoint.tensors[&name].shape.clone();
+            checkpoint.extras.insert(format!("optimizer.m.{name}"), HostTensor::new(shape.clone(), m));
+            checkpoint.extras.insert(format!("optimizer.v.{name}"), HostTensor::new(shape, v));
+        }
+        let progress = Progress {
+            step: self.step,
+            tokens: self.tokens,
+            plan: self.plan.clone(),
+            account: state.account,
+        };
+        checkpoint.metadata.training = Some(json!(progress));
+        Ok(checkpoint)
+    }
+}
+
+/// Where the run that a checkpoint is of stands; None where it is of none.
+///
+/// # Errors
+/// A training state that is not complete.
+pub fn progress(checkpoint: &Checkpoint) -> Result<Option<Progress>, Error> {
+    let Some(training) = &checkpoint.metadata.training else {
+        return if checkpoint.has_moments() { Err(Error::NotResumable) } else { Ok(None) };
+    };
+    let progress = Progress::deserialize(training).map_err(|_| Error::NotResumable)?;
+    if !checkpoint.has_moments() {
+        return Err(Error::NotResumable);
+    }
+    Ok(Some(progress))
+}

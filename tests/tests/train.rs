@@ -1,0 +1,190 @@
+//! Training: steps that read nothing back, memory that stays flat, runs that resume and repeat bit for bit.
+
+use pollster::block_on;
+use rambutan_engine::{
+    DType, Gpu, Tensor,
+    optim::{AdamW, AdamWOptions, LossScale},
+    tensor::{ParameterSpec, Parameters},
+    testing,
+};
+use rambutan_model::{
+    Checkpoint, Config,
+    checkpoint::Precision,
+    tasks::{Sampler, TaskMix},
+    train::{OptimizerPlan, Phase, Plan, Trainer},
+};
+
+/// A model small enough for software Vulkan, with every kind of layer.
+fn config() -> Config {
+    Config {
+        hidden_size: 32,
+        head_dim: 16,
+        num_heads: 4,
+        state_size: 8,
+        num_lower_layers: 1,
+        num_upper_layers: 1,
+        encoder_num_attention_heads: 2,
+        encoder_num_key_value_heads: 2,
+        encoder_intermediate_size: 32,
+        num_attention_heads: 4,
+        attention_head_dim: 8,
+        retrieval_dim: 16,
+        chunk_topk: 2,
+        ..Config::small()
+    }
+}
+
+fn plan(steps: [u64; 2]) -> Plan {
+    Plan {
+        seed: 5,
+        phases: vec![
+            Phase { steps: steps[0], length: 256, sequences: 2, group: 1, at_once: 0 },
+            Phase { steps: steps[1], length: 256, sequences: 4, group: 2, at_once: 2 },
+        ],
+        optimizer: OptimizerPlan { warmup: 2, ..OptimizerPlan::default() },
+    }
+}
+
+fn sampler() -> Sampler {
+    Sampler::new(TaskMix { tail: 100, ..TaskMix::default() }, None, 5).expect("the mixture makes sense")
+}
+
+/// Trains up to step `until` → the losses of each step, as bits.
+fn run(trainer: &mut Trainer, until: u64) -> Vec<(u32, u32)> {
+    let sampler = sampler();
+    let mut losses = Vec::new();
+    while trainer.next_step() < until {
+        let step = trainer.next_step();
+        let phase = *trainer.plan().phase(step).expect("within the plan");
+        let batch = sampler.batch(step, phase.sequences, phase.length).expect("a batch");
+        let (loss, answers) = block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
+        losses.push((loss.to_bits(), answers.to_bits()));
+    }
+    losses
+}
+
+fn initial() -> Checkpoint {
+    Checkpoint::initial(config(), 5).expect("the configuration is valid")
+}
+
+fn trainer(gpu: &Gpu, checkpoint: &Checkpoint, plan: Plan) -> Trainer {
+    Trainer::new(gpu, checkpoint, plan).expect("a trainer")
+}
+
+#[test]
+fn resume_is_bit_identical() {
+    let gpu = testing::gpu();
+    let mut whole = trainer(&gpu, &initial(), plan([3, 3]));
+    let expected = run(&mut whole, 6);
+    // Interrupted within a phase and at a border, each time through a file.
+    let mut part = trainer(&gpu, &initial(), plan([3, 3]));
+    let mut losses = run(&mut part, 2);
+    for until in [3, 6] {
+        let checkpoint = block_on(part.checkpoint()).expect("a checkpoint");
+        let bytes = checkpoint.to_bytes(Precision::F32).expect("its bytes");
+        let read = Checkpoint::from_bytes(&bytes).expect("it reads");
+        part = trainer(&gpu, &read, plan([3, 3]));
+        losses.extend(run(&mut part, until));
+    }
+    assert_eq!(losses, expected);
+    let [a, b] = [&whole, &part].map(|t| block_on(t.checkpoint()).expect("a checkpoint"));
+    assert_eq!(a.to_bytes(Precision::F32).expect("bytes"), b.to_bytes(Precision::F32).expect("bytes"));
+}
+
+#[test]
+fn steps_repeat_bit_for_bit_and_learn() {
+    let gpu = testing::gpu();
+    let once = || run(&mut trainer(&gpu, &initial(), plan([12, 1])), 12);
+    let first = once();
+    assert_eq!(first, once());
+    let [begin, end] = [first[0], first[11]].map(|l| f32::from_bits(l.0));
+    assert!(end < begin - 0.3, "12 steps took the loss from {begin} to {end}");
+}
+
+/// Sequences in parts sum the same gradients in another order.
+#[test]
+fn parts_of_a_batch_train_alike() {
+    let gpu = testing::gpu();
+    let with = |at_once| {
+        let phases = vec![Phase { steps: 3, length: 256, sequences: 4, group: 2, at_once }];
+        run(&mut trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) }), 3)
+    };
+    for (whole, parts) in with(0).into_iter().zip(with(2)) {
+        let (whole, parts) = (f32::from_bits(whole.0), f32::from_bits(parts.0));
+        assert!((whole - parts).abs() < 1e-4 * whole, "{whole} and {parts}");
+    }
+}
+
+/// Counters prove it: no read, a fixed number of dispatches and writes a step, nothing created after the first steps.
+#[test]
+fn steps_read_nothing_and_grow_nothing() {
+    let gpu = Gpu::new(rambutan_engine::GpuOptions::from_env()).expect("an adapter");
+    let phases = vec![Phase { steps: 240, length: 64, sequences: 1, group: 1, at_once: 0 }];
+    let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
+    let plain = TaskMix { facts_min: 0, facts_max: 0, ..TaskMix::default() };
+    let sampler = Sampler::new(plain, None, 5).expect("the mixture makes sense");
+    let mut after = Vec::new();
+    for step in 0..240 {
+        let batch = sampler.batch(step, 1, 64).expect("a batch");
+        drop(trainer.step(&batch).expect("a step"));
+        // The host must not run ahead for ever: as a run does with its log, wait now and then.
+        if step % 20 == 19 {
+            gpu.wait().expect("the device works");
+            after.push((gpu.counters(), gpu.memory().reserved));
+        }
+    }
+    let (first, last) = (after[1], after[11]);
+    assert_eq!(last.0.reads, 0, "steps read back");
+    assert_eq!(last.0.pipelines, first.0.pipelines, "pipelines grew");
+    assert_eq!(last.0.buffers, first.0.buffers, "buffers were created after step 40");
+    assert_eq!(last.1, first.1, "memory grew after step 40");
+    let per_20 = |i: usize| {
+        let (a, b) = (after[i].0, after[i + 1].0);
+        (b.dispatches - a.dispatches, b.writes - a.writes)
+    };
+    assert!((1..11).all(|i| per_20(i) == per_20(1)), "steps differ in what they record");
+}
+
+/// A gradient that is not finite skips the step and halves the scale; good steps double it.
+#[test]
+fn loss_scale_follows_the_gradients() {
+    let gpu = testing::gpu();
+    let spec = |name: &str, decay| ParameterSpec {
+        name: name.into(),
+        shape: vec![3],
+        decay,
+        values: vec![1.0, -2.0, 3.0],
+    };
+    let parameters =
+        Parameters::new(&gpu, vec![spec("w", true), spec("b", false)], true).expect("parameters");
+    let options = AdamWOptions {
+        loss_scale: LossScale::Dynamic { first: 1024.0, grow_after: 2 },
+        ..AdamWOptions::default()
+    };
+    let mut optimizer = AdamW::new(&parameters, options);
+    let values = || parameters.get("w").expect("w").to_vec::<f32>().expect("values");
+    let set = |value: f32| {
+        for arena in parameters.arenas() {
+            arena.gradients.as_ref().expect("gradients").fill(value.into());
+        }
+    };
+    let before = values();
+    for bad in [f32::NAN, f32::INFINITY, 1e30] {
+        set(bad);
+        optimizer.step(&parameters, 0.1);
+    }
+    assert_eq!(values(), before, "skipped steps change nothing");
+    let report = block_on(optimizer.report()).expect("a report");
+    assert_eq!((report.loss_scale, report.steps, report.skipped), (128.0, 0, 3));
+    for _ in 0..2 {
+        set(128.0);
+        optimizer.step(&parameters, 0.1);
+    }
+    let report = block_on(optimizer.report()).expect("a report");
+    assert_eq!((report.loss_scale, report.steps, report.skipped), (256.0, 2, 3));
+    let padded = 2.0 * 64.0f32;
+    assert!((report.norm - padded.sqrt()).abs() < 1e-3, "{} without the scale", report.norm);
+    let gradients = parameters.arenas()[0].gradients.as_ref().expect("gradients");
+    assert_eq!(gradients.to_vec::<f32>().expect("values"), vec![0.0; 64], "gradients start anew");
+    assert_eq!(Tensor::zeros(&gpu, [1], DType::F32).to_vec::<f32>().expect("values"), [0.0]);
+}
