@@ -49,6 +49,7 @@ impl Device {
 enum Command {
     Info(commands::info::Info),
     Selfcheck(commands::selfcheck::Selfcheck),
+    Train(commands::train::Train),
     Bench(commands::bench::Bench),
     Inspect(commands::inspect::Inspect),
     Shaders(commands::shaders::Shaders),
@@ -58,6 +59,7 @@ fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
+        Command::Train(c) => c.run(|| cli.device.open()),
         Command::Bench(c) => c.run(&cli.device.open()?),
         Command::Inspect(c) => c.run(),
         Command::Shaders(c) => c.run(),

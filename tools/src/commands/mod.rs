@@ -6,3 +6,4 @@ pub mod info;
 pub mod inspect;
 pub mod selfcheck;
 pub mod shaders;
+pub mod train;

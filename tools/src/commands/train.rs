@@ -1,0 +1,304 @@
+//! `rambutan train`: follows a plan, keeps a log, and can be stopped and resumed at any moment.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use pollster::block_on;
+use rambutan_engine::Gpu;
+use rambutan_model::{
+    Checkpoint, Config,
+    checkpoint::Precision,
+    data::Corpus,
+    tasks::{Prefetch, Sampler, TaskMix},
+    train::{self, Plan, Trainer},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::problem::{Problem, print, print_json};
+
+/// Trains a model by a plan; Ctrl-C writes a checkpoint and stops, --resume goes on bit for bit
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  rambutan train passkey.toml --out out/passkey\n  rambutan train passkey.toml --out out/passkey --resume --seconds 600\n  rambutan train passkey.toml --text book.txt --text notes.txt\n\nThe folder gets checkpoint.safetensors (to resume from), weights.safetensors (16 bits, to use), log.jsonl and curves.png.\nThe plan is a TOML file: [model], [plan] with [[plan.phases]] and [plan.optimizer], [tasks], [run]; see model/weights/passkey.toml."
+)]
+pub struct Train {
+    /// The plan
+    config: PathBuf,
+    /// Where everything is written
+    #[arg(long, default_value = "out/train", value_name = "DIR")]
+    out: PathBuf,
+    /// Text to train on beside the generated one; may be given several times
+    #[arg(long, value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Goes on from the folder's checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Stops after so many seconds, with a checkpoint
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Prints the log's lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// The plan's file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// Published keys over those of a preset (`preset = "small"` or `"ramba-370m"`).
+    #[serde(default)]
+    model: toml::Table,
+    plan: Plan,
+    #[serde(default)]
+    tasks: TaskMix,
+    #[serde(default)]
+    run: Run,
+}
+
+/// How the run is watched and kept.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Run {
+    /// Steps between two lines of the log; only there losses are read back.
+    log_steps: u64,
+    /// Steps between two checkpoints.
+    checkpoint_steps: u64,
+    /// Seconds after which one is written in any case.
+    checkpoint_seconds: u64,
+    /// Steps between two examinations; 0 for none but the last.
+    eval_steps: u64,
+    /// Lengths to examine.
+    eval_lengths: Vec<usize>,
+    /// Trials a kind and length.
+    eval_trials: usize,
+    /// Threads that build batches ahead.
+    threads: usize,
+    /// Share of the given texts that is kept for examinations.
+    held: f64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Run {
+            log_steps: 20,
+            checkpoint_steps: 1000,
+            checkpoint_seconds: 120,
+            eval_steps: 0,
+            eval_lengths: vec![4096],
+            eval_trials: 20,
+            threads: 2,
+            held: 0.02,
+        }
+    }
+}
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+impl File {
+    fn read(path: &Path) -> Result<File, Problem> {
+        let name = path.display();
+        let hint = "a plan is a TOML file such as model/weights/passkey.toml";
+        let text = fs::read_to_string(path)
+            .map_err(|e| Problem::input(format!("cannot read the plan {name}: {e}"), hint))?;
+        let file: File = toml::from_str(&text)
+            .map_err(|e| Problem::input(format!("the plan {name} does not parse: {e}"), hint))?;
+        file.plan.check()?;
+        let run = &file.run;
+        let refuse = |field: &str, expected: &str| {
+            Err(Problem::input(format!("the plan {name}: run.{field} must be {expected}"), hint))
+        };
+        if run.log_steps == 0 {
+            return refuse("log_steps", "at least 1");
+        }
+        if run.checkpoint_steps == 0 || run.checkpoint_seconds == 0 {
+            return refuse("checkpoint_steps and run.checkpoint_seconds", "at least 1");
+        }
+        if !(0.0..1.0).contains(&run.held) {
+            return refuse("held", "a share from 0 to below 1");
+        }
+        if !(1..=64).contains(&run.threads) {
+            return refuse("threads", "from 1 to 64");
+        }
+        Ok(file)
+    }
+
+    /// The preset with the file's keys over it.
+    fn config(&self) -> Result<Config, Problem> {
+        let mut keys = self.model.clone();
+        let preset = match keys.remove("preset") {
+            None => Config::small(),
+            Some(toml::Value::String(name)) if name == "small" => Config::small(),
+            Some(toml::Value::String(name)) if name == "ramba-370m" => Config::ramba_370m(),
+            Some(other) => {
+                let message = format!("the plan's model.preset = {other}: no such preset");
+                return Err(Problem::input(message, "presets: \"small\", \"ramba-370m\""));
+            }
+        };
+        let mut all: Value = serde_json::from_str(&preset.to_json()).unwrap_or_default();
+        for (key, value) in keys {
+            all[key] = json!(value);
+        }
+        Config::from_json(&all.to_string()).map_err(|e| rambutan_model::Error::from(e).into())
+    }
+}
+
+impl Train {
+    pub fn run(&self, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<(), Problem> {
+        let file = File::read(&self.config)?;
+        let config = file.config()?;
+        let corpus = match self.text.as_slice() {
+            [] => None,
+            paths => Some(Arc::new(Corpus::load(paths, file.run.held).map_err(rambutan_model::Error::from)?)),
+        };
+        // Without a corpus all text is generated.
+        let sampler = Arc::new(
+            Sampler::new(file.tasks.clone(), corpus.clone(), file.plan.seed)
+                .map_err(rambutan_model::Error::from)?,
+        );
+        let first = file.plan.phases.first().map_or((1, 1), |p| (1, p.length));
+        sampler.batch(0, first.0, first.1).map_err(rambutan_model::Error::from)?;
+        let unwritable = |e: std::io::Error| {
+            Problem::input(
+                format!("cannot write to {}: {e}", self.out.display()),
+                "--out names a folder that can be written",
+            )
+        };
+        let (kept, start) = (self.out.join("checkpoint.safetensors"), Instant::now());
+        let checkpoint = match (self.resume, kept.exists()) {
+            (true, _) => {
+                let checkpoint = Checkpoint::open(&kept)?;
+                if checkpoint.config != config {
+                    return Err(Problem::input(
+                        format!("{} is of another model than the plan's", kept.display()),
+                        "resume with the plan that began the run, or start anew in another --out",
+                    ));
+                }
+                if train::progress(&checkpoint)?.is_none() {
+                    return Err(rambutan_model::Error::NotResumable.into());
+                }
+                checkpoint
+            }
+            (false, true) => {
+                return Err(Problem::input(
+                    format!("{} already holds a run", self.out.display()),
+                    "--resume goes on with it; --out names another folder",
+                ));
+            }
+            (false, false) => Checkpoint::initial(config, file.plan.seed)?,
+        };
+        fs::create_dir_all(&self.out).map_err(unwritable)?;
+        let gpu = open()?;
+        let mut trainer = Trainer::new(&gpu, &checkpoint, file.plan.clone())?;
+        drop(checkpoint);
+        let mut log = Log::open(&self.out.join("log.jsonl"), trainer.next_step()).map_err(unwritable)?;
+        // Where a handler stands already (a test in this process), the first one serves.
+        let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+
+        let total = file.plan.steps();
+        let plan = file.plan.clone();
+        let mut batches = Prefetch::new(sampler, trainer.next_step(), file.run.threads, 2, move |step| {
+            plan.phase(step).map(|p| (p.sequences, p.length))
+        });
+        let bar = ProgressBar::new(total).with_style(
+            ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} · {eta} left")
+                .expect("the template is valid"),
+        );
+        bar.set_position(trainer.next_step());
+        bar.reset_eta();
+        let (mut saved, mut window) = (Instant::now(), (Instant::now(), trainer.tokens()));
+        let mut stopped = None;
+        while let Some(batch) = batches.next_batch() {
+            let batch = batch.map_err(rambutan_model::Error::from)?;
+            let losses = trainer.step(&batch)?;
+            let step = trainer.next_step();
+            bar.set_position(step);
+            if step.is_multiple_of(file.run.log_steps) || step == total {
+                let (loss, answers) = block_on(losses.read())?;
+                let report = block_on(trainer.report())?;
+                let rate = (trainer.tokens() - window.1) as f64 / window.0.elapsed().as_secs_f64();
+                window = (Instant::now(), trainer.tokens());
+                let memory = gpu.memory();
+                let line = json!({
+                    "step": step, "loss": loss, "answers": answers,
+                    "text": f64::from(loss) - file.tasks.answer_weight * f64::from(answers),
+                    "lr": file.plan.schedule().at(step - 1), "norm": report.norm, "loss_scale": report.loss_scale,
+                    "skipped": report.skipped, "tokens": trainer.tokens(), "tokens_per_s": rate,
+                    "seconds": start.elapsed().as_secs_f64(), "device_bytes": memory.peak,
+                });
+                log.write(&line).map_err(unwritable)?;
+                bar.set_message(format!(
+                    "loss {loss:.3} · answers {answers:.4} · {:.0} k tokens/s · {} MiB",
+                    rate / 1e3,
+                    memory.peak >> 20
+                ));
+                if self.json {
+                    print_json(&line)?;
+                }
+                if !loss.is_finite() {
+                    return Err(Problem::check(
+                        format!("the loss is {loss} at step {step}: the run has diverged"),
+                        "lower plan.optimizer.lr or lengthen its warmup; --resume goes on from the last checkpoint",
+                    ));
+                }
+            }
+            let asked = STOP.load(Ordering::Relaxed);
+            let timed_out = self.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));
+            let due = step.is_multiple_of(file.run.checkpoint_steps)
+                || saved.elapsed() >= Duration::from_secs(file.run.checkpoint_seconds);
+            if asked || timed_out || due || step == total {
+                block_on(trainer.checkpoint())?.save(&kept, Precision::F32)?;
+                saved = Instant::now();
+                if (asked || timed_out) && step < total {
+                    stopped = Some(if asked { "interrupted" } else { "out of time" });
+                    break;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        let mut shipped = block_on(trainer.checkpoint())?;
+        shipped.extras.clear();
+        shipped.metadata.training = None;
+        shipped.save(self.out.join("weights.safetensors"), Precision::F16)?;
+        let step = trainer.next_step();
+        match stopped {
+            Some(why) => {
+                print(&format!("{why} at step {step} of {total}: --resume goes on from {}\n", kept.display()))
+            }
+            None => print(&format!("{step} steps, {} tokens: {}\n", trainer.tokens(), self.out.display())),
+        }
+    }
+}
+
+/// The log: a line of JSON for every read-back.
+struct Log(fs::File);
+
+impl Log {
+    /// Opens it for the run that goes on at `step`: later lines are of steps that will be trained again.
+    fn open(path: &Path, step: u64) -> std::io::Result<Log> {
+        let old = match fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            other => other?,
+        };
+        let before = |line: &&str| {
+            serde_json::from_str::<Value>(line).is_ok_and(|v| v["step"].as_u64().is_some_and(|s| s <= step))
+        };
+        let kept: String = old.lines().filter(before).map(|l| format!("{l}\n")).collect();
+        rambutan_model::checkpoint::write_atomically(path, |w| w.write_all(kept.as_bytes()))?;
+        Ok(Log(fs::OpenOptions::new().append(true).open(path)?))
+    }
+
+    fn write(&mut self, line: &Value) -> std::io::Result<()> {
+        writeln!(self.0, "{line}")
+    }
+}
