@@ -39,8 +39,7 @@ impl Defect {
     }
 }
 
-const IN_LANE_ORDER: &str =
-    "a software adapter runs a workgroup's invocations in their order, and each reads what earlier ones wrote";
+const IN_LANE_ORDER: &str = "a software adapter runs a workgroup's invocations in their order, and each reads what earlier ones wrote";
 
 const NORM: &str = "rms_norm";
 const CONV: &str = "causal_conv1d";
@@ -285,7 +284,10 @@ impl Defect {
         let text = whole(self.stem)?;
         match text.matches(self.find).count() {
             1 => Ok(text.replacen(self.find, self.replace, 1)),
-            n => Err(format!("{}: stands {n} times, not once, in {}.wgsl: {:?}", self.what, self.stem, self.find)),
+            n => Err(format!(
+                "{}: stands {n} times, not once, in {}.wgsl: {:?}",
+                self.what, self.stem, self.find
+            )),
         }
     }
 }
