@@ -241,7 +241,7 @@ fn sum(a: Option<Tensor>, b: Tensor) -> Tensor {
             a
         }
         Some(a) => {
-            let total = crate::ops::copy(&a, a.dtype());
+            let total = a.copied_to(a.dtype());
             accumulate(&total, &b);
             total
         }

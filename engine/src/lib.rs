@@ -9,9 +9,9 @@
 //! # Ok::<(), rambutan_engine::Error>(())
 //! ```
 //!
-//! Layers, each seeing only those before it: [`gpu`] (the only user of wgpu), [`tensor`], [`autograd`], [`ops`],
-//! [`optim`]. [`mod@reference`] and [`testing`] stand beside: definitions in f64 and the kit that holds kernels against
-//! them, ours and yours.
+//! Layers, each seeing only those before it: [`gpu`] (the only user of wgpu), [`tensor`] and [`autograd`] (a tensor
+//! carries its place in the graph), [`ops`], [`optim`]. [`mod@reference`] and [`testing`] stand beside: definitions in
+//! f64 and the kit that holds kernels against them, ours and yours.
 
 pub mod autograd;
 mod error;

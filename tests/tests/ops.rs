@@ -1,9 +1,11 @@
 //! Every op's cases against their references: values, gradients, determinism.
 
+use std::collections::BTreeMap;
+
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rambutan_engine::{
-    ops,
-    testing::{self, Case, Failure, Sizes, strategy},
+    Gpu, GpuOptions, Tensor, autograd, ops,
+    testing::{self, Case, Draw, Failure, Sizes, strategy},
 };
 
 /// Runs `check` on drawn sizes of all cases whose stem contains `RAMBUTAN_CASE`, listing all failures at once.
@@ -42,4 +44,40 @@ fn property_gradients() {
 fn property_determinism() {
     let gpu = testing::gpu();
     all(4, |case, sizes, seed| testing::check_determinism(&gpu, case, sizes, seed));
+}
+
+/// Mistakes between workgroups show only where there are some: the sizes that cases draw give every kernel more than
+/// two at least once.
+#[test]
+fn property_workgroups() {
+    // A device of its own: what other tests launch says nothing about these draws.
+    let gpu = Gpu::new(GpuOptions::from_env()).unwrap_or_else(|e| panic!("{e}"));
+    if !gpu.profile(true) {
+        println!("{} has no timestamps, and so no counts by kernel", gpu.capabilities().name);
+        return;
+    }
+    let wanted = std::env::var("RAMBUTAN_CASE").unwrap_or_default();
+    let mut widest: BTreeMap<&str, u64> = BTreeMap::new();
+    for case in ops::cases().iter().filter(|c| c.stem.contains(&wanted) && (c.runs_on)(&gpu)) {
+        for seed in 0..8 {
+            let sizes = case.draw(seed);
+            let inputs = (case.inputs)(&sizes, &mut Draw::new(seed));
+            let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(&gpu)).collect();
+            let outputs = (case.run)(&sizes, &tensors);
+            let used: Vec<&Tensor> =
+                outputs.iter().filter(|y| y.dtype().is_float() && y.needs_grad()).collect();
+            let seeds: Vec<Tensor> =
+                used.iter().map(|y| Tensor::full(&gpu, y.shape(), y.dtype(), 1.0)).collect();
+            autograd::backward(&used.into_iter().zip(&seeds).collect::<Vec<_>>());
+        }
+        for time in gpu.kernel_times().unwrap_or_else(|e| panic!("{}: {e}", case.stem)) {
+            let most = widest.entry(time.stem).or_default();
+            *most = time.widest.max(*most);
+        }
+    }
+    // One workgroup walks over all lists.
+    widest.remove("inverse_list_pieces");
+    let narrow: Vec<_> = widest.iter().filter(|(_, n)| **n <= 2).collect();
+    println!("{} kernels", widest.len());
+    assert!(narrow.is_empty(), "kernels that no case runs in more than two workgroups: {narrow:?}");
 }

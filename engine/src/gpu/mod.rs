@@ -102,6 +102,20 @@ impl Gpu {
         }))
     }
 
+    /// Launches `text` wherever an op launches our kernel `shaders/<stem>.wgsl`, from now on and on this device alone;
+    /// None brings ours back. The text declares the same parameters and bindings, and the constants that the op sets;
+    /// it may use our libraries. It is how a kernel is tuned or tried inside the ops that need it, and how the tests
+    /// plant defects. One that does not compile surfaces as an error at the next read.
+    ///
+    /// # Errors
+    /// No kernel has this stem.
+    pub fn replace_kernel(&self, stem: &str, text: Option<&str>) -> Result<()> {
+        rambutan_shaders::kernel(stem)
+            .map_err(|e| Error::Kernel { stem: stem.into(), reason: e.to_string() })?;
+        lock(&self.0.pipelines).replace(stem, text);
+        Ok(())
+    }
+
     /// What the adapter can do, as far as this engine may use it.
     pub fn capabilities(&self) -> &Capabilities {
         &self.0.capabilities

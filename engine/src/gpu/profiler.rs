@@ -13,6 +13,8 @@ pub struct KernelTime {
     pub dispatches: u64,
     /// Their summed time in nanoseconds.
     pub nanoseconds: f64,
+    /// Workgroups of the largest.
+    pub widest: u64,
 }
 
 /// Timestamps of one query set: wgpu allows 4096 a set.
@@ -20,7 +22,8 @@ const QUERIES: u32 = 4096;
 
 struct Batch {
     queries: Arc<wgpu::QuerySet>,
-    stems: Vec<&'static str>,
+    /// The stem and workgroups of each dispatch.
+    dispatches: Vec<(&'static str, u64)>,
     mapped: Option<wgpu::Buffer>,
 }
 
@@ -35,25 +38,25 @@ impl Profiler {
         Profiler { inside, open: Vec::new(), resolved: Vec::new() }
     }
 
-    pub fn stamp(&mut self, device: &wgpu::Device, stem: &'static str) -> Option<Stamps> {
-        if self.open.last().is_none_or(|b| b.stems.len() as u32 * 2 + 2 > QUERIES) {
+    pub fn stamp(&mut self, device: &wgpu::Device, stem: &'static str, groups: u64) -> Option<Stamps> {
+        if self.open.last().is_none_or(|b| b.dispatches.len() as u32 * 2 + 2 > QUERIES) {
             let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("profiler"),
                 ty: wgpu::QueryType::Timestamp,
                 count: QUERIES,
             });
-            self.open.push(Batch { queries: Arc::new(queries), stems: Vec::new(), mapped: None });
+            self.open.push(Batch { queries: Arc::new(queries), dispatches: Vec::new(), mapped: None });
         }
         let batch = self.open.last_mut()?;
-        let first = batch.stems.len() as u32 * 2;
-        batch.stems.push(stem);
+        let first = batch.dispatches.len() as u32 * 2;
+        batch.dispatches.push((stem, groups));
         Some(Stamps { queries: batch.queries.clone(), first, inside: self.inside })
     }
 
     /// Copies the timestamps of this submit to where the host can read them.
     pub fn resolve(&mut self, device: &wgpu::Device, encoder: &mut wgpu::CommandEncoder) {
         for mut batch in self.open.drain(..) {
-            let size = batch.stems.len() as u64 * 16;
+            let size = batch.dispatches.len() as u64 * 16;
             let buffer = |usage| {
                 device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some("profiler"),
@@ -64,7 +67,7 @@ impl Profiler {
             };
             let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
             let mapped = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-            encoder.resolve_query_set(&batch.queries, 0..batch.stems.len() as u32 * 2, &resolved, 0);
+            encoder.resolve_query_set(&batch.queries, 0..batch.dispatches.len() as u32 * 2, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &mapped, 0, size);
             batch.mapped = Some(mapped);
             self.resolved.push(batch);
@@ -80,9 +83,11 @@ impl Profiler {
             let Ok(view) = buffer.get_mapped_range(..) else { continue };
             let ticks: Vec<u64> =
                 view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
-            for (stem, pair) in batch.stems.iter().zip(ticks.chunks_exact(2)) {
-                let time = times.entry(stem).or_insert(KernelTime { stem, dispatches: 0, nanoseconds: 0.0 });
+            for (&(stem, groups), pair) in batch.dispatches.iter().zip(ticks.chunks_exact(2)) {
+                let none = KernelTime { stem, dispatches: 0, nanoseconds: 0.0, widest: 0 };
+                let time = times.entry(stem).or_insert(none);
                 time.dispatches += 1;
+                time.widest = time.widest.max(groups);
                 time.nanoseconds += pair[1].saturating_sub(pair[0]) as f64 * f64::from(period);
             }
         }

@@ -127,7 +127,7 @@ impl Stream {
         if timer.as_ref().is_some_and(|t| !t.inside) {
             self.pass = None;
         }
-        let stamps = timer.and_then(|t| t.stamp(&inner.device, stem));
+        let stamps = timer.and_then(|t| t.stamp(&inner.device, stem, groups.map(u64::from).iter().product()));
         let pass = self.pass.get_or_insert_with(|| {
             let writes = stamps.as_ref().filter(|s| !s.inside).map(|s| wgpu::ComputePassTimestampWrites {
                 query_set: &s.queries,

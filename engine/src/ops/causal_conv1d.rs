@@ -2,7 +2,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::PartialSums,
+    ops::{PartialSums, batches_a_binding, in_batches},
     reference::Array,
     testing::{Case, Cost, Dim, Input},
 };
@@ -41,6 +41,19 @@ pub fn causal_conv1d(
     }
     if let Some(s) = segment {
         assert_eq!(s.shape(), [batches, tokens], "causal_conv1d: segment for x {:?}", x.shape());
+    }
+    let rows = tokens.max(tokens.div_ceil(BLOCK) * (width + 1));
+    let most = batches_a_binding(x.gpu(), batches, rows * channels * 4);
+    if most < batches {
+        let mut cut = vec![x];
+        cut.extend(initial_state);
+        cut.extend(segment);
+        let mut parts = in_batches(&cut, most, |i| {
+            let (initial_state, segment) = (initial_state.map(|_| &i[1]), segment.map(|_| &i[i.len() - 1]));
+            let (y, state) = causal_conv1d(&i[0], weight, bias, initial_state, segment);
+            vec![y, state]
+        });
+        return (parts.remove(0), parts.remove(0));
     }
     let (y, state) = (x.like(), x.empty_on(kept, DType::F32));
     let elem = x.dtype().wgsl();

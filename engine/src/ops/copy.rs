@@ -17,16 +17,8 @@ use crate::{
 /// Where a float would become an integer or the reverse.
 #[track_caller]
 pub fn copy(x: &Tensor, dtype: DType) -> Tensor {
-    let (from, count) = (x.dtype(), x.len());
-    assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
-    let y = x.empty_on(x.shape(), dtype);
-    let step = rows_a_page(x.gpu(), &[from.bytes(), dtype.bytes()]);
-    for start in (0..count).step_by(step) {
-        let n = step.min(count - start);
-        let (x, y) = (x.operand().elements(from, start, n), y.operand().elements(dtype, start, n));
-        launch!(copy [elem = from.wgsl(), elem_out = dtype.wgsl()] { count: n }, [x] -> [y], n.div_ceil(1024));
-    }
-    y.with_grad(&[x], move |dy| [copy(dy, from)])
+    let from = x.dtype();
+    x.copied_to(dtype).with_grad(&[x], move |dy| [copy(dy, from)])
 }
 
 /// Partial sums of a weight's gradient, one row a block of tokens, to be added in the blocks' order.

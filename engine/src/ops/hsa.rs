@@ -6,7 +6,7 @@
 
 use crate::{
     DType, Gpu, Tensor, launch,
-    ops::{inverse_list, split_columns},
+    ops::{batches_a_binding, in_batches, inverse_list, split_columns},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
 };
@@ -78,6 +78,18 @@ fn scaled(
     let [batches, tokens, query_heads, d] = q.axes();
     let [_, keys, heads, _]: [usize; 4] = k.axes();
     let [.., selection_heads, slots]: [usize; 4] = weights.axes();
+    // Queries, keys, statistics; backward also keys with values, twice the statistics, and sums by piece.
+    let (bytes, count, lists) = (q.dtype().bytes(), tokens * selection_heads * slots, selection_heads * keys / chunk);
+    let pieces = (count / PIECE + lists.min(count) + 1) * (heads / selection_heads);
+    let forward = [tokens * query_heads * d * bytes, keys * heads * d * bytes, tokens * query_heads * slots * 4];
+    let backward = [2 * forward[1], 2 * forward[2], pieces * chunk * 2 * d * 4];
+    let trained = [q, k, v, weights].iter().any(|x| x.needs_grad());
+    let largest = forward.into_iter().chain(backward.into_iter().filter(|_| trained)).max().unwrap_or(0);
+    let most = batches_a_binding(q.gpu(), batches, largest);
+    if most < batches {
+        let part = |i: &[Tensor]| vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], chunk, off_by_one, dims)];
+        return in_batches(&[q, k, v, weights, indices], most, part).remove(0);
+    }
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);

@@ -21,6 +21,7 @@ macro_rules! ops {
 ops! {
     adamw,
     attention,
+    batches,
     causal_conv1d,
     columns,
     copy,

@@ -3,7 +3,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::inverse_list,
+    ops::{batches_a_binding, in_batches, inverse_list},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
 };
@@ -42,6 +42,18 @@ pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibil
     assert!(group > 0 && batches.is_multiple_of(group), "select: groups of {group} in a batch of {batches}");
     let chunks = own_chunks * group;
     let sequences = batches / group;
+    let width = heads * (r * q.dtype().bytes()).max(top_k * 4);
+    let most = batches_a_binding(q.gpu(), sequences, group * (tokens * width).max(own_chunks * heads * r * 4));
+    if most < sequences {
+        let mut cut = vec![q, landmarks];
+        cut.extend(visibility.group.as_ref().map(|g| &g.1));
+        let mut parts = in_batches(&cut, most * group, |i| {
+            let group = visibility.group.as_ref().map(|g| (g.0, i[2].clone()));
+            let (scores, indices) = select(&i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() });
+            vec![scores, indices]
+        });
+        return (parts.remove(0), parts.remove(0));
+    }
     let pages = [landmarks.reshape([sequences, chunks, heads, r])];
     let (scores, indices) = running(q, &pages, own_chunks, top_k, visibility);
     let (q_, l_, indices_, scores_) = (q.detach(), landmarks.detach(), indices.clone(), scores.clone());

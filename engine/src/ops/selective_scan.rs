@@ -3,7 +3,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::PartialSums,
+    ops::{PartialSums, batches_a_binding, in_batches},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
 };
@@ -51,6 +51,18 @@ pub fn selective_scan(
     }
     if let Some(z) = z {
         check("z", z, u.shape());
+    }
+    // What is bound together: u and dt, b and c, states and adjoints.
+    let widths = [channels * tokens, groups * states * tokens, tokens.div_ceil(BLOCK) * channels * states];
+    let most = batches_a_binding(u.gpu(), batch, 8 * widths.into_iter().max().unwrap_or(0));
+    if most < batch {
+        let mut cut = vec![u, delta, b, c];
+        cut.extend(z);
+        let mut parts = in_batches(&cut, most, |i| {
+            let (y, last) = selective_scan(&i[0], &i[1], a, &i[2], &i[3], d, i.get(4), delta_bias);
+            vec![y, last]
+        });
+        return (parts.remove(0), parts.remove(0));
     }
     let (y, last) = scan(&pack(u, delta, delta_bias), a, b, c);
     (gate(y, u, d, z), last)

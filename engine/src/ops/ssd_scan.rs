@@ -13,7 +13,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::PartialSums,
+    ops::{PartialSums, batches_a_binding, in_batches},
     reference::Array,
     testing::{Case, Cost, Dim, Input},
 };
@@ -142,6 +142,28 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
     initial_state.inspect(|s| expect("initial_state", s, &[batches, heads, p, n]));
     segment.inspect(|s| expect("segment", s, &[batches, tokens]));
     let blocks = tokens.div_ceil(BLOCK);
+    // Inputs and their gradients a head, steps, states.
+    let elem_bytes = x.dtype().bytes();
+    let operands = [tokens * heads * p.max(n) * elem_bytes, tokens * heads * 8, blocks * heads * (p * n).max(2) * 4];
+    let most = batches_a_binding(x.gpu(), batches, operands.into_iter().max().unwrap_or(0));
+    if most < batches {
+        let mut cut = vec![x, dt, b, c];
+        cut.extend(initial_state);
+        cut.extend(segment);
+        let mut parts = in_batches(&cut, most, |i| {
+            let (y, state) = ssd_scan(SsdInputs {
+                x: &i[0],
+                dt: &i[1],
+                b: &i[2],
+                c: &i[3],
+                initial_state: initial_state.map(|_| &i[4]),
+                segment: segment.map(|_| &i[i.len() - 1]),
+                ..inputs
+            });
+            vec![y, state]
+        });
+        return (parts.remove(0), parts.remove(0));
+    }
     let sizes = Sizes { batches, tokens, heads, p, n, share: heads / groups, blocks };
     let share = sizes.share;
     let (elem, (low, high)) = (x.dtype().wgsl(), dt_limit);

@@ -165,6 +165,24 @@ impl Tensor {
         Tensor { edge: Edge::None, ..self.clone() }
     }
 
+    /// The same elements in a buffer of their own, rounded to `dtype`, outside of the graph.
+    ///
+    /// # Panics
+    /// Where a float would become an integer or the reverse.
+    #[track_caller]
+    pub fn copied_to(&self, dtype: DType) -> Tensor {
+        let (from, count) = (self.dtype, self.len());
+        assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
+        let y = self.empty_on(self.shape.clone(), dtype);
+        let step = rows_a_page(&self.gpu, &[from.bytes(), dtype.bytes()]);
+        for start in (0..count).step_by(step) {
+            let n = step.min(count - start);
+            let (x, y) = (self.operand().elements(from, start, n), y.operand().elements(dtype, start, n));
+            launch!(copy [elem = from.wgsl(), elem_out = dtype.wgsl()] { count: n }, [x] -> [y], n.div_ceil(1024));
+        }
+        y
+    }
+
     /// The buffer, to bind elsewhere without a copy; the tensor's bytes start at [`Tensor::buffer_offset`].
     pub fn buffer(&self) -> &crate::gpu::Buffer {
         self.storage.buffer()

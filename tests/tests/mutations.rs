@@ -1,0 +1,353 @@
+//! Planted defects: our kernels with one mistake each, launched in place of ours. A test kit that lets one pass tests
+//! nothing there. The table that the test prints says which case and which of its checks caught which defect.
+
+use rambutan_engine::{
+    Gpu, ops,
+    testing::{self, Case},
+};
+use rambutan_shaders::Dialect;
+
+/// One mistake in one kernel.
+struct Defect {
+    /// In words.
+    what: &'static str,
+    /// The kernel; its libraries' text is part of it.
+    stem: &'static str,
+    /// The right text, which stands there exactly once.
+    find: &'static str,
+    /// The wrong one.
+    replace: &'static str,
+    /// The case that catches it, and sizes where it shows.
+    case: &'static str,
+    sizes: &'static [usize],
+    /// Why an adapter may show nothing: a race needs invocations that really run side by side.
+    race: Option<&'static str>,
+}
+
+const fn defect(
+    what: &'static str,
+    stem: &'static str,
+    (find, replace): (&'static str, &'static str),
+    (case, sizes): (&'static str, &'static [usize]),
+) -> Defect {
+    Defect { what, stem, find, replace, case, sizes, race: None }
+}
+
+impl Defect {
+    const fn race(self, why: &'static str) -> Defect {
+        Defect { race: Some(why), ..self }
+    }
+}
+
+const IN_LANE_ORDER: &str = "a software adapter runs a workgroup's invocations in their order, and each reads what earlier ones wrote";
+
+const NORM: &str = "rms_norm";
+const CONV: &str = "causal_conv1d";
+
+#[rustfmt::skip]
+const DEFECTS: &[Defect] = &[
+    // Workgroups: barriers, strides, identities.
+    defect("no barrier before a sum's tree", NORM,
+        ("reduce_scratch[lane] = value;
+    workgroupBarrier();
+    for (var width = WG / 2u; width > 0u; width /= 2u) {
+        if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }",
+         "reduce_scratch[lane] = value;
+    for (var width = WG / 2u; width > 0u; width /= 2u) {
+        if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }"),
+        (NORM, &[5, 300])),
+    defect("no barrier inside a sum's tree", NORM,
+        ("if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }
+        workgroupBarrier();",
+         "if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }"),
+        (NORM, &[5, 300])),
+    defect("no barrier before the scratch of a sum is used again", "rms_norm_backward",
+        ("let total = reduce_scratch[0];
+    workgroupBarrier();",
+         "let total = reduce_scratch[0];"),
+        (NORM, &[5, 300])),
+    defect("no barrier after a tile is loaded", "ssd_scan",
+        ("step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
+        }
+        workgroupBarrier();",
+         "step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
+        }"),
+        ("ssd_scan", &[1, 20, 1, 1, 20, 10, 0, 0, 0])),
+    defect("no barrier before prefix sums are read", "inverse_list_scan",
+        ("scan_scratch[lane] = sum;
+    workgroupBarrier();
+    for (var step = 1u;",
+         "scan_scratch[lane] = sum;
+    for (var step = 1u;"),
+        ("inverse_list", &[2600, 255])).race(IN_LANE_ORDER),
+    defect("no barrier before the next step of prefix sums", "inverse_list_scan",
+        ("workgroupBarrier();
+        scan_scratch[lane] = sum;
+        workgroupBarrier();",
+         "workgroupBarrier();
+        scan_scratch[lane] = sum;"),
+        ("inverse_list", &[2600, 255])).race(IN_LANE_ORDER),
+    defect("prefix sums overwritten before they are read", "inverse_list_scan",
+        ("if lane >= step { sum += scan_scratch[lane - step]; }
+        workgroupBarrier();",
+         "if lane >= step { sum += scan_scratch[lane - step]; }"),
+        ("inverse_list", &[2600, 255])),
+    defect("wrong stride in a sum's tree", "reduce",
+        ("reduce_scratch[lane] += reduce_scratch[lane + width];", "reduce_scratch[lane] += reduce_scratch[lane + width - 1u];"),
+        ("sum_last", &[3, 70])),
+    defect("a row's largest is its smallest", "softmax",
+        ("max(reduce_scratch[lane], reduce_scratch[lane + width])", "min(reduce_scratch[lane], reduce_scratch[lane + width])"),
+        ("softmax", &[64, 200])),
+    defect("the wrong identity of a maximum", "select",
+        ("best[i] = NONE;", "best[i] = 0.0;"),
+        ("select", &[1, 40, 20, 1, 4, 8, 2, 0, 0, 1])),
+    // Bounds, tails and tiles.
+    defect("a loop over columns that stops one early", NORM,
+        ("c < params.columns; c += WG) {
+        let v", "c + 1u < params.columns; c += WG) {
+        let v"),
+        (NORM, &[3, 65])),
+    defect("a group of rows that reaches beyond the last", "sum_rows",
+        ("min(first + GROUP, params.rows)", "first + GROUP"),
+        (NORM, &[300, 5])),
+    defect("all blocks leave their partial sum in one place", "rms_norm_backward",
+        ("(params.first_block + block) * params.columns", "params.first_block * params.columns"),
+        (NORM, &[40, 5])),
+    defect("keys beyond the last, unmasked", "attention",
+        ("let count = min(KEYS, params.tokens - first);", "let count = KEYS;"),
+        ("attention", &[1, 37, 1, 1, 16])),
+    defect("masked columns counted", "softmax",
+        ("if kept(row, c) { sum += exp", "if true { sum += exp"),
+        ("masked_softmax", &[4, 3, 40])),
+    defect("a masked row counted", "cross_entropy",
+        ("weights[row] != 0.0", "true"),
+        ("cross_entropy", &[20, 30])),
+    defect("a repeated operand read past its end", "elementwise",
+        ("b[i % params.period]", "b[i]"),
+        ("add", &[7, 9, 1])),
+    defect("rows of a part begin at the whole's column", "columns",
+        ("params.to + c]", "c]"),
+        ("concat_columns", &[5, 7, 3])),
+    defect("tokens beyond the last decay", "ssd_scan",
+        ("step_tile[lane] = vec2f(0.0, 1.0);", "step_tile[lane] = vec2f(0.0, 0.0);"),
+        ("ssd_scan", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
+    defect("a gate's group reads the first group's weights", "gated_rms_norm",
+        ("* r * weight[part * width + c]", "* r * weight[c]"),
+        ("gated_rms_norm", &[5, 20, 3])),
+    // Mathematics.
+    defect("the mean over a row without its second rstd", "rms_norm_backward",
+        ("* r * r / f32(params.columns)", "* r / f32(params.columns)"),
+        (NORM, &[5, 20])),
+    defect("a softmax's gradient adds the mean", "softmax_backward",
+        ("- dot)", "+ dot)"),
+        ("softmax", &[5, 20])),
+    defect("the target's one beside its column", "cross_entropy_backward",
+        ("c == wanted)", "c == wanted + 1u)"),
+        ("cross_entropy", &[20, 30])),
+    defect("an unscaled query", "attention",
+        ("query[i] = vec4f(q[row + i]) * params.scale;", "query[i] = vec4f(q[row + i]);"),
+        ("attention", &[1, 37, 1, 1, 16])),
+    defect("keys read from the values", "attention",
+        ("k_tile[i] = vec4f(k[at]);", "k_tile[i] = vec4f(v[at]);"),
+        ("attention", &[1, 37, 1, 1, 16])),
+    defect("a running sum that is not rescaled", "attention",
+        ("var sum = sums[i] * rescale;", "var sum = sums[i];"),
+        ("attention", &[1, 37, 1, 1, 16])),
+    defect("delta missing in dq", "attention_backward_query",
+        ("* (dp - d)", "* dp"),
+        ("attention", &[1, 37, 1, 1, 16])),
+    defect("a rotation's sine with the wrong sign", "rope",
+        ("b * cosine + a * sine", "b * cosine - a * sine"),
+        ("rope", &[1, 9, 1, 6, 1])),
+    defect("a stick that loses half of what is broken off", "stick_breaking",
+        ("left += max(s, 0.0) + tail;", "left += tail;"),
+        ("stick_breaking", &[9, 8])),
+    defect("what comes after a slot counts from the slot itself", "stick_breaking_backward",
+        ("* after;
+            after += wdw;", "* (after + wdw);
+            after += wdw;"),
+        ("stick_breaking", &[9, 8])),
+    defect("gradients that meet overwrite each other", "accumulate",
+        ("f32(y[i]) + f32(x[i])", "f32(x[i])"),
+        ("add.shared", &[50])),
+    // Time: states, decay, restarts, borders.
+    defect("a decay dropped", "ssd_scan",
+        ("if REVERSE == 0u { u *= step.y; }", ""),
+        ("ssd_scan", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
+    defect("dt dropped", "ssd_scan",
+        ("v = plain * select(1.0, step.x, params.dt_in != 0u);", "v = plain;"),
+        ("ssd_scan", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
+    defect("D · x missing", "ssd_scan",
+        ("if params.has_d != 0u { y += d[h] * plain; }", ""),
+        ("ssd_scan", &[1, 20, 1, 1, 4, 4, 1, 0, 0])),
+    defect("a restart ignored", "ssd_decay",
+        ("{ decay = 0.0; }", "{ }"),
+        ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 0, 1])),
+    defect("dt's gradient flows through a restart", "ssd_scan_backward",
+        (".y == 0.0 { da = 0.0; }", ".y == 0.0 { }"),
+        ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 0, 1])),
+    defect("a state handed on without its block's decay", "ssd_state_passing",
+        ("s = fma(totals[at], s, own);", "s += own;"),
+        ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
+    defect("a block's last token is one too early", "ssd_ends",
+        ("if lane == WG - 1u ||", "if lane == WG - 2u ||"),
+        ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
+    defect("dt's gradient passes its limits", "ssd_dt_backward",
+        ("dt >= params.low && dt <= params.high", "true"),
+        ("ssd_scan", &[2, 190, 2, 1, 4, 4, 0, 0, 0])),
+    defect("c and b swapped", "selective_scan",
+        ("sum += h[n] * c[at];", "sum += h[n] * b[at];"),
+        ("selective_scan", &[1, 5, 40, 1, 4, 0])),
+    defect("a block's state passed on undecayed", "selective_scan_pass",
+        ("* rate) * h + own;", "* 0.0) * h + own;"),
+        ("selective_scan", &[1, 5, 40, 1, 4, 0])),
+    defect("a tap sees across a restart", CONV,
+        ("segment[first + t] != segment[first + t - back] { return 0.0; }", "false { return 0.0; }"),
+        (CONV, &[1, 100, 5, 4, 0, 1, 1])),
+    defect("the kept inputs are one token late", "causal_conv1d_state",
+        ("kept - 1u - j,", "kept - j,"),
+        (CONV, &[1, 30, 5, 4, 0, 1, 0])),
+    defect("`>` for `>=` at the last token", "causal_conv1d_backward_input",
+        ("t - kept >= params.tokens", "t - kept > params.tokens"),
+        (CONV, &[2, 9, 5, 4, 0, 1, 0])),
+    // Selection, memory and lists.
+    defect("an equal score of an older chunk wins", "select",
+        ("score < best[list + K - 1u]", "score <= best[list + K - 1u]"),
+        ("select", &[1, 66, 33, 1, 4, 3, 2, 0, 0, 1])),
+    defect("a chunk seen before it is complete", "select",
+        ("return position / params.chunk;", "return position / params.chunk + 1u;"),
+        ("select", &[1, 40, 20, 1, 4, 8, 2, 0, 0, 1])),
+    defect("another head's landmark", "select_backward_query",
+        ("* params.heads + h;", "* params.heads;"),
+        ("select.gradients", &[1, 40, 20, 2, 4, 3, 2, 0, 0, 1])),
+    defect("a list read one past its end", "select_backward_landmark",
+        ("i < starts[list + 1u]", "i <= starts[list + 1u]"),
+        ("select.gradients", &[1, 40, 20, 1, 4, 3, 2, 0, 0, 1])),
+    defect("memory of the first sequence for all", "hsa",
+        ("(b * params.keys + indices[selected + slot] * S)", "(indices[selected + slot] * S)"),
+        ("hsa", &[2, 5, 4, 1, 16, 3, 16, 2, 0, 0])),
+    defect("all slots weigh alike", "hsa",
+        ("total[lane] = vec4f(weight) / all;", "total[lane] = vec4f(1.0) / all;"),
+        ("hsa", &[2, 5, 4, 1, 16, 3, 16, 2, 0, 0])),
+    defect("D of a slot dropped from dk", "hsa_backward_memory",
+        ("(dp[n] - stat.y)", "dp[n]"),
+        ("hsa", &[1, 5, 4, 1, 16, 3, 16, 2, 0, 0])),
+    defect("every piece of a list is its first", "inverse_list_pieces",
+        ("let begin = starts[key] + i * params.piece;", "let begin = starts[key];"),
+        ("hsa", &[1, 300, 1, 1, 4, 1, 5, 1, 0, 0])),
+    defect("the last piece of a chunk is left out", "hsa_backward_memory_join",
+        ("piece < piece_starts[list + 1u]", "piece + 1u < piece_starts[list + 1u]"),
+        ("hsa", &[1, 5, 1, 1, 4, 1, 5, 1, 0, 0])),
+    defect("`<=` for `<` in a search", "inverse_list_starts",
+        ("sorted[middle] < k", "sorted[middle] <= k"),
+        ("inverse_list", &[300, 2])),
+    defect("ranks that count from the block's end", "inverse_list_scatter",
+        ("for (var j = 0u; j < lane; j++)", "for (var j = lane + 1u; j < WG; j++)"),
+        ("inverse_list", &[300, 2])),
+    defect("a token's last piece is left out", "embedding_backward_join",
+        ("p <= last; p++", "p < last; p++"),
+        ("embedding", &[600, 2, 5])),
+    defect("chunks of a page counted from the text's start", "gather_chunks",
+        ("let source = (chunk - params.first) * params.size;", "let source = chunk * params.size;"),
+        ("gather_chunks", &[3, 4, 20, 16, 4])),
+];
+
+/// Draws a check: several, since a tie or a large value may be missing in one.
+const SEEDS: u64 = 4;
+
+/// The first check of the case that fails, by name.
+fn caught(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Option<(&'static str, String)> {
+    let sizes = case.exactly(sizes.to_vec());
+    for seed in 1..=SEEDS {
+        // No buffer may come back with what the last run, right or wrong, left in it.
+        gpu.trim();
+        if let Err(e) = testing::check(gpu, case, &sizes, seed) {
+            return Some(("values", e.to_string()));
+        }
+        if let Err(e) = testing::check_gradients(gpu, case, &sizes, seed) {
+            return Some(("gradients", e.to_string()));
+        }
+    }
+    let twice = testing::check_determinism(gpu, case, &sizes, 1);
+    twice.err().map(|e| ("determinism", e.to_string()))
+}
+
+/// The kernel with its libraries as one text, so that a defect may lie in either.
+fn whole(stem: &str) -> Result<String, String> {
+    let kernel = rambutan_shaders::kernel(stem).map_err(|e| e.to_string())?;
+    let text = rambutan_shaders::compose(kernel, &[], Dialect::Naga).map_err(|e| e.to_string())?;
+    Ok(text.replace("// uses:", "// with:"))
+}
+
+impl Defect {
+    fn planted(&self) -> Result<String, String> {
+        let text = whole(self.stem)?;
+        match text.matches(self.find).count() {
+            1 => Ok(text.replacen(self.find, self.replace, 1)),
+            n => Err(format!(
+                "{}: stands {n} times, not once, in {}.wgsl: {:?}",
+                self.what, self.stem, self.find
+            )),
+        }
+    }
+}
+
+#[test]
+fn every_defect_has_a_place() {
+    let lost: Vec<String> = DEFECTS.iter().filter_map(|d| d.planted().err()).collect();
+    assert!(lost.is_empty(), "{} defects no longer fit the kernels:\n{}", lost.len(), lost.join("\n"));
+    let sure = DEFECTS.iter().filter(|d| d.race.is_none()).count();
+    assert!(sure >= 20, "only {sure} defects must be caught everywhere");
+}
+
+#[test]
+fn planted_defects_are_caught() {
+    let gpu = testing::gpu();
+    let cases = ops::cases();
+    let (mut missed, mut unseen, mut sound) = (Vec::new(), Vec::new(), Vec::new());
+    println!("{:52} {:30} {:20} check", "defect", "kernel", "case");
+    for defect in DEFECTS {
+        let Some(case) = cases.iter().find(|c| c.stem == defect.case) else {
+            missed.push(format!("{}: no case {}", defect.what, defect.case));
+            continue;
+        };
+        // What fails without the defect would prove nothing.
+        if !sound.contains(&(defect.case, defect.sizes)) {
+            let failure = caught(&gpu, case, defect.sizes);
+            assert!(failure.is_none(), "without any defect: {failure:?}");
+            sound.push((defect.case, defect.sizes));
+        }
+        let text = match defect.planted() {
+            Ok(text) => text,
+            Err(e) => {
+                missed.push(e);
+                continue;
+            }
+        };
+        gpu.replace_kernel(defect.stem, Some(&text)).expect("the kernel exists");
+        let failure = caught(&gpu, case, defect.sizes);
+        gpu.replace_kernel(defect.stem, None).expect("the kernel exists");
+        let check = match (&failure, defect.race) {
+            (Some((check, why)), _) => {
+                // A defect that does not compile would be caught by anything.
+                if why.contains("kernel `") {
+                    missed.push(format!("{}: {why}", defect.what));
+                }
+                *check
+            }
+            (None, Some(why)) => {
+                unseen.push(format!("{}: {why}", defect.what));
+                "unseen here"
+            }
+            (None, None) => {
+                missed.push(format!("{} in {}.wgsl passes case {}", defect.what, defect.stem, defect.case));
+                "MISSED"
+            }
+        };
+        println!("{:52} {:30} {:20} {check}", defect.what, defect.stem, defect.case);
+    }
+    if !unseen.is_empty() {
+        println!("\nnot shown by {}:\n{}", gpu.capabilities().name, unseen.join("\n"));
+    }
+    assert!(missed.is_empty(), "{} defects were not caught:\n{}", missed.len(), missed.join("\n"));
+}
