@@ -315,7 +315,10 @@ impl<'g> Vectors<'g> {
     /// # Errors
     /// As there.
     pub fn gradients(&self, leaves: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
-        leaves.iter().filter_map(|(name, leaf)| Some((name, (*leaf)?))).try_for_each(|(n, l)| self.gradient(n, l))
+        leaves
+            .iter()
+            .filter_map(|(name, leaf)| Some((name, (*leaf)?)))
+            .try_for_each(|(n, l)| self.gradient(n, l))
     }
 
     /// The gradients of all parameters against `grad.param.NAME`.

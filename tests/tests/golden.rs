@@ -13,8 +13,9 @@
 use std::panic::{self, AssertUnwindSafe};
 
 use rambutan_engine::{
-    Tensor, no_grad,
+    DType, Tensor, no_grad,
     ops::{self, SsdInputs, Visibility},
+    optim::{AdamW, AdamWOptions, LossScale},
     reference::Array,
     testing,
 };
@@ -46,6 +47,7 @@ const KINDS: &[(&str, Check)] = &[
     ("mamba2_block", mamba2_block),
     ("ramba_model", ramba_model),
     ("ramba_decode", ramba_decode),
+    ("ramba_adamw", ramba_adamw),
 ];
 
 #[test]
@@ -120,8 +122,12 @@ fn causal_conv1d(v: &Vectors) -> Result<(), String> {
     let initial = if o.flag("has_initial_state")? { Some(v.leaf("initial_state")?) } else { None };
     let (y, state) = ops::causal_conv1d(&x, &weight, bias.as_ref(), initial.as_ref(), None);
     v.outputs(&[("y", &y), ("final_state", &state)])?;
-    let gradients =
-        [("x", Some(&x)), ("weight", Some(&weight)), ("bias", bias.as_ref()), ("initial_state", initial.as_ref())];
+    let gradients = [
+        ("x", Some(&x)),
+        ("weight", Some(&weight)),
+        ("bias", bias.as_ref()),
+        ("initial_state", initial.as_ref()),
+    ];
     v.gradients(&gradients)
 }
 
@@ -166,7 +172,7 @@ fn ssd_step(v: &Vectors) -> Result<(), String> {
     let (b, c) = (columns("in.B", groups * n)?, columns("in.C", groups * n)?);
     let mut state = match v.has("in.initial_state") {
         true => v.tensor("in.initial_state")?,
-        false => Tensor::zeros(v.gpu(), [batch, heads, p, n], rambutan_engine::DType::F32),
+        false => Tensor::zeros(v.gpu(), [batch, heads, p, n], DType::F32),
     };
     let (mut ys, mut states) = (Vec::new(), Vec::new());
     for t in 0..steps {
@@ -300,7 +306,10 @@ fn retrieval(v: &Vectors) -> Result<(), String> {
     };
     let config = with_top_k(o.count("topk_config")?)?;
     if config.retrieval_heads() != retrieval_heads {
-        return Err(format!("retrieval_heads = {retrieval_heads}, the other options say {}", config.retrieval_heads()));
+        return Err(format!(
+            "retrieval_heads = {retrieval_heads}, the other options say {}",
+            config.retrieval_heads()
+        ));
     }
     let kind = LayerKind::Retrieval { group: 0 };
     let parameters = v.parameters(config.layer_parameters(kind))?;
@@ -318,8 +327,11 @@ fn retrieval(v: &Vectors) -> Result<(), String> {
 
     // Which chunks are visible, and the scores of those: all of them, where that many can be selected at once.
     let [.., chunks] = v.axes::<4>("out.visible")?;
-    let visible = |t: usize, c: usize| window.map_or((c + 1) * config.chunk_size, |w| c * config.chunk_size + w) <= t;
-    let all = Array::from_fn(&[batch, tokens, retrieval_heads, chunks], |i| f64::from(u8::from(visible(i[1], i[3]))));
+    let visible =
+        |t: usize, c: usize| window.map_or((c + 1) * config.chunk_size, |w| c * config.chunk_size + w) <= t;
+    let all = Array::from_fn(&[batch, tokens, retrieval_heads, chunks], |i| {
+        f64::from(u8::from(visible(i[1], i[3])))
+    });
     v.compare_exactly("out.visible", &all.data)?;
     let wide = Retrieval::new(&with_top_k(chunks.min(64))?, &scope);
     let (scores, at) = no_grad(|| wide.scores(&hidden, &landmarks, &visibility));
@@ -414,7 +426,8 @@ fn model(v: &Vectors, trained: bool) -> Result<Ramba, String> {
     }
     if let Some(Value::Object(eps)) = config.extra.get("rms_eps") {
         for (what, value) in eps {
-            let ours = if what.contains("mamba") { config.layer_norm_epsilon } else { ATTENTION_NORM_EPSILON };
+            let ours =
+                if what.contains("mamba") { config.layer_norm_epsilon } else { ATTENTION_NORM_EPSILON };
             if value.as_f64() != Some(ours) {
                 return Err(format!("config: rms_eps of {what} is {value}, ours {ours}"));
             }
@@ -429,8 +442,12 @@ fn model(v: &Vectors, trained: bool) -> Result<Ramba, String> {
         Ok((name.to_string(), HostTensor::new(tensor.shape(), data)))
     };
     let tensors = specs.iter().map(host).collect::<Result<_, String>>()?;
-    let checkpoint =
-        Checkpoint { config, tensors, extras: std::collections::BTreeMap::new(), metadata: Metadata::default() };
+    let checkpoint = Checkpoint {
+        config,
+        tensors,
+        extras: std::collections::BTreeMap::new(),
+        metadata: Metadata::default(),
+    };
     Ramba::new(v.gpu(), &checkpoint, trained).map_err(|e| e.to_string())
 }
 
@@ -503,7 +520,8 @@ fn ramba_decode(v: &Vectors) -> Result<(), String> {
     });
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     v.compare("out.logits", &ops::concat_columns(&flat.iter().collect::<Vec<_>>()))?;
-    let states: Vec<_> = cache.states.iter().map(|s| s.as_ref().expect("each block has read something")).collect();
+    let states: Vec<_> =
+        cache.states.iter().map(|s| s.as_ref().expect("each block has read something")).collect();
     let mut ssm = Vec::new();
     let mut conv = Vec::new();
     for state in &states {
@@ -522,4 +540,52 @@ fn ramba_decode(v: &Vectors) -> Result<(), String> {
         .copied()
         .collect();
     v.compare_values("out.final_conv_states", &ours)
+}
+
+fn ramba_adamw(v: &Vectors) -> Result<(), String> {
+    let o = &v.options;
+    o.only("mode", &[json!("train")])?;
+    o.note(&["B", "L", "losses_f64"]);
+    let model = model(v, true)?;
+    let decays = model.config.parameters().into_iter().filter(|p| p.decay).map(|p| json!(p.name));
+    let decays: Vec<_> = decays.collect();
+    let listed = o.find("decayed_parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    if listed.len() != decays.len() || !decays.iter().all(|name| listed.contains(name)) {
+        return Err(format!("decayed_parameters are {listed:?}, ours {decays:?}"));
+    }
+    let beta = |i: usize| {
+        let value = o.find("betas").and_then(|b| b[i].as_f64()).ok_or("betas: expected two numbers")?;
+        Ok::<_, String>(value as f32)
+    };
+    let max_norm = if o.find("grad_clip").is_some() { Some(o.number("grad_clip")? as f32) } else { None };
+    let options = AdamWOptions {
+        beta1: beta(0)?,
+        beta2: beta(1)?,
+        eps: o.number("eps")? as f32,
+        weight_decay: o.number("weight_decay")? as f32,
+        max_norm,
+        loss_scale: LossScale::None,
+    };
+    let mut optimizer = AdamW::new(model.parameters(), options);
+    let ids = v.ids("input_ids")?;
+    let [steps, batch, tokens] = ids.axes();
+    if o.count("steps")? != steps {
+        return Err(format!("steps = {}, input_ids has {steps}", o.count("steps")?));
+    }
+    let segment = model.regular_segments(batch, tokens, 0).map_err(|e| e.to_string())?;
+    let each = ops::split_columns(&ids.reshape([1, ids.len()]), &vec![batch * tokens; steps]);
+    let mut losses = Vec::new();
+    for ids in each {
+        let ids = ids.reshape([batch, tokens]);
+        let logits = model.forward(&ids, segment.as_ref(), &Sharing::default());
+        let loss = loss(&model, &logits, &ids)?;
+        loss.backward();
+        optimizer.step(model.parameters(), o.number("lr")? as f32);
+        losses.extend(read(&loss)?);
+    }
+    v.compare_values("out.losses", &losses)?;
+    for (name, values) in model.parameters().iter() {
+        v.compare(&format!("out.final.{name}"), values)?;
+    }
+    Ok(())
 }
