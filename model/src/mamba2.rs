@@ -4,7 +4,7 @@
 //! out_proj(RMSNorm(y · SiLU(z))).
 
 use rambutan_engine::{
-    Tensor,
+    DType, Tensor,
     ops::{self, SsdInputs},
 };
 
@@ -90,19 +90,7 @@ impl Mamba2 {
         let conv_state = state.map(|s| &s.conv);
         let (xbc, conv) =
             ops::causal_conv1d(&xbc, &self.conv_weight, self.conv_bias.as_ref(), conv_state, segment);
-        let [u, b, c] = split(&xbc, [s.d_inner, bc, bc]);
-        let (y, ssm) = ops::ssd_scan(SsdInputs {
-            x: &u.reshape([batch, tokens, s.heads, s.head_dim]),
-            dt: &dt,
-            dt_bias: &self.dt_bias,
-            a_log: &self.a_log,
-            b: &b.reshape([batch, tokens, s.groups, s.state]),
-            c: &c.reshape([batch, tokens, s.groups, s.state]),
-            d: Some(&self.d),
-            initial_state: state.map(|s| &s.ssm),
-            segment,
-            dt_limit: s.dt_limit,
-        });
+        let (y, ssm) = self.recur(&xbc, &dt, segment, state.map(|s| &s.ssm));
         let y = ops::gated_rms_norm(
             &y.reshape([batch, tokens, s.d_inner]),
             &z,
@@ -111,6 +99,54 @@ impl Mamba2 {
             s.eps,
         );
         (ops::add(x, &ops::linear(&y, &self.out_proj, None)), Mamba2State { ssm, conv })
+    }
+
+    /// The recurrence over xbc, the convolution's output: y (batch, tokens, heads, head dim) and the last state.
+    fn recur(
+        &self,
+        xbc: &Tensor,
+        dt: &Tensor,
+        segment: Option<&Tensor>,
+        state: Option<&Tensor>,
+    ) -> (Tensor, Tensor) {
+        let s = self.sizes;
+        let [batch, tokens, channels] = xbc.axes();
+        let trains = xbc.needs_grad() || state.is_some_and(Tensor::needs_grad);
+        if tokens == 1 && !trains {
+            let zeros;
+            let state = match state {
+                Some(state) => state,
+                None => {
+                    zeros = Tensor::zeros(xbc.gpu(), [batch, s.heads, s.head_dim, s.state], DType::F32);
+                    &zeros
+                }
+            };
+            let (xbc, dt) = (xbc.reshape([batch, channels]), dt.reshape([batch, s.heads]));
+            return ops::ssd_step(&xbc, &dt, &self.dt_bias, &self.a_log, Some(&self.d), state, s.dt_limit);
+        }
+        let bc = s.groups * s.state;
+        let [u, b, c] = split(xbc, [s.d_inner, bc, bc]);
+        ops::ssd_scan(SsdInputs {
+            x: &u.reshape([batch, tokens, s.heads, s.head_dim]),
+            dt,
+            dt_bias: &self.dt_bias,
+            a_log: &self.a_log,
+            b: &b.reshape([batch, tokens, s.groups, s.state]),
+            c: &c.reshape([batch, tokens, s.groups, s.state]),
+            d: Some(&self.d),
+            initial_state: state,
+            segment,
+            dt_limit: s.dt_limit,
+        })
+    }
+}
+
+impl Mamba2State {
+    /// The state that the tokens with ids `segment` start from, after those with ids `before`: (batch, tokens), u32.
+    #[must_use]
+    pub fn restarted(&self, before: &Tensor, segment: &Tensor) -> Mamba2State {
+        let restart = |x: &Tensor| ops::restart(x, before, segment);
+        Mamba2State { ssm: restart(&self.ssm), conv: restart(&self.conv) }
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Cache {
     /// The lower stream of the incomplete last chunk, (batch, tokens, width).
     pending: Option<Tensor>,
     memory: Option<Memory>,
+    /// The last segment numbers seen, (batch, tokens).
+    segment: Option<Tensor>,
     /// Tokens seen.
     pub position: usize,
 }
@@ -192,12 +194,20 @@ impl Ramba {
     /// Nothing read yet.
     pub fn cache(&self) -> Cache {
         let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mamba2(_))).count();
-        Cache { states: vec![None; blocks], pending: None, memory: None, position: 0 }
+        Cache { states: vec![None; blocks], pending: None, memory: None, segment: None, position: 0 }
     }
 
     /// Reads further tokens, (batch, tokens), after those that `cache` has seen → their logits. Any split of a text
-    /// into calls gives the logits of one forward pass. `segment` continues across calls where the caller's does.
+    /// into calls gives the logits of one forward pass. `segment`: (batch, tokens), u32, states restart wherever it
+    /// changes, from one call to the next too; calls without it continue.
     pub fn extend(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
+        if let Some(segment) = segment {
+            if let Some(before) = cache.segment.replace(segment.detach()) {
+                for state in cache.states.iter_mut().flatten() {
+                    *state = state.restarted(&before, segment);
+                }
+            }
+        }
         let visibility = self.visibility(cache.position);
         let mut x = ops::embedding(&self.embeddings, ids);
         let (mut selection, mut block) = (None, 0);

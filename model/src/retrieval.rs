@@ -49,9 +49,13 @@ impl Retrieval {
 
     /// x: (batch, tokens, width) against landmarks (batch, chunks, heads, dim).
     pub fn forward(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> Selection {
-        let q = self.queries(x);
-        let (scores, indices) = ops::select(&q, &self.keys(landmarks), self.top_k, visibility);
+        let (scores, indices) = self.scores(x, landmarks, visibility);
         self.selection(scores, indices)
+    }
+
+    /// The selected chunks' scores before they become weights, and their indices, as [`ops::select`] gives them.
+    pub fn scores(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> (Tensor, Tensor) {
+        ops::select(&self.queries(x), &self.keys(landmarks), self.top_k, visibility)
     }
 
     /// The same against pages of landmarks, outside of the graph: (1, chunks, heads, dim) each, in the text's order.

@@ -1,1 +1,3 @@
-//! Integration tests live in `tests/`.
+//! What the integration tests in `tests/` share.
+
+pub mod golden;

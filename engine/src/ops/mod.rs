@@ -34,6 +34,7 @@ ops! {
     inverse_list,
     matmul,
     reduce,
+    restart,
     rms_norm,
     rope,
     select,
