@@ -261,7 +261,7 @@ fn checkpoints_recompute_the_same() {
         let (x, weight) = (leaf([6, 10]), leaf([5, 10]));
         let captured = weight.clone();
         let block = move |i: &[Tensor]| ops::silu(&ops::linear(&ops::softplus(&i[0]), &captured, None));
-        let y = if recompute { checkpoint(&[&x], block) } else { block(&[x.clone()]) };
+        let y = if recompute { checkpoint(&[&x], block) } else { block(std::slice::from_ref(&x)) };
         let z = ops::mul(&y, &y);
         z.backward_from(&Tensor::full(&gpu, [6, 5], DType::F32, 0.5));
         let grad = |t: &Tensor| values(&t.grad().expect("a gradient"));
