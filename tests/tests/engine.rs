@@ -261,7 +261,7 @@ fn checkpoints_recompute_the_same() {
         let (x, weight) = (leaf([6, 10]), leaf([5, 10]));
         let captured = weight.clone();
         let block = move |i: &[Tensor]| ops::silu(&ops::linear(&ops::softplus(&i[0]), &captured, None));
-        let y = if recompute { checkpoint(&[&x], block) } else { block(&[x.clone()]) };
+        let y = if recompute { checkpoint(&[&x], block) } else { block(std::slice::from_ref(&x)) };
         let z = ops::mul(&y, &y);
         z.backward_from(&Tensor::full(&gpu, [6, 5], DType::F32, 0.5));
         let grad = |t: &Tensor| values(&t.grad().expect("a gradient"));
@@ -485,4 +485,37 @@ fn memory_is_accounted_by_purpose() {
     gpu.trim();
     assert_eq!(gpu.memory().reserved, 0, "nothing is kept");
     assert_eq!(values(&ops::scale(&floats(&gpu, &[1.0]), 2.0)), [2.0], "and all goes on");
+}
+
+/// Ops that walk along whole sequences take a batch in parts where it exceeds a binding: to the bit the same results.
+#[test]
+fn batches_beyond_a_binding_change_nothing() {
+    let whole = own();
+    let capped = with(GpuOptions { max_binding: Some(65536), ..GpuOptions::from_env() });
+    let cases = ops::cases();
+    let sizes: [(&str, &[usize]); 5] = [
+        ("causal_conv1d", &[6, 140, 80, 4, 1, 1, 1]),
+        ("ssd_scan", &[6, 190, 2, 2, 10, 17, 1, 1, 1]),
+        ("selective_scan", &[5, 20, 70, 2, 16, 1]),
+        ("select", &[4, 66, 70, 2, 17, 8, 2, 37, 0, 3]),
+        ("hsa", &[8, 12, 16, 2, 16, 2, 16, 3, 0, 1]),
+    ];
+    for (stem, sizes) in sizes {
+        let case = cases.iter().find(|c| c.stem == stem).unwrap_or_else(|| panic!("no case {stem}"));
+        let sizes = case.exactly(sizes.to_vec());
+        let run = |gpu: &Gpu| {
+            let before = gpu.counters().dispatches;
+            let inputs = (case.inputs)(&sizes, &mut testing::Draw::new(5));
+            let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
+            let outputs: Vec<Array> = (case.run)(&sizes, &tensors)
+                .iter()
+                .map(|y| testing::read(y).unwrap_or_else(|e| panic!("{stem}: {e}")))
+                .collect();
+            (outputs, gpu.counters().dispatches - before)
+        };
+        let ((a, once), (b, parts)) = (run(&whole), run(&capped));
+        assert!(parts > once, "{stem}: {parts} dispatches in parts, {once} without");
+        assert!(a == b, "{stem}: results depend on the binding's limit");
+        testing::check_gradients(&capped, case, &sizes, 5).unwrap_or_else(|e| panic!("{e}"));
+    }
 }

@@ -40,11 +40,13 @@ fn files() -> Vec<File> {
         for entry in fs::read_dir(folder).expect("a folder of the checkout").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-            let skipped = ["target", "out", "node_modules", "golden", "weights", "record", ".git"];
+            if ["target", "out", "node_modules", "golden", "weights", "record", ".git"]
+                .contains(&name.as_str())
+            {
+                continue;
+            }
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() && !skipped.contains(&name.as_str()) => {
-                    walk(&entry.path(), &path, all);
-                }
+                Ok(kind) if kind.is_dir() => walk(&entry.path(), &path, all),
                 Ok(kind) if kind.is_file() => {
                     // What is no UTF-8 is no source.
                     all.extend(fs::read_to_string(entry.path()).ok().map(|text| File { path, text }));
@@ -212,7 +214,7 @@ fn module_of(name: &str) -> &str {
 
 /// The names right after `crate::` in code: one, or those at the first level of a list.
 fn names_of_crate(code: &str) -> Vec<(usize, String)> {
-    let mut names = Vec::new();
+    let mut names: Vec<(usize, String)> = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let line = code[..at].matches('\n').count() + 1;
         let rest = code[at + "crate::".len()..].trim_start();

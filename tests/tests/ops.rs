@@ -75,8 +75,8 @@ fn property_workgroups() {
             *most = time.widest.max(*most);
         }
     }
-    // One workgroup walks over all lists.
-    widest.remove("inverse_list_pieces");
+    // One workgroup walks over all lists; one decides a step.
+    widest.retain(|stem, _| !["inverse_list_pieces", "adamw_control"].contains(stem));
     let narrow: Vec<_> = widest.iter().filter(|(_, n)| **n <= 2).collect();
     println!("{} kernels", widest.len());
     assert!(narrow.is_empty(), "kernels that no case runs in more than two workgroups: {narrow:?}");

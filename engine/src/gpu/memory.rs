@@ -92,20 +92,21 @@ impl Drop for Storage {
         let Some(inner) = self.gpu.upgrade() else { return };
         let mut pool = lock(&inner.pool);
         pool.account(self.purpose, -(self.class as i64));
-        let free = Free { buffer: self.buffer.clone(), id: self.id, epoch: pool.epoch };
-        pool.free.entry(self.class).or_default().push(free);
+        let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
+        pool.free.entry(self.class).or_default().insert(self.id, free);
     }
 }
 
 struct Free {
     buffer: wgpu::Buffer,
-    id: u64,
     /// The submit that was being recorded when the buffer came back.
     epoch: u64,
 }
 
 pub(crate) struct Pool {
-    free: BTreeMap<u64, Vec<Free>>,
+    /// By size class, then by id: the lowest goes out first, so that steps which repeat meet the same buffers, and with
+    /// them the same bind groups.
+    free: BTreeMap<u64, BTreeMap<u64, Free>>,
     in_use: [u64; PURPOSES],
     peaks: [u64; PURPOSES],
     total_peak: u64,
@@ -181,13 +182,14 @@ impl Gpu {
             let epoch = pool.epoch;
             let found = pool.free.get_mut(&class).and_then(|free| {
                 let fits = |f: &Free| !unrecorded || f.epoch < epoch;
-                free.iter().rposition(fits).map(|i| free.swap_remove(i))
+                let id = free.iter().find(|(_, f)| fits(f)).map(|(id, _)| *id)?;
+                free.remove_entry(&id)
             });
             pool.account(purpose, class as i64);
             found
         };
         let (buffer, id) = match found {
-            Some(free) => (free.buffer, free.id),
+            Some((id, free)) => (free.buffer, id),
             None => (self.create(class, bytes, purpose), self.0.id()),
         };
         Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose })

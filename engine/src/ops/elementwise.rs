@@ -165,7 +165,13 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         binary("add", |_, i| vec![add(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a + b)),
         // A value with three uses: their gradients meet.
-        unary("add.shared", |_, i| vec![add(&mul(&i[0], &i[0]), &i[0])], |_, i| vec![i[0].map(|v| v * v + v)]),
+        Case {
+            dims: vec![Dim::range("count", 1, 9000)],
+            bench: &[],
+            ..unary("add.shared", |_, i| vec![add(&mul(&i[0], &i[0]), &i[0])], |_, i| {
+                vec![i[0].map(|v| v * v + v)]
+            })
+        },
         binary("mul", |_, i| vec![mul(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a * b)),
         unary("scale", |_, i| vec![scale(&i[0], 0.75)], |_, i| vec![i[0].map(|v| v * 0.75)]),
         unary("silu", |_, i| vec![silu(&i[0])], |_, i| vec![i[0].map(|v| v * sigmoid_of(*v))]),

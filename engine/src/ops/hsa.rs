@@ -235,7 +235,7 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let all = Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 12),
@@ -271,5 +271,24 @@ pub(super) fn cases() -> Vec<Case> {
         },
         bench: &[&[8, 4096, 16, 1, 64, 64, 64, 8, 0, 0]],
         ..Case::new("hsa")
-    }]
+    };
+    // Chunks that more slots select than a piece holds.
+    let pieces = Case {
+        stem: "hsa.pieces",
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::one_of("tokens", &[400, 600]),
+            Dim::one_of("share", &[1, 2]),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("d", &[4]),
+            Dim::range("chunks", 1, 2),
+            Dim::one_of("chunk", &[5]),
+            Dim::one_of("slots", &[1, 2]),
+            Dim::one_of("shared", &[0, 1]),
+            Dim::one_of("off_by_one", &[0]),
+        ],
+        bench: &[],
+        ..all.clone()
+    };
+    vec![all, pieces]
 }

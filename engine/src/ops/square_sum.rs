@@ -40,7 +40,7 @@ pub fn square_sum(xs: &[&Tensor]) -> Tensor {
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {
-        dims: vec![Dim::range("quads", 1, 3000), Dim::one_of("hole", &[0, 1])],
+        dims: vec![Dim::range("quads", 1, 9000), Dim::one_of("hole", &[0, 1])],
         inputs: |s, draw| {
             let mut x = draw.normal(&[4 * s["quads"]]);
             if s["hole"] == 1 {
