@@ -1,14 +1,15 @@
 // uses: lib/grid.wgsl
-// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | OP=10 | elem=f16 | elem=f16 OP=6
+// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | OP=10 | elem=f16 elem_b=f16 | elem_b=f16 | elem=f16 elem_b=f16 OP=6
 // y[i] = f(a[i], b[i mod period]); the list of f is engine/src/ops/elementwise.rs.
 alias elem = f32;
+alias elem_b = f32;
 const OP: u32 = 0u;
 const WG: u32 = 256u;
 struct Params { count: u32, period: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<elem>;              // (count)
-@group(0) @binding(2) var<storage, read> b: array<elem>;              // (period)
+@group(0) @binding(2) var<storage, read> b: array<elem_b>;            // (period)
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;        // (count)
 
 fn sigmoid(x: f32) -> f32 {
