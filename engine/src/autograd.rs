@@ -198,7 +198,8 @@ pub fn backward(results: &[(&Tensor, &Tensor)]) {
             let backward = lock(&node.backward).take();
             let backward =
                 backward.expect("a graph is consumed by its backward pass: run the forward pass again");
-            let shaped = |(grad, (shape, _)): (Option<Tensor>, &(Shape, DType))| grad.map(|g| g.reshape(shape));
+            let shaped =
+                |(grad, (shape, _)): (Option<Tensor>, &(Shape, DType))| grad.map(|g| g.reshape(shape));
             let Gradients(inputs) = backward(grads.into_iter().zip(&node.outputs).map(shaped).collect());
             assert_eq!(inputs.len(), node.inputs.len(), "a backward closure returns one gradient an input");
             for (edge, grad) in node.inputs.iter().zip(inputs) {

@@ -566,8 +566,7 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
             if error > allowed {
                 return Err(fail(format!(
                     "d{}: {seen} along a random direction instead of {expected} ({error:.2e} of {:.2e})",
-                    input.name,
-                    allowed
+                    input.name, allowed
                 )));
             }
         }

@@ -101,5 +101,5 @@ pub(super) fn cases() -> Vec<Case> {
         ..Case::new("copy")
     };
     let narrow = Case { run: |_, i| vec![copy(&i[0], DType::F16)], ..plain.in_half("copy.to_f16", &[], 1.0) };
-    vec![plain.in_half("copy.from_f16", &["x"], 0.0), narrow, plain]
+    vec![plain.in_half("copy.from_f16", &["x"], 1.0), narrow, plain]
 }
