@@ -1,28 +1,21 @@
-// uses: lib/grid.wgsl
-// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | OP=10 | elem=f16 | elem=f16 OP=6
+// uses: lib/grid.wgsl, lib/softplus.wgsl
+// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | OP=10 | elem=f16 elem_b=f16 | elem_b=f16 | elem=f16 elem_b=f16 OP=6
 // y[i] = f(a[i], b[i mod period]); the list of f is engine/src/ops/elementwise.rs.
 alias elem = f32;
+alias elem_b = f32;
 const OP: u32 = 0u;
 const WG: u32 = 256u;
 struct Params { count: u32, period: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<elem>;              // (count)
-@group(0) @binding(2) var<storage, read> b: array<elem>;              // (period)
+@group(0) @binding(2) var<storage, read> b: array<elem_b>;            // (period)
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;        // (count)
 
 fn sigmoid(x: f32) -> f32 {
     // exp only of what is ≤ 0.
     let e = exp(-abs(x));
     return select(e, 1.0, x >= 0.0) / (1.0 + e);
-}
-
-// ln(1 + e) for 0 ≤ e ≤ 1 as 2 artanh(e / (2 + e)): ln(1 + e) itself loses what 1 + e rounds away.
-fn log_1p(e: f32) -> f32 {
-    let s = e / (2.0 + e);
-    let q = s * s;
-    let tail = q * (1.0 / 9.0 + q * (1.0 / 11.0 + q * (1.0 / 13.0 + q / 15.0)));
-    return 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (0.2 + q * (1.0 / 7.0 + tail))));
 }
 
 fn apply(a: f32, b: f32) -> f32 {
@@ -32,7 +25,7 @@ fn apply(a: f32, b: f32) -> f32 {
         case 2u: { return a * params.factor; }
         case 3u: { return a * sigmoid(a); }
         case 4u: { return sigmoid(a); }
-        case 5u: { return max(a, 0.0) + log_1p(exp(-abs(a))); }
+        case 5u: { return softplus(a); }
         case 6u: { return a * sigmoid(a) * b; }                       // silu(a) · b
         case 7u: { let s = sigmoid(b); return a * s * (1.0 + b * (1.0 - s)); }   // a · silu'(b)
         case 8u: { return a * b * (1.0 - b); }                        // a · sigmoid', from the output b

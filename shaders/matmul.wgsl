@@ -1,4 +1,4 @@
-// variants: A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 | elem=f16 | elem_b=f16 | elem=f16 elem_b=f16 elem_out=f16
+// variants: A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 | elem=f16 | elem_b=f16 | elem=f16 elem_out=f16 | elem=f16 elem_b=f16 elem_out=f16
 // c[z, m, n] = Σ_k a[z, m, k] · b[z, k, n] (+ bias[n]) (+ c[z, m, n]), summed over k in ascending order.
 // Operands are addressed by strides, so transposed ones are read in place. z counts batches, or pieces of k: piece z
 // sums k from z·piece on and has a result of its own.

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/softplus.wgsl
 // packed = (u, dt) with dt = softplus(delta + bias): one buffer, since the passes that follow bind many.
 const WG: u32 = 256u;
 struct Params { count: u32, channels: u32, tokens: u32, has_bias: u32 }
@@ -16,7 +16,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var x = delta[i];
     if params.has_bias != 0u { x += bias[i / params.tokens % params.channels]; }
     packed[i] = u[i];
-    // log(1 + eˣ), without overflow, and for small e^−|x| without losing it beside 1.
-    let e = exp(-abs(x));
-    packed[params.count + i] = max(x, 0.0) + select(log(1.0 + e), e * (1.0 - 0.5 * e), e < 1.0e-3);
+    packed[params.count + i] = softplus(x);
 }

@@ -8,7 +8,7 @@ struct Params { tokens: u32, blocks: u32, heads: u32, p: u32, n: u32, share: u32
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> c: array<elem>;              // (batches, tokens, groups, N)
-@group(0) @binding(2) var<storage, read> dc: array<elem>;             // (batches, tokens, heads, N)
+@group(0) @binding(2) var<storage, read> dc: array<f32>;              // (batches, tokens, heads, N)
 @group(0) @binding(3) var<storage, read> states: array<f32>;          // (batches, blocks, heads, P, N): reach a block
 @group(0) @binding(4) var<storage, read> last: array<f32>;            // (batches, heads, P, N): leave the last block
 @group(0) @binding(5) var<storage, read> later: array<f32>;           // (batches, blocks, heads, P, N)
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let shares = params.heads / params.share;
     var u = 0.0;
     for (var n = 0u; n < params.n; n++) {
-        u += f32(c[(at * shares + h / params.share) * params.n + n]) * f32(dc[(at * params.heads + h) * params.n + n]);
+        u += f32(c[(at * shares + h / params.share) * params.n + n]) * dc[(at * params.heads + h) * params.n + n];
     }
     if lane == WG - 1u || t == params.tokens - 1u { u += e; }
     ends[at * params.heads + h] = u;

@@ -6,8 +6,8 @@ const WG: u32 = 256u;
 struct Params { rows: u32, heads: u32, share: u32, n: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // rows = batches · tokens
-@group(0) @binding(1) var<storage, read> w: array<elem>;              // (rows, heads, N)
-@group(0) @binding(2) var<storage, read> dc_heads: array<elem>;       // (rows, heads, N)
+@group(0) @binding(1) var<storage, read> w: array<f32>;               // (rows, heads, N)
+@group(0) @binding(2) var<storage, read> dc_heads: array<f32>;        // (rows, heads, N)
 @group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (rows, heads): dt, decay
 @group(0) @binding(4) var<storage, read_write> db: array<elem>;       // (rows, groups, N)
 @group(0) @binding(5) var<storage, read_write> dc: array<elem>;       // (rows, groups, N)
@@ -24,8 +24,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var c = 0.0;
     for (var k = 0u; k < params.share; k++) {
         let head = row * params.heads + g * params.share + k;
-        b += steps[head].x * f32(w[head * params.n + n]);
-        c += f32(dc_heads[head * params.n + n]);
+        b += steps[head].x * w[head * params.n + n];
+        c += dc_heads[head * params.n + n];
     }
     db[i] = elem(b);
     dc[i] = elem(c);

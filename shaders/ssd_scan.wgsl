@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl
-// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 OUTPUT=1 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
+// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | elem=f16 OUTPUT=1 REVERSE=1 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
 // The recurrence of a block of Q tokens, one head: with state s (rows, J),
 //   forward:  s ← decay[t] · s + in[t] ⊗ wr[t],  out[t] = s · read[t]
 //   reverse:  s ← s + in[t] ⊗ wr[t],  out[t] = s · read[t],  s ← decay[t] · s,  t descending
@@ -7,6 +7,7 @@
 // OUTPUT = 0 starts from zeros and leaves the block's last state and its total decay; OUTPUT = 1 starts from the state
 // that reaches the block and writes out. An invocation owns a row of s in registers, so it sums without company.
 alias elem = f32;
+alias elem_out = f32;
 const OUTPUT: u32 = 0u;
 const REVERSE: u32 = 0u;
 const J4: u32 = 16u;                                                  // ⌈J / 4⌉
@@ -27,7 +28,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> d: array<f32>;               // (heads)
 @group(0) @binding(6) var<storage, read_write> states: array<f32>;    // (batches, blocks, heads, head dim, state)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, blocks, heads)
-@group(0) @binding(8) var<storage, read_write> out: array<elem>;      // (batches, tokens, heads, rows)
+@group(0) @binding(8) var<storage, read_write> out: array<elem_out>;  // (batches, tokens, heads, rows)
 
 var<workgroup> wr_tile: array<vec4f, J4 * TILE>;
 var<workgroup> read_tile: array<vec4f, J4 * TILE>;
@@ -115,7 +116,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if OUTPUT == 1u && live && t < params.tokens {
                 var y = (sum.x + sum.y) + (sum.z + sum.w);
                 if params.has_d != 0u { y += d[h] * plain; }
-                out[(at * params.heads + h) * params.rows + row] = elem(y);
+                out[(at * params.heads + h) * params.rows + row] = elem_out(y);
             }
         }
         workgroupBarrier();

@@ -1,6 +1,6 @@
 // uses: lib/reduce.wgsl
 // variants: elem=f16
-// What is left once r = g · B (in dx) and dC a head are known. With q = x · r, u = C · dC, and for the block's last
+// What is left once r = g · B and dC a head are known. With q = x · r, u = C · dC, and for the block's last
 // token E = ⟨gradient from later blocks, state⟩:  da[t] = u[t] + (E or da[t+1]) − dt · q[t], 0 where decay is 0;
 // ddt = q + A · da;  dx = dt · r + D · dy. One workgroup a (batch, block, head), one invocation a token.
 alias elem = f32;
@@ -14,9 +14,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<elem>;             // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> ends: array<f32>;            // (batches, tokens, heads): u, E added at blocks' ends
-@group(0) @binding(6) var<storage, read_write> dx: array<elem>;       // (batches, tokens, heads, P): r → dx
-@group(0) @binding(7) var<storage, read_write> ddt: array<f32>;       // (batches, tokens, heads): of the clamped dt
+@group(0) @binding(5) var<storage, read> r: array<f32>;               // (batches, tokens, heads, P)
+@group(0) @binding(6) var<storage, read_write> dx: array<elem>;       // (batches, tokens, heads, P)
+@group(0) @binding(7) var<storage, read_write> ddt: array<f32>;       // (batches, tokens, heads): u, E added at blocks' ends → of the clamped dt
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, 2, heads): dA_log, dD
 
 var<workgroup> rising: array<f32, WG>;
@@ -41,14 +41,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         step = steps[at];
         for (var p = 0u; p < params.p; p++) {
             let i = at * params.p + p;
-            let r = f32(dx[i]);
             let v = f32(x[i]);
             let g = f32(dy[i]);
-            q += v * r;
+            q += v * r[i];
             through += v * g;
-            dx[i] = elem(step.x * r + select(0.0, skip * g, params.has_d != 0u));
+            dx[i] = elem(step.x * r[i] + select(0.0, skip * g, params.has_d != 0u));
         }
-        gain = ends[at] - step.x * q;
+        gain = ddt[at] - step.x * q;
     }
     rising[lane] = gain;
     workgroupBarrier();

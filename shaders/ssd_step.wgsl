@@ -1,9 +1,10 @@
-// uses: lib/grid.wgsl
-// variants: elem=f16
+// uses: lib/grid.wgsl, lib/softplus.wgsl
+// variants: elem=f16 | elem=f16 elem_dt=f16
 // One token of Mamba-2's recurrence, one head with state h (P, N):
 //   dt = clamp(softplus(raw + dt_bias), limits),  h' = exp(−dt · exp(a_log)) · h + dt · x ⊗ B,  y = h' · C + D · x
 // LANES invocations share a row of h, so that neighbours read neighbours; a workgroup holds ROWS rows of one head.
 alias elem = f32;
+alias elem_dt = f32;
 const WG: u32 = 64u;
 const LANES: u32 = 16u;
 const ROWS: u32 = WG / LANES;
@@ -13,7 +14,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> xbc: array<elem>;            // (batches, columns): x (heads, P), B, C (groups, N)
-@group(0) @binding(2) var<storage, read> raw: array<elem>;            // (batches, heads)
+@group(0) @binding(2) var<storage, read> raw: array<elem_dt>;         // (batches, heads)
 @group(0) @binding(3) var<storage, read> dt_bias: array<f32>;         // (heads)
 @group(0) @binding(4) var<storage, read> a_log: array<f32>;           // (heads)
 @group(0) @binding(5) var<storage, read> d: array<f32>;               // (heads)
@@ -31,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let h = (index / params.row_tiles) % params.heads;
     let b = index / params.row_tiles / params.heads;
     let v = f32(raw[b * params.heads + h]) + dt_bias[h];
-    let dt = clamp(max(v, 0.0) + log(1.0 + exp(-abs(v))), params.low, params.high);
+    let dt = clamp(softplus(v), params.low, params.high);
     let decay = exp(-dt * exp(a_log[h]));
     let live = row < params.p;
     let first = b * params.columns;

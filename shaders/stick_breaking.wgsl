@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/softplus.wgsl
 // w[i] = σ(s[i]) · Π_{j<i} (1 − σ(s[j])) = exp(s[i] − Σ_{j≤i} softplus(s[j])); 0 on padding.
 // An invocation a row.
 const WG: u32 = 64u;
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let s = scores[i];
         var w = 0.0;
         if s > PADDING {
-            let tail = log(1.0 + exp(-abs(s)));
+            let tail = log_1p(exp(-abs(s)));
             w = exp(min(s, 0.0) - tail - left);
             left += max(s, 0.0) + tail;
         }

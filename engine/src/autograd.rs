@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use crate::{Tensor, gpu::lock, launch, tensor::Shape};
+use crate::{DType, Tensor, gpu::lock, launch, tensor::Shape};
 
 /// Where a tensor's gradient goes.
 #[derive(Clone, Default)]
@@ -60,7 +60,7 @@ type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>) -> Gradients + Send + Sync>;
 pub(crate) struct Node {
     id: u64,
     inputs: Vec<Edge>,
-    outputs: Vec<Shape>,
+    outputs: Vec<(Shape, DType)>,
     backward: Mutex<Option<Backward>>,
 }
 
@@ -114,8 +114,8 @@ fn with_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Puts the results of one op into the graph. `backward` gets a gradient for each output, None for those that nothing
-/// used, and returns one for each input, in order.
+/// Puts the results of one op into the graph. `backward` gets a gradient for each output, of the output's type, None for
+/// those that nothing used, and returns one for each input, in order and of the input's type.
 pub fn record<const N: usize, G: Into<Gradients>>(
     inputs: &[&Tensor],
     outputs: [Tensor; N],
@@ -141,7 +141,7 @@ pub fn record_all<G: Into<Gradients>>(
     let node = Arc::new(Node {
         id: NEXT.fetch_add(1, Ordering::Relaxed),
         inputs: inputs.iter().map(|x| x.edge.clone()).collect(),
-        outputs: outputs.iter().map(|y| y.shape().into()).collect(),
+        outputs: outputs.iter().map(|y| (y.shape().into(), y.dtype())).collect(),
         backward: Mutex::new(Some(Box::new(move |grads| backward(grads).into()))),
     });
     let joins = |(i, mut y): (usize, Tensor)| {
@@ -199,8 +199,8 @@ pub fn backward(results: &[(&Tensor, &Tensor)]) {
             let backward =
                 backward.expect("a graph is consumed by its backward pass: run the forward pass again");
             let shaped =
-                grads.into_iter().zip(&node.outputs).map(|(g, shape)| g.map(|g| g.reshape(shape))).collect();
-            let Gradients(inputs) = backward(shaped);
+                |(grad, (shape, _)): (Option<Tensor>, &(Shape, DType))| grad.map(|g| g.reshape(shape));
+            let Gradients(inputs) = backward(grads.into_iter().zip(&node.outputs).map(shaped).collect());
             assert_eq!(inputs.len(), node.inputs.len(), "a backward closure returns one gradient an input");
             for (edge, grad) in node.inputs.iter().zip(inputs) {
                 if let Some(grad) = grad {
@@ -222,6 +222,9 @@ fn deliver(edge: &Edge, grad: Tensor, waiting: &mut BTreeMap<u64, Waiting>, orde
             }
         },
         Edge::Node(node, output) => {
+            // Kernels of the backward pass read it as what the result was.
+            let dtype = node.outputs[*output].1;
+            assert_eq!(grad.dtype(), dtype, "a gradient of {:?} for a result in {dtype}", grad.shape());
             let entry = waiting.entry(node.id).or_insert_with(|| {
                 order.push(node.id);
                 Waiting { node: node.clone(), grads: vec![None; node.outputs.len()] }

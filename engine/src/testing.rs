@@ -241,7 +241,8 @@ pub struct Case {
     pub run: fn(&Sizes, &[Tensor]) -> Vec<Tensor>,
     /// Its definition.
     pub reference: fn(&Sizes, &[Array]) -> Vec<Array>,
-    /// The error allowed, in units of the output type's rounding (2⁻²⁴, 2⁻¹¹) relative to the output's norm.
+    /// The error allowed, in units of the output type's rounding (2⁻²⁴, 2⁻¹¹) relative to the output's norm;
+    /// see [`Case::in_half`] for what half precision allows.
     pub error: fn(&Sizes) -> f64,
     /// The same for gradients; by default four times `error`.
     pub error_grad: Option<fn(&Sizes) -> f64>,
@@ -251,6 +252,17 @@ pub struct Case {
     pub bench: &'static [&'static [usize]],
     /// Whether this adapter can run it.
     pub runs_on: fn(&Gpu) -> bool,
+    /// What is f16 here and f32 in `inputs`, see [`Case::in_half`].
+    pub half: Option<Half>,
+}
+
+/// How a case differs in half precision.
+#[derive(Clone, Copy, Debug)]
+pub struct Half {
+    /// The inputs that are f16.
+    pub inputs: &'static [&'static str],
+    /// Roundings to f16 on the way to an f16 result, its own included. Results in f32 have none.
+    pub roundings: f64,
 }
 
 impl Case {
@@ -267,6 +279,38 @@ impl Case {
             cost: |_| Cost::default(),
             bench: &[],
             runs_on: |_| true,
+            half: None,
+        }
+    }
+
+    /// The same with these inputs in f16, where the adapter has it. What is still f32 is held to the same error, what is
+    /// f16 to that and `roundings` to f16.
+    pub fn in_half(&self, stem: &'static str, inputs: &'static [&'static str], roundings: f64) -> Case {
+        let half = Some(Half { inputs, roundings });
+        Case { stem, half, bench: &[], runs_on: |gpu| gpu.capabilities().f16, ..self.clone() }
+    }
+
+    /// Draws inputs of these sizes.
+    ///
+    /// # Panics
+    /// Where the case in half precision names an input that is not there.
+    pub fn draw_inputs(&self, sizes: &Sizes, draw: &mut Draw) -> Vec<Input> {
+        let mut inputs = (self.inputs)(sizes, draw);
+        for name in self.half.iter().flat_map(|h| h.inputs) {
+            let input = inputs.iter_mut().find(|i| i.name == *name);
+            let input = input.unwrap_or_else(|| panic!("{}: no input `{name}`", self.stem));
+            *input = input.clone().of(DType::F16);
+        }
+        inputs
+    }
+
+    /// The relative error allowed for a result of type `dtype` where `units` roundings are.
+    fn allowed(&self, units: f64, dtype: DType) -> f64 {
+        match self.half {
+            Some(half) if dtype == DType::F16 => {
+                half.roundings * rounding(DType::F16) + units * rounding(DType::F32)
+            }
+            _ => units * rounding(dtype),
         }
     }
 
@@ -365,7 +409,7 @@ fn compare(
     what: &str,
     got: &Tensor,
     expected: &Array,
-    units: f64,
+    allowed: f64,
     report: &mut Report,
 ) -> Result<(), String> {
     let got_array = read(got).map_err(|e| e.to_string())?;
@@ -381,7 +425,7 @@ fn compare(
             )),
         };
     }
-    let (error, allowed) = (error_of(&got_array, expected), units * rounding(got.dtype()));
+    let error = error_of(&got_array, expected);
     if error > report.worst {
         *report = Report { worst: error, allowed };
     }
@@ -402,7 +446,7 @@ fn compare(
 /// What differs, by how much, where.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
-    let inputs = (case.inputs)(sizes, &mut Draw::new(seed));
+    let inputs = case.draw_inputs(sizes, &mut Draw::new(seed));
     let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
     let outputs = (case.run)(sizes, &tensors);
     let expected = (case.reference)(sizes, &inputs.into_iter().map(|i| i.array).collect::<Vec<_>>());
@@ -412,7 +456,8 @@ pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report,
     }
     let mut report = Report::default();
     for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
-        compare(&format!("output {i}"), got, expected, (case.error)(sizes), &mut report).map_err(fail)?;
+        let allowed = case.allowed((case.error)(sizes), got.dtype());
+        compare(&format!("output {i}"), got, expected, allowed, &mut report).map_err(fail)?;
     }
     Ok(report)
 }
@@ -425,7 +470,7 @@ pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report,
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
     let mut draw = Draw::new(seed);
-    let inputs = (case.inputs)(sizes, &mut draw);
+    let inputs = case.draw_inputs(sizes, &mut draw);
     let mut report = Report::default();
     if !inputs.iter().any(|i| i.differentiable) {
         return Ok(report);
@@ -466,7 +511,10 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
         let Some(grad) = tensor.grad() else {
             return Err(fail(format!("{}: no gradient arrived", input.name)));
         };
-        let grad_dtype = grad.dtype();
+        if grad.dtype() != input.dtype {
+            return Err(fail(format!("d{}: {} for an input of {}", input.name, grad.dtype(), input.dtype)));
+        }
+        let allowed = case.allowed(units, input.dtype);
         let got = read(&grad).map_err(|e| device_error(case, sizes, &e))?;
         // Where terms cancel (a normalised row of one column), errors are those of the terms: a gradient is expected
         // to be as large as the mean of |loss terms| over |input|.
@@ -498,8 +546,8 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
         for j in elements {
             let expected = along(&|k| f64::from(u8::from(k == j)));
             let error = ((got.data[j] - expected).abs() - noise(expected)).max(0.0) / scale.max(1e-30) / 4.0;
-            report.note(error, units * rounding(grad_dtype));
-            if error > units * rounding(grad_dtype) && (got.data[j] - expected).abs() > noise(expected) {
+            report.note(error, allowed);
+            if error > allowed && (got.data[j] - expected).abs() > noise(expected) {
                 return Err(fail(format!(
                     "d{}[{j}]: {} instead of {expected} ({error:.2e})",
                     input.name, got.data[j]
@@ -514,12 +562,11 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
             let error = ((seen - expected).abs() - noise(expected) * (n as f64).sqrt()).max(0.0)
                 / norm.max(1e-30)
                 / 4.0;
-            report.note(error, units * rounding(grad_dtype));
-            if error > units * rounding(grad_dtype) {
+            report.note(error, allowed);
+            if error > allowed {
                 return Err(fail(format!(
                     "d{}: {seen} along a random direction instead of {expected} ({error:.2e} of {:.2e})",
-                    input.name,
-                    units * rounding(grad_dtype)
+                    input.name, allowed
                 )));
             }
         }
@@ -543,7 +590,7 @@ impl Report {
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check_determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<(), Failure> {
     let once = || -> crate::Result<Vec<Vec<u64>>> {
-        let inputs = (case.inputs)(sizes, &mut Draw::new(seed));
+        let inputs = case.draw_inputs(sizes, &mut Draw::new(seed));
         let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
         let outputs = (case.run)(sizes, &tensors);
         let mut all: Vec<Tensor> = outputs.iter().map(Tensor::detach).collect();

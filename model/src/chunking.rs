@@ -5,28 +5,29 @@
 
 use rambutan_engine::{Tensor, ops};
 
-use crate::{Config, config::ATTENTION_NORM_EPSILON, weights::Scope};
-
-const EPS: f32 = ATTENTION_NORM_EPSILON as f32;
+use crate::{
+    Config,
+    config::ATTENTION_NORM_EPSILON as EPS,
+    weights::{Norm, Scope},
+};
 
 /// The layer's parameters.
 pub struct Chunking {
-    /// Without an encoder: the norm of the hidden states.
-    norm: Option<Tensor>,
     prenorm: Option<Tensor>,
     cls: Option<Tensor>,
     layers: Vec<EncoderLayer>,
-    encoder_norm: Option<Tensor>,
+    /// Of the encoder's outputs; without an encoder, of the hidden states.
+    norm: Norm,
     proj_k: Tensor,
     proj_v: Tensor,
-    k_norm: Option<Tensor>,
+    k_norm: Option<Norm>,
     landmark: Tensor,
     chunk: usize,
     kv_heads: usize,
     retrieval_heads: usize,
 }
 
-/// What chunks leave behind.
+/// What chunks leave behind, in the type that the model computes in.
 #[derive(Clone)]
 pub struct Memory {
     /// (batch, chunks · S, heads, head dim).
@@ -42,16 +43,19 @@ impl Chunking {
     pub fn new(config: &Config, scope: &Scope<'_>) -> Chunking {
         let encoder = scope.within("encoder.");
         Chunking {
-            norm: scope.find("norm.weight"),
             prenorm: scope.find("enc_prenorm.weight"),
             cls: scope.find("cls_emb").map(|c| c.reshape([config.hidden_size])),
             layers: (0..config.encoder_layers)
                 .map(|i| EncoderLayer::new(config, &encoder.within(&format!("layers.{i}."))))
                 .collect(),
-            encoder_norm: encoder.find("norm.weight"),
+            norm: if config.encoder_layers > 0 {
+                encoder.norm("norm.weight", EPS)
+            } else {
+                scope.norm("norm.weight", EPS)
+            },
             proj_k: scope.get("proj_k.weight"),
             proj_v: scope.get("proj_v.weight"),
-            k_norm: scope.find("k_rmsnorm.weight"),
+            k_norm: scope.find_norm("k_rmsnorm.weight", EPS),
             landmark: scope.get("lmk_ln.weight"),
             chunk: config.chunk_size,
             kv_heads: config.num_kv_heads,
@@ -59,7 +63,7 @@ impl Chunking {
         }
     }
 
-    /// hidden: (batch, tokens, width) → the memory of its whole chunks; None where there is none yet.
+    /// hidden: (batch, tokens, width), f32 → the memory of its whole chunks; None where there is none yet.
     pub fn forward(&self, hidden: &Tensor) -> Option<Memory> {
         let [batch, tokens, width] = hidden.axes();
         let chunks = tokens / self.chunk;
@@ -80,8 +84,8 @@ impl Chunking {
             x.reshape([batch, length, heads, dim])
         };
         let mut k = heads(ops::linear(&memory, &self.proj_k, None), whole, self.kv_heads);
-        if let Some(weight) = &self.k_norm {
-            k = ops::rms_norm(&k, weight, EPS);
+        if let Some(norm) = &self.k_norm {
+            k = norm.forward(&k);
         }
         Some(Memory {
             k,
@@ -93,8 +97,8 @@ impl Chunking {
     /// x: (n, S, width) → the tokens' outputs (n, S, width) and each chunk's summary (n, width).
     fn encode(&self, x: &Tensor) -> (Tensor, Tensor) {
         let [n, chunk, width] = x.axes();
-        if let Some(norm) = &self.norm {
-            let memory = ops::rms_norm(x, norm, EPS);
+        if self.layers.is_empty() {
+            let memory = self.norm.forward(x);
             let mean = ops::mean_middle(&memory);
             return (memory, mean);
         }
@@ -106,14 +110,12 @@ impl Chunking {
             None => x.clone(),
         };
         if let Some(weight) = &self.prenorm {
-            x = ops::rms_norm(&x, weight, EPS);
+            x = ops::rms_norm(&x, weight, EPS as f32);
         }
         for layer in &self.layers {
             x = layer.forward(&x);
         }
-        if let Some(weight) = &self.encoder_norm {
-            x = ops::rms_norm(&x, weight, EPS);
-        }
+        let x = self.norm.forward(&x);
         if self.cls.is_none() {
             let mean = ops::mean_middle(&x);
             return (x, mean);
@@ -127,14 +129,14 @@ impl Chunking {
 
 /// One bidirectional Transformer layer: norms before, RMSNorm on q and k per head, RoPE, SwiGLU.
 struct EncoderLayer {
-    input_norm: Tensor,
+    input_norm: Norm,
     q: (Tensor, Option<Tensor>),
     k: (Tensor, Option<Tensor>),
     v: (Tensor, Option<Tensor>),
-    q_norm: Tensor,
-    k_norm: Tensor,
+    q_norm: Norm,
+    k_norm: Norm,
     o: Tensor,
-    mlp_norm: Tensor,
+    mlp_norm: Norm,
     gate: Tensor,
     up: Tensor,
     down: Tensor,
@@ -149,14 +151,14 @@ impl EncoderLayer {
             (attention.get(&format!("{name}_proj.weight")), attention.find(&format!("{name}_proj.bias")))
         };
         EncoderLayer {
-            input_norm: scope.get("input_layernorm.weight"),
+            input_norm: scope.norm("input_layernorm.weight", EPS),
             q: projection("q"),
             k: projection("k"),
             v: projection("v"),
-            q_norm: attention.get("q_norm.weight"),
-            k_norm: attention.get("k_norm.weight"),
+            q_norm: attention.norm("q_norm.weight", EPS),
+            k_norm: attention.norm("k_norm.weight", EPS),
             o: attention.get("o_proj.weight"),
-            mlp_norm: scope.get("post_attention_layernorm.weight"),
+            mlp_norm: scope.norm("post_attention_layernorm.weight", EPS),
             gate: scope.get("mlp.gate_proj.weight"),
             up: scope.get("mlp.up_proj.weight"),
             down: scope.get("mlp.down_proj.weight"),
@@ -167,17 +169,17 @@ impl EncoderLayer {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let [n, length, width] = x.axes();
-        let h = ops::rms_norm(x, &self.input_norm, EPS);
+        let h = self.input_norm.forward(x);
         let project = |(weight, bias): &(Tensor, Option<Tensor>)| {
             let y = ops::linear(&h, weight, bias.as_ref());
             let heads = y.len() / (n * length * self.head_dim);
             y.reshape([n, length, heads, self.head_dim])
         };
-        let q = ops::rope(&ops::rms_norm(&project(&self.q), &self.q_norm, EPS), self.theta, 0);
-        let k = ops::rope(&ops::rms_norm(&project(&self.k), &self.k_norm, EPS), self.theta, 0);
+        let q = ops::rope(&self.q_norm.forward(&project(&self.q)), self.theta, 0);
+        let k = ops::rope(&self.k_norm.forward(&project(&self.k)), self.theta, 0);
         let attended = ops::attention(&q, &k, &project(&self.v)).reshape([n, length, width]);
         let x = ops::add(x, &ops::linear(&attended, &self.o, None));
-        let h = ops::rms_norm(&x, &self.mlp_norm, EPS);
+        let h = self.mlp_norm.forward(&x);
         let gated = ops::swiglu(&ops::linear(&h, &self.gate, None), &ops::linear(&h, &self.up, None));
         ops::add(&x, &ops::linear(&gated, &self.down, None))
     }

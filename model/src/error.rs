@@ -23,6 +23,11 @@ pub enum Error {
     /// The checkpoint lacks a parameter that its configuration names.
     #[error("the checkpoint has no parameter `{0}`, which its configuration names: is it the right pair?")]
     MissingParameter(String),
+    /// The adapter computes in f32 alone.
+    #[error(
+        "the adapter `{0}` has no 16-bit floats, which half precision needs: choose f32, or another adapter"
+    )]
+    NoHalf(String),
     /// The model is not made to read texts by segments.
     #[error(
         "the configuration has no segment_size with segment_at_inference: this model cannot read a text by segments"

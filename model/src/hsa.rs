@@ -2,15 +2,19 @@
 
 use rambutan_engine::{Tensor, ops};
 
-use crate::{Config, chunking::Memory, config::ATTENTION_NORM_EPSILON, retrieval::Selection, weights::Scope};
-
-const EPS: f32 = ATTENTION_NORM_EPSILON as f32;
+use crate::{
+    Config,
+    chunking::Memory,
+    config::ATTENTION_NORM_EPSILON as EPS,
+    retrieval::Selection,
+    weights::{Norm, Scope},
+};
 
 /// The layer's parameters.
 pub struct Hsa {
-    norm: Tensor,
+    norm: Norm,
     query: Tensor,
-    query_norm: Option<Tensor>,
+    query_norm: Option<Norm>,
     out: Tensor,
     heads: usize,
     head_dim: usize,
@@ -22,9 +26,9 @@ impl Hsa {
     /// The layer whose parameters lie in `scope`.
     pub fn new(config: &Config, scope: &Scope<'_>) -> Hsa {
         Hsa {
-            norm: scope.get("pre_norm.weight"),
+            norm: scope.norm("pre_norm.weight", EPS),
             query: scope.get("q_proj.weight"),
-            query_norm: scope.find("q_norm.weight"),
+            query_norm: scope.find_norm("q_norm.weight", EPS),
             out: scope.get("o_proj.weight"),
             heads: config.num_attention_heads,
             head_dim: config.attention_head_dim,
@@ -33,16 +37,16 @@ impl Hsa {
         }
     }
 
-    /// x: (batch, tokens, width). `memory` may span a group of sequences: then its batch divides that of `x`, and
+    /// x: (batch, tokens, width), f32. `memory` may span a group of sequences: then its batch divides that of `x`, and
     /// indices count chunks over the group.
     pub fn forward(&self, x: &Tensor, memory: &Memory, selection: &Selection) -> Tensor {
         let [batch, tokens, _] = x.axes();
         let [groups, ..]: [usize; 4] = memory.k.axes();
         let (joined, k) = (batch / groups * tokens, *selection.indices.shape().last().expect("four axes"));
-        let q = ops::linear(&ops::rms_norm(x, &self.norm, EPS), &self.query, None);
+        let q = ops::linear(&self.norm.forward(x), &self.query, None);
         let mut q = q.reshape([groups, joined, self.heads, self.head_dim]);
-        if let Some(weight) = &self.query_norm {
-            q = ops::rms_norm(&q, weight, EPS);
+        if let Some(norm) = &self.query_norm {
+            q = norm.forward(&q);
         }
         let heads = selection.weights.shape()[2];
         let weights = selection.weights.reshape([groups, joined, heads, k]);

@@ -8,11 +8,14 @@ use rambutan_engine::{
     ops::{self, SsdInputs},
 };
 
-use crate::{Config, weights::Scope};
+use crate::{
+    Config,
+    weights::{Norm, Scope},
+};
 
 /// One block's parameters.
 pub struct Mamba2 {
-    norm: Tensor,
+    norm: Norm,
     in_proj: Tensor,
     conv_weight: Tensor,
     conv_bias: Option<Tensor>,
@@ -41,7 +44,7 @@ struct Sizes {
 pub struct Mamba2State {
     /// (batch, heads, head dim, state), f32.
     pub ssm: Tensor,
-    /// (batch, conv channels, conv width − 1): the last inputs, oldest first.
+    /// (batch, conv channels, conv width − 1), f32: the last inputs, oldest first.
     pub conv: Tensor,
 }
 
@@ -51,7 +54,7 @@ impl Mamba2 {
         let mixer = scope.within("mixer.");
         let channels = config.conv_channels();
         Mamba2 {
-            norm: scope.get("norm.weight"),
+            norm: scope.norm("norm.weight", config.layer_norm_epsilon),
             in_proj: mixer.get("in_proj.weight"),
             conv_weight: mixer.get("conv1d.weight").reshape([channels, config.conv_kernel]),
             conv_bias: mixer.find("conv1d.bias"),
@@ -73,7 +76,7 @@ impl Mamba2 {
         }
     }
 
-    /// x: (batch, tokens, width) → the same, with the state after the last token.
+    /// x: (batch, tokens, width), f32 → the same, with the state after the last token.
     ///
     /// `segment`: (batch, tokens), the state restarts wherever it changes; `state`: what came before.
     pub fn forward(
@@ -84,7 +87,7 @@ impl Mamba2 {
     ) -> (Tensor, Mamba2State) {
         let s = self.sizes;
         let [batch, tokens, _] = x.axes();
-        let projected = ops::linear(&ops::rms_norm(x, &self.norm, s.eps), &self.in_proj, None);
+        let projected = ops::linear(&self.norm.forward(x), &self.in_proj, None);
         let bc = s.groups * s.state;
         let [z, xbc, dt] = split(&projected, [s.d_inner, s.d_inner + 2 * bc, s.heads]);
         let conv_state = state.map(|s| &s.conv);

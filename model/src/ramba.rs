@@ -1,7 +1,7 @@
 //! RAMba: lower Mamba-2 blocks, one memory, and upper groups that retrieve from it (arXiv 2504.16795).
 
 use rambutan_engine::{
-    Gpu, Tensor,
+    DType, Gpu, Tensor,
     ops::{self, Visibility},
     tensor::Parameters,
 };
@@ -13,7 +13,7 @@ use crate::{
     hsa::Hsa,
     mamba2::{Mamba2, Mamba2State},
     retrieval::{Retrieval, Selection},
-    weights::{Scope, upload},
+    weights::{Norm, Scope, upload},
 };
 
 /// One layer. The token mixer is a choice: another one joins here.
@@ -24,6 +24,16 @@ enum Layer {
     Hsa(Hsa),
 }
 
+/// What a model is uploaded for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Gradients are allocated.
+    pub trained: bool,
+    /// Layers compute in f16; parameters, the residual stream, states, scores, weights and logits stay f32, as do all
+    /// sums. Needs the adapter's f16; training needs a loss scale.
+    pub half: bool,
+}
+
 /// A model on a device.
 pub struct Ramba {
     /// Its configuration.
@@ -31,7 +41,7 @@ pub struct Ramba {
     parameters: Parameters,
     embeddings: Tensor,
     layers: Vec<Layer>,
-    norm_f: Tensor,
+    norm_f: Norm,
     head: Tensor,
 }
 
@@ -47,7 +57,7 @@ pub struct Sharing {
 /// What a forward pass saw on its way.
 #[derive(Default)]
 pub struct Trace {
-    /// The stream after each layer, then after the last norm.
+    /// The stream after each layer, f32, then what the last norm made of it.
     pub hidden: Vec<Tensor>,
     /// What each retrieval layer selected.
     pub selections: Vec<Selection>,
@@ -78,14 +88,26 @@ pub struct Cache {
 }
 
 impl Ramba {
-    /// Uploads a checkpoint; gradients are allocated where it is to be trained.
+    /// Uploads a checkpoint to compute in f32; gradients are allocated where it is to be trained.
     ///
     /// # Errors
     /// The checkpoint lacks a parameter, or the device its memory.
     pub fn new(gpu: &Gpu, checkpoint: &Checkpoint, trained: bool) -> Result<Ramba, Error> {
+        Ramba::with(gpu, checkpoint, Options { trained, ..Options::default() })
+    }
+
+    /// Uploads a checkpoint.
+    ///
+    /// # Errors
+    /// The checkpoint lacks a parameter, or the device its memory or the f16 asked for.
+    pub fn with(gpu: &Gpu, checkpoint: &Checkpoint, options: Options) -> Result<Ramba, Error> {
+        if options.half && !gpu.capabilities().f16 {
+            return Err(Error::NoHalf(gpu.capabilities().name.clone()));
+        }
         let config = checkpoint.config.clone();
-        let parameters = upload(gpu, checkpoint, trained)?;
-        let root = Scope::new(&parameters, "");
+        let parameters = upload(gpu, checkpoint, options.trained)?;
+        let root =
+            Scope::new(&parameters, "").computing_in(if options.half { DType::F16 } else { DType::F32 });
         let layers = config
             .layers()
             .into_iter()
@@ -103,7 +125,7 @@ impl Ramba {
         let embeddings = root.get("backbone.embeddings.weight");
         Ok(Ramba {
             head: root.find("lm_head.weight").unwrap_or_else(|| embeddings.clone()),
-            norm_f: root.get("backbone.norm_f.weight"),
+            norm_f: root.norm("backbone.norm_f.weight", config.layer_norm_epsilon),
             embeddings,
             layers,
             parameters,
@@ -143,7 +165,7 @@ impl Ramba {
         Ok(Some(Tensor::from_slice(self.gpu(), &ids, [batch, tokens])?))
     }
 
-    /// ids: (batch, tokens), u32 → logits (batch, tokens, vocabulary).
+    /// ids: (batch, tokens), u32 → logits (batch, tokens, vocabulary), f32.
     ///
     /// `segment`: (batch, tokens), u32, states restart wherever it changes.
     pub fn forward(&self, ids: &Tensor, segment: Option<&Tensor>, sharing: &Sharing) -> Tensor {
@@ -184,11 +206,16 @@ impl Ramba {
                 trace.hidden.push(x.clone());
             }
         }
-        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
+        let x = self.norm_f.forward(&x);
         if let Some(trace) = trace {
             trace.hidden.push(x.clone());
         }
-        ops::linear(&x, &self.head, None)
+        self.logits(&x)
+    }
+
+    /// x (batch, tokens, width), after the last norm → (batch, tokens, vocabulary) in f32.
+    fn logits(&self, x: &Tensor) -> Tensor {
+        ops::linear_to(x, &self.head, None, DType::F32)
     }
 
     /// Nothing read yet.
@@ -231,8 +258,7 @@ impl Ramba {
             }
         }
         cache.position += ids.shape()[1];
-        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
-        ops::linear(&x, &self.head, None)
+        self.logits(&self.norm_f.forward(&x))
     }
 
     /// Adds the chunks that `x` completes to memory, and keeps the rest of it.
@@ -325,8 +351,7 @@ impl Ramba {
                 }
             }
         }
-        let x = ops::rms_norm(&x, &self.norm_f, self.config.layer_norm_epsilon as f32);
-        let logits = ops::linear(&x, &self.head, None);
+        let logits = self.logits(&self.norm_f.forward(&x));
         let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
         Selected { logits, weights, indices }
     }

@@ -7,16 +7,18 @@ use rambutan_engine::{
     ops::{self, Visibility},
 };
 
-use crate::{Config, config::ATTENTION_NORM_EPSILON, weights::Scope};
-
-const EPS: f32 = ATTENTION_NORM_EPSILON as f32;
+use crate::{
+    Config,
+    config::ATTENTION_NORM_EPSILON as EPS,
+    weights::{Norm, Scope},
+};
 
 /// The layer's parameters.
 pub struct Retrieval {
-    norm: Tensor,
+    norm: Norm,
     query: Tensor,
-    query_norm: Option<Tensor>,
-    landmark_norm: Option<Tensor>,
+    query_norm: Option<Norm>,
+    landmark_norm: Option<Norm>,
     pos_decay: Option<Tensor>,
     softmax: bool,
     heads: usize,
@@ -36,10 +38,10 @@ impl Retrieval {
     /// The layer whose parameters lie in `scope`.
     pub fn new(config: &Config, scope: &Scope<'_>) -> Retrieval {
         Retrieval {
-            norm: scope.get("pre_norm.weight"),
+            norm: scope.norm("pre_norm.weight", EPS),
             query: scope.get("ln.weight"),
-            query_norm: scope.find("lmk_q_norm.weight"),
-            landmark_norm: scope.find("lmk_k_norm.weight"),
+            query_norm: scope.find_norm("lmk_q_norm.weight", EPS),
+            landmark_norm: scope.find_norm("lmk_k_norm.weight", EPS),
             pos_decay: scope.find("pos_decay"),
             softmax: config.enable_softmax,
             heads: config.retrieval_heads(),
@@ -67,15 +69,15 @@ impl Retrieval {
     }
 
     fn keys(&self, landmarks: &Tensor) -> Tensor {
-        self.landmark_norm.as_ref().map_or_else(|| landmarks.clone(), |w| ops::rms_norm(landmarks, w, EPS))
+        self.landmark_norm.as_ref().map_or_else(|| landmarks.clone(), |norm| norm.forward(landmarks))
     }
 
     fn queries(&self, x: &Tensor) -> Tensor {
         let [batch, tokens, _] = x.axes();
-        let q = ops::linear(&ops::rms_norm(x, &self.norm, EPS), &self.query, None);
+        let q = ops::linear(&self.norm.forward(x), &self.query, None);
         let dim = q.len() / (batch * tokens * self.heads).max(1);
         let q = q.reshape([batch, tokens, self.heads, dim]);
-        self.query_norm.as_ref().map_or_else(|| q.clone(), |w| ops::rms_norm(&q, w, EPS))
+        self.query_norm.as_ref().map_or_else(|| q.clone(), |norm| norm.forward(&q))
     }
 
     fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {

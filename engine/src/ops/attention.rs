@@ -138,14 +138,7 @@ pub(super) fn cases() -> Vec<Case> {
             bench: &[],
             ..plain.clone()
         },
-        Case {
-            inputs: |s, draw| {
-                inputs(s, |shape| draw.uniform(shape, -2.0, 2.0)).into_iter().map(|i| i.of(DType::F16)).collect()
-            },
-            runs_on: |gpu| gpu.capabilities().f16,
-            stem: "attention.f16",
-            ..plain.clone()
-        },
+        plain.in_half("attention.f16", &["q", "k", "v"], 2.0),
         plain,
     ]
 }

@@ -12,7 +12,7 @@ const BLOCK: usize = 64;
 
 /// `y[t] = silu(bias + Σ_j weight[j] · x[t − W + 1 + j])` per channel.
 ///
-/// `x`: (batch, tokens, channels); `weight`: (channels, W), W from 2 to 8; `bias`: (channels);
+/// `x`: (batch, tokens, channels), in f32 or f16 and y with it, all else in f32; `weight`: (channels, W), W from 2 to 8; `bias`: (channels);
 /// `initial_state`: (batch, channels, W − 1), the inputs before the first, oldest first, else zeros;
 /// `segment`: (batch, tokens), u32: nothing is seen across a change. Returns y and the final state, the last W − 1
 /// inputs that a next token of the last segment would see.
@@ -122,7 +122,7 @@ fn reference(x: &Array, weight: &Array, bias: &Array, initial: &Array, segment: 
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 140),
@@ -165,5 +165,6 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 8 * s["batches"] * s["tokens"] * s["channels"], flops: 0 },
         bench: &[&[32, 4096, 640, 4, 1, 0, 1]],
         ..Case::new("causal_conv1d")
-    }]
+    };
+    vec![plain.in_half("causal_conv1d.f16", &["x"], 2.0), plain]
 }

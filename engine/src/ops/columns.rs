@@ -115,12 +115,15 @@ pub fn broadcast_rows(x: &Tensor, n: usize) -> Tensor {
     let [columns] = x.axes();
     let y = x.empty_on([n, columns], x.dtype());
     move_columns(x, &y, n, columns, (0, if n == 1 { columns } else { 0 }), (0, columns));
-    y.with_grad(&[x], |dy| [PartialSums::of(&crate::ops::copy(dy, DType::F32)).in_order()])
+    let dtype = x.dtype();
+    y.with_grad(&[x], move |dy| {
+        let sum = PartialSums::of(&crate::ops::copy(dy, DType::F32)).in_order();
+        [crate::ops::copy(&sum, dtype)]
+    })
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
-        Case {
+    let split = Case {
             dims: vec![Dim::range("rows", 1, 90), Dim::range("a", 1, 70), Dim::range("b", 1, 9), Dim::range("c", 1, 70)],
             inputs: |s, draw| {
                 let [rows, a, b, c] = s.get();
@@ -136,8 +139,8 @@ pub(super) fn cases() -> Vec<Case> {
             cost: |s| Cost { bytes: 8 * s["rows"] * (s["a"] + s["b"] + s["c"]), flops: 0 },
             bench: &[&[131072, 512, 640, 8]],
             ..Case::new("split_columns")
-        },
-        Case {
+        };
+    let concat = Case {
             dims: vec![Dim::range("rows", 1, 90), Dim::range("a", 1, 70), Dim::range("b", 1, 40)],
             inputs: |s, draw| {
                 let [rows, a, b] = s.get();
@@ -159,6 +162,11 @@ pub(super) fn cases() -> Vec<Case> {
             error: |_| 0.0,
             error_grad: Some(|s| 8.0 + s["rows"] as f64),
             ..Case::new("concat_columns")
-        },
+        };
+    vec![
+        split.in_half("split_columns.f16", &["x"], 0.0),
+        concat.in_half("concat_columns.f16", &["a", "b", "row"], 1.0),
+        split,
+        concat,
     ]
 }

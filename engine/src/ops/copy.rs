@@ -82,7 +82,7 @@ impl Tensor {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![Dim::range("count", 1, 5000)],
         inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["count"]])).grad()],
         run: |_, i| vec![copy(&i[0], DType::F32)],
@@ -91,5 +91,7 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 8 * s["count"], flops: 0 },
         bench: &[&[1 << 26]],
         ..Case::new("copy")
-    }]
+    };
+    let narrow = Case { run: |_, i| vec![copy(&i[0], DType::F16)], ..plain.in_half("copy.to_f16", &[], 1.0) };
+    vec![plain.in_half("copy.from_f16", &["x"], 1.0), narrow, plain]
 }

@@ -10,7 +10,7 @@ use crate::{
 
 /// `loss = Σ_r weight[r] · ce[r]` with `ce[r] = ln Σ_c exp(logits[r, c]) − logits[r, target[r]]`.
 ///
-/// `logits`: (rows, columns); `targets`: (rows), u32; `weights`: (rows), f32, 0 masks a row whatever its target.
+/// `logits`: (rows, columns), in f32 or f16; `targets`: (rows), u32; `weights`: (rows), f32, 0 masks a row whatever its target.
 /// Returns the loss (1), differentiable to the logits, and ce (rows), for reports only.
 ///
 /// # Panics
@@ -58,7 +58,7 @@ fn reference(logits: &Array, targets: &Array, weights: &Array) -> Vec<Array> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![Dim::range("rows", 1, 200), Dim::range("columns", 1, 600)],
         inputs: |s, draw| {
             let [rows, columns] = s.get();
@@ -79,5 +79,6 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 3 * s["rows"] * s["columns"] },
         bench: &[&[131072, 256], &[4096, 50280]],
         ..Case::new("cross_entropy")
-    }]
+    };
+    vec![plain.in_half("cross_entropy.f16", &["logits"], 1.0), plain]
 }

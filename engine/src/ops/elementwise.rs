@@ -1,7 +1,7 @@
 //! Element-wise ops; the second operand may repeat over the first's leading axes.
 
 use crate::{
-    Tensor, launch,
+    DType, Tensor, launch,
     ops::{PartialSums, copy},
     reference::Array,
     tensor::rows_a_page,
@@ -23,60 +23,60 @@ enum Op {
     SoftplusGrad = 9,
 }
 
-/// op(a, b), `b`'s shape being a suffix of `a`'s. Outside of the graph.
+/// op(a, b) in a's type, `b`'s shape being a suffix of `a`'s. Outside of the graph.
 #[track_caller]
 fn apply(op: Op, a: &Tensor, b: &Tensor, factor: f32) -> Tensor {
     assert!(a.shape().ends_with(b.shape()), "element-wise: b {:?} is no suffix of a {:?}", b.shape(), a.shape());
-    assert_eq!(a.dtype(), b.dtype(), "element-wise: types of a {:?} and b {:?}", a.shape(), b.shape());
-    let (y, size, period) = (a.like(), a.dtype().bytes(), b.len());
+    let (y, period) = (a.like(), b.len());
     let whole = period == a.len();
     // A repeated operand stays whole while rows of the other are cut.
     let unit = if whole { 1 } else { period };
     if a.is_empty() {
         return y;
     }
-    let step = rows_a_page(a.gpu(), &[unit * size]);
+    let step = rows_a_page(a.gpu(), &[unit * a.dtype().bytes(), unit * b.dtype().bytes()]);
     for first in (0..a.len() / unit).step_by(step) {
         let count = step.min(a.len() / unit - first) * unit;
         let part = |x: &Tensor| x.operand().elements(x.dtype(), first * unit, count);
         let b_ = if whole { part(b) } else { b.operand() };
         let (a_, y_, period) = (part(a), part(&y), if whole { count } else { period });
-        launch!(elementwise [elem = a.dtype().wgsl(), OP = op as u32] { count, period, factor },
+        launch!(elementwise [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), OP = op as u32] { count, period, factor },
                 [a_, b_] -> [y_], count.div_ceil(1024));
     }
     y
 }
 
-/// The gradient of a repeated operand: `g` summed over the axes that `shape` lacks.
-fn repeated(g: &Tensor, shape: &[usize]) -> Tensor {
+/// The gradient, in `dtype`, of a repeated operand: `g` summed over the axes that `shape` lacks.
+fn repeated(g: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     if g.shape() == shape {
-        return g.clone();
+        return if g.dtype() == dtype { g.clone() } else { copy(g, dtype) };
     }
     let columns: usize = shape.iter().product();
     let rows = g.len() / columns.max(1);
-    let sums = PartialSums::of(&copy(&g.reshape([rows, columns]), crate::DType::F32)).in_order();
-    copy(&sums, g.dtype()).reshape(shape)
+    let sums = PartialSums::of(&copy(&g.reshape([rows, columns]), DType::F32)).in_order();
+    copy(&sums, dtype).reshape(shape)
 }
 
-/// a + b; `b`'s shape is a suffix of `a`'s.
+/// a + b in a's type, be b's f32 or f16: a residual stream in f32 takes what was computed in f16. `b`'s shape is a suffix
+/// of `a`'s.
 ///
 /// # Panics
-/// Where it is not, or the types differ.
+/// Where it is not.
 #[track_caller]
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
-    let shape = b.shape().to_vec();
-    apply(Op::Add, a, b, 0.0).with_grad(&[a, b], move |dy| [dy.clone(), repeated(dy, &shape)])
+    let (shape, dtype) = (b.shape().to_vec(), b.dtype());
+    apply(Op::Add, a, b, 0.0).with_grad(&[a, b], move |dy| [dy.clone(), repeated(dy, &shape, dtype)])
 }
 
-/// a · b; `b`'s shape is a suffix of `a`'s.
+/// a · b in a's type; `b`'s shape is a suffix of `a`'s.
 ///
 /// # Panics
-/// Where it is not, or the types differ.
+/// Where it is not.
 #[track_caller]
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     let (a_, b_) = (a.detach(), b.detach());
     apply(Op::Mul, a, b, 0.0).with_grad(&[a, b], move |dy| {
-        [apply(Op::Mul, dy, &b_, 0.0), repeated(&apply(Op::Mul, dy, &a_, 0.0), b_.shape())]
+        [apply(Op::Mul, dy, &b_, 0.0), repeated(&apply(Op::Mul, dy, &a_, 0.0), b_.shape(), b_.dtype())]
     })
 }
 
@@ -111,6 +111,7 @@ pub fn softplus(x: &Tensor) -> Tensor {
 #[track_caller]
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
     assert_eq!(gate.shape(), up.shape(), "swiglu: gate and up");
+    assert_eq!(gate.dtype(), up.dtype(), "swiglu: types of gate and up");
     let (gate_, up_) = (gate.detach(), up.detach());
     apply(Op::Swiglu, gate, up, 0.0).with_grad(&[gate, up], move |dy| {
         let dgate = apply(Op::SiluGrad, &apply(Op::Mul, dy, &up_, 0.0), &gate_, 0.0);
@@ -162,8 +163,33 @@ fn pairs(a: &Array, b: &Array, f: impl Fn(f64, f64) -> f64) -> Vec<Array> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
+    let add = binary("add", |_, i| vec![add(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a + b));
+    let mul = binary("mul", |_, i| vec![mul(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a * b));
+    let silu = unary("silu", |_, i| vec![silu(&i[0])], |_, i| vec![i[0].map(|v| v * sigmoid_of(*v))]);
+    let swiglu = Case {
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("columns", 1, 70)],
+        inputs: |s, draw| {
+            let [rows, columns] = s.get();
+            let mut one = |name| Input::new(name, draw.normal(&[rows, columns])).grad();
+            vec![one("gate"), one("up")]
+        },
+        run: |_, i| vec![swiglu(&i[0], &i[1])],
+        reference: |_, i| pairs(&i[0], &i[1], |a, b| a * sigmoid_of(a) * b),
+        error: |_| 16.0,
+        cost: |s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] },
+        bench: &[&[131072, 640]],
+        ..Case::new("swiglu")
+    };
     vec![
-        binary("add", |_, i| vec![add(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a + b)),
+        add.in_half("add.residual", &["b"], 1.0),
+        add.in_half("add.f16", &["a", "b"], 1.0),
+        mul.in_half("mul.f16", &["a", "b"], 2.0),
+        silu.in_half("silu.f16", &["x"], 1.0),
+        swiglu.in_half("swiglu.f16", &["gate", "up"], 2.0),
+        add,
+        mul,
+        silu,
+        swiglu,
         // A value with three uses: their gradients meet.
         Case {
             dims: vec![Dim::range("count", 1, 9000)],
@@ -172,26 +198,10 @@ pub(super) fn cases() -> Vec<Case> {
                 vec![i[0].map(|v| v * v + v)]
             })
         },
-        binary("mul", |_, i| vec![mul(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a * b)),
         unary("scale", |_, i| vec![scale(&i[0], 0.75)], |_, i| vec![i[0].map(|v| v * 0.75)]),
-        unary("silu", |_, i| vec![silu(&i[0])], |_, i| vec![i[0].map(|v| v * sigmoid_of(*v))]),
         unary("sigmoid", |_, i| vec![sigmoid(&i[0])], |_, i| vec![i[0].map(|v| sigmoid_of(*v))]),
         unary("softplus", |_, i| vec![softplus(&i[0])], |_, i| {
             vec![i[0].map(|v| v.max(0.0) + (-v.abs()).exp().ln_1p())]
         }),
-        Case {
-            dims: vec![Dim::range("rows", 1, 70), Dim::range("columns", 1, 70)],
-            inputs: |s, draw| {
-                let [rows, columns] = s.get();
-                let mut one = |name| Input::new(name, draw.normal(&[rows, columns])).grad();
-                vec![one("gate"), one("up")]
-            },
-            run: |_, i| vec![swiglu(&i[0], &i[1])],
-            reference: |_, i| pairs(&i[0], &i[1], |a, b| a * sigmoid_of(a) * b),
-            error: |_| 16.0,
-            cost: |s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] },
-            bench: &[&[131072, 640]],
-            ..Case::new("swiglu")
-        },
     ]
 }

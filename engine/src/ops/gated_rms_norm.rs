@@ -14,14 +14,15 @@ const ROWS: usize = 16;
 /// `y = g · weight / √(mean(g²) + eps)` with `g = x · silu(z)`, the mean over each of `groups` equal parts of the last
 /// axis by itself.
 ///
-/// `x`, `z`: (…, columns), `weight`: (columns) in f32.
+/// `x`, `z`: (…, columns), both f32 or both f16, `weight`: (columns) in f32.
 ///
 /// # Panics
-/// Where the shapes disagree or `groups` does not divide the columns.
+/// Where shapes or types disagree or `groups` does not divide the columns.
 #[track_caller]
 pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, eps: f32) -> Tensor {
     let (rows, columns) = x.rows_by_last();
     assert_eq!(x.shape(), z.shape(), "gated_rms_norm: x and z");
+    assert_eq!(x.dtype(), z.dtype(), "gated_rms_norm: types of x and z");
     assert_eq!(weight.shape(), [columns], "gated_rms_norm: weight for x {:?}", x.shape());
     assert!(groups > 0 && columns.is_multiple_of(groups), "gated_rms_norm: {groups} groups of {columns} columns");
     let (y, rstd) = (x.like(), x.empty_on([rows, groups], DType::F32));
@@ -61,7 +62,7 @@ fn reference(x: &Array, z: &Array, weight: &Array, groups: usize, eps: f64) -> A
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![Dim::range("rows", 1, 100), Dim::range("width", 2, 160), Dim::one_of("groups", &[1, 2, 3])],
         inputs: |s, draw| {
             let [rows, width, groups] = s.get();
@@ -81,5 +82,6 @@ pub(super) fn cases() -> Vec<Case> {
         },
         bench: &[&[32768, 2048, 1]],
         ..Case::new("gated_rms_norm")
-    }]
+    };
+    vec![plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0), plain]
 }

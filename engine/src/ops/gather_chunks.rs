@@ -30,6 +30,7 @@ pub fn gather_chunks(pages: &[&Tensor], indices: &Tensor, chunk: usize) -> Tenso
     let mut first = 0;
     for page in pages {
         let chunks = page.shape()[0] / chunk;
+        assert_eq!(page.dtype(), dtype, "gather_chunks: types of pages");
         assert_eq!(chunks * size, page.len(), "gather_chunks: a page of {:?} in chunks of {chunk}", page.shape());
         for start in (0..chunks).step_by(step) {
             let n = step.min(chunks - start);
@@ -47,7 +48,7 @@ pub fn gather_chunks(pages: &[&Tensor], indices: &Tensor, chunk: usize) -> Tenso
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![
             Dim::range("first_chunks", 1, 9),
             Dim::range("more_chunks", 1, 9),
@@ -73,5 +74,6 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 8 * s["slots"] * s["chunk"] * s["row"], flops: 0 },
         bench: &[&[8192, 8192, 4096, 64, 32]],
         ..Case::new("gather_chunks")
-    }]
+    };
+    vec![plain.in_half("gather_chunks.f16", &["page 0", "page 1"], 0.0), plain]
 }

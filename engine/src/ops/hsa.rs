@@ -14,12 +14,13 @@ use crate::{
 /// `o[t, hq] = Σ_i weight[t, h, i] · softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the tokens j of chunk
 /// `indices[t, h, i]`, h = hq · heads / query heads.
 ///
-/// `q`: (batch, tokens, query heads, d); `k`, `v`: (batch, keys, heads, d), keys a multiple of `chunk`; `weights` (f32)
+/// `q`: (batch, tokens, query heads, d); `k`, `v`: (batch, keys, heads, d), keys a multiple of `chunk`, all of one float
+/// type; `weights` (f32)
 /// and `indices` (u32): (batch, tokens, heads, K), or one head for all. With `off_by_one` each denominator has one more term,
 /// exp(0). Slots of weight exactly 0 add nothing; their weight's gradient is ⟨do, what they would say⟩ all the same.
 ///
 /// # Panics
-/// Where shapes disagree, or d or `chunk` exceeds 256.
+/// Where shapes or types disagree, or d or `chunk` exceeds 256.
 #[track_caller]
 pub fn hsa(
     q: &Tensor,
@@ -35,6 +36,7 @@ pub fn hsa(
     let [.., selection_heads, _]: [usize; 4] = weights.axes();
     assert_eq!((kb, kd), (batches, d), "hsa: k {:?} for q {:?}", k.shape(), q.shape());
     assert_eq!(k.shape(), v.shape(), "hsa: k and v");
+    assert!(k.dtype() == q.dtype() && v.dtype() == q.dtype(), "hsa: types of q, k and v: {}, {}, {}", q.dtype(), k.dtype(), v.dtype());
     assert_eq!(weights.shape(), indices.shape(), "hsa: weights and indices");
     assert_eq!(weights.shape()[..2], [batches, tokens], "hsa: weights for q {:?}", q.shape());
     assert!(selection_heads == heads || selection_heads == 1, "hsa: {selection_heads} selections for {heads} heads");
@@ -235,7 +237,7 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let all = Case {
+    let plain = Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 12),
@@ -288,7 +290,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("off_by_one", &[0]),
         ],
         bench: &[],
-        ..all.clone()
+        ..plain.clone()
     };
-    vec![all, pieces]
+    vec![plain.in_half("hsa.f16", &["q", "k", "v"], 1.0), plain, pieces]
 }

@@ -33,6 +33,12 @@ struct Product {
 /// Where the shapes disagree.
 #[track_caller]
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    linear_to(x, weight, bias, x.dtype())
+}
+
+/// [`linear`] with another type of y: logits in f32 from what was computed in f16.
+#[track_caller]
+pub fn linear_to(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dtype: DType) -> Tensor {
     let (rows, k) = x.rows_by_last();
     let [n, width] = weight.axes();
     assert_eq!(width, k, "linear: weight {:?} for x {:?}", weight.shape(), x.shape());
@@ -41,7 +47,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     }
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = n;
-    let y = x.empty_on(shape, x.dtype());
+    let y = x.empty_on(shape, dtype);
     by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k] }, x, weight, bias, &y);
     let (x_, weight_) = (x.detach(), weight.detach());
     let (need_x, need_weight) = (x.needs_grad(), weight.needs_grad());
@@ -181,7 +187,7 @@ fn reference(a: &Array, b: &Array) -> Array {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
+    let mut all = vec![
         Case {
             dims: vec![
                 Dim::range("z", 1, 3),
@@ -266,5 +272,13 @@ pub(super) fn cases() -> Vec<Case> {
             error_grad: Some(|s| 16.0 + 4.0 * (s["rows"] as f64).sqrt()),
             ..Case::new("linear.rows")
         },
-    ]
+    ];
+    let plain = all.iter().find(|c| c.stem == "linear").expect("listed above");
+    let half = plain.in_half("linear.f16", &["x"], 1.0);
+    let wide = Case {
+        run: |s, i| vec![linear_to(&i[0], &i[1], (s["bias"] == 1).then_some(&i[2]), DType::F32)],
+        ..plain.in_half("linear.to_f32", &["x"], 1.0)
+    };
+    all.extend([half, wide]);
+    all
 }

@@ -118,19 +118,7 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[8192, 8192]],
         ..Case::new(stem)
     };
-    vec![
-        Case {
-            run: |_, i| vec![sum(&i[0])],
-            reference: |_, i| vec![Array::new(&[1], vec![i[0].data.iter().sum()])],
-            ..one("sum")
-        },
-        Case { run: |_, i| vec![sum_last(&i[0])], reference: |_, i| reference(&i[0], 1.0), ..one("sum_last") },
-        Case {
-            run: |_, i| vec![mean_last(&i[0])],
-            reference: |s, i| reference(&i[0], 1.0 / s["columns"] as f64),
-            ..one("mean_last")
-        },
-        Case {
+    let mean_middle = Case {
             dims: vec![Dim::range("rows", 1, 20), Dim::range("middle", 1, 33), Dim::range("columns", 1, 60)],
             inputs: |s, draw| {
                 let [rows, middle, columns] = s.get();
@@ -146,6 +134,20 @@ pub(super) fn cases() -> Vec<Case> {
             cost: |s| Cost { bytes: 4 * s["rows"] * s["middle"] * s["columns"], flops: 0 },
             bench: &[&[2048, 64, 256]],
             ..Case::new("mean_middle")
+        };
+    vec![
+        Case {
+            run: |_, i| vec![sum(&i[0])],
+            reference: |_, i| vec![Array::new(&[1], vec![i[0].data.iter().sum()])],
+            ..one("sum")
         },
+        Case { run: |_, i| vec![sum_last(&i[0])], reference: |_, i| reference(&i[0], 1.0), ..one("sum_last") },
+        Case {
+            run: |_, i| vec![mean_last(&i[0])],
+            reference: |s, i| reference(&i[0], 1.0 / s["columns"] as f64),
+            ..one("mean_last")
+        },
+        mean_middle.in_half("mean_middle.f16", &["x"], 1.0),
+        mean_middle,
     ]
 }

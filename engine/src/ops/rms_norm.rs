@@ -63,7 +63,7 @@ fn reference(x: &Array, weight: &Array, eps: f64) -> Array {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![Dim::range("rows", 1, 300), Dim::range("columns", 1, 600)],
         inputs: |s, draw| {
             let [rows, columns] = s.get();
@@ -78,5 +78,10 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] },
         bench: &[&[16384, 1024], &[32768, 1024]],
         ..Case::new("rms_norm")
-    }]
+    };
+    vec![
+        plain.in_half("rms_norm.f16", &["x"], 1.0),
+        Case { run: |_, i| vec![rms_norm_to(&i[0], &i[1], 1e-5, DType::F16)], ..plain.in_half("rms_norm.residual", &[], 1.0) },
+        plain,
+    ]
 }

@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34), pairs (i, i + d/2).
 
 use crate::{
-    DType, Tensor, launch,
+    Tensor, launch,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Input},
@@ -59,8 +59,8 @@ fn reference(x: &Array, theta: f64, first: usize) -> Array {
     })
 }
 
-fn case(stem: &'static str) -> Case {
-    Case {
+pub(super) fn cases() -> Vec<Case> {
+    let plain = Case {
         dims: vec![
             Dim::range("n", 1, 3),
             Dim::range("T", 1, 66),
@@ -77,20 +77,7 @@ fn case(stem: &'static str) -> Case {
             Cost { bytes: 8 * count, flops: 3 * count }
         },
         bench: &[&[2048, 65, 4, 64, 0]],
-        ..Case::new(stem)
-    }
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    vec![
-        case("rope"),
-        Case {
-            inputs: |s, draw| {
-                let x = draw.normal(&[s["n"], s["T"], s["H"], s["d"]]);
-                vec![Input::new("x", x).of(DType::F16).grad()]
-            },
-            runs_on: |gpu| gpu.capabilities().f16,
-            ..case("rope.f16")
-        },
-    ]
+        ..Case::new("rope")
+    };
+    vec![plain.in_half("rope.f16", &["x"], 1.0), plain]
 }

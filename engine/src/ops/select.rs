@@ -29,10 +29,11 @@ pub struct Visibility {
 /// equal score of a more recent chunk winning. `score = q · landmark / √r`; empty slots come last, with index 0 and a
 /// score of −3·10³⁸. K is `top_k`, or the number of chunks where that is smaller.
 ///
-/// `q`: (batch, tokens, heads, r); `landmarks`: (batch, chunks, heads, r). Scores are differentiable to both.
+/// `q`: (batch, tokens, heads, r); `landmarks`: (batch, chunks, heads, r), both f32 or both f16. Scores are f32 and
+/// differentiable to both.
 ///
 /// # Panics
-/// Where shapes disagree, there are no chunks, or K exceeds 64.
+/// Where shapes or types disagree, there are no chunks, or K exceeds 64.
 #[track_caller]
 pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
@@ -107,6 +108,7 @@ fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibi
     for (i, page) in pages.iter().enumerate() {
         let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
         assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
+        assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
         let (resume, finish) = (i > 0, i + 1 == pages.len());
         launch!(select [elem = q.dtype().wgsl(), TT = tt, K = k] {
             tokens, chunks, heads, r, chunk, first_position, window, has_window, group, own_chunks, first_chunk,
@@ -218,7 +220,13 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..values.clone()
     };
-    vec![values, gradients]
+    let half = &["q", "landmarks"];
+    vec![
+        values.in_half("select.f16", half, 0.0),
+        gradients.in_half("select.gradients.f16", half, 1.0),
+        values,
+        gradients,
+    ]
 }
 
 /// 1 where a slot holds a chunk, else 0.

@@ -24,17 +24,17 @@ const BLOCK: usize = 128;
 /// What [`ssd_scan`] takes.
 #[derive(Clone, Copy)]
 pub struct SsdInputs<'a> {
-    /// (batch, tokens, heads, P).
+    /// (batch, tokens, heads, P), f32 or f16, and y with it.
     pub x: &'a Tensor,
-    /// (batch, tokens, heads), before bias and softplus.
+    /// (batch, tokens, heads), f32 or f16, before bias and softplus.
     pub dt: &'a Tensor,
     /// (heads), f32.
     pub dt_bias: &'a Tensor,
     /// (heads), f32.
     pub a_log: &'a Tensor,
-    /// (batch, tokens, groups, N).
+    /// (batch, tokens, groups, N), in x's type.
     pub b: &'a Tensor,
-    /// (batch, tokens, groups, N).
+    /// (batch, tokens, groups, N), in x's type.
     pub c: &'a Tensor,
     /// (heads), f32.
     pub d: Option<&'a Tensor>,
@@ -95,11 +95,11 @@ impl Sizes {
         let out_ = match out {
             Some(out) => out,
             None => {
-                none = input.0.empty_on([1], input.0.dtype());
+                none = input.0.empty_on([1], DType::F32);
                 &none
             }
         };
-        launch!(ssd_scan [elem = input.0.dtype().wgsl(), OUTPUT = u32::from(out.is_some()),
+        launch!(ssd_scan [elem = input.0.dtype().wgsl(), elem_out = out_.dtype().wgsl(), OUTPUT = u32::from(out.is_some()),
                           REVERSE = u32::from(way.reverse), J4 = j.div_ceil(4)] {
             tokens: self.tokens, blocks: self.blocks, heads: self.heads, rows, j, row_tiles,
             in_stride: stride(input, rows), in_share: input.1, wr_stride: stride(wr, j), wr_share: wr.1,
@@ -122,7 +122,7 @@ impl Sizes {
 /// The scan: y (batch, tokens, heads, P) and the final state (batch, heads, P, N) in f32.
 ///
 /// # Panics
-/// Where shapes disagree, there are no tokens, or P or N exceeds 256.
+/// Where shapes or types disagree, there are no tokens, or P or N exceeds 256.
 #[track_caller]
 pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
     let SsdInputs { x, dt, dt_bias, a_log, b, c, d, initial_state, segment, dt_limit } = inputs;
@@ -138,6 +138,8 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
     expect("a_log", a_log, &[heads]);
     expect("b", b, &[batches, tokens, groups, n]);
     expect("c", c, &[batches, tokens, groups, n]);
+    let (of_b, of_c) = (b.dtype(), c.dtype());
+    assert!(of_b == x.dtype() && of_c == x.dtype(), "ssd_scan: types of x, b and c: {}, {of_b}, {of_c}", x.dtype());
     d.inspect(|d| expect("d", d, &[heads]));
     initial_state.inspect(|s| expect("initial_state", s, &[batches, heads, p, n]));
     segment.inspect(|s| expect("segment", s, &[batches, tokens]));
@@ -171,7 +173,7 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
     let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
     let count = batches * tokens * heads;
     let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
-    launch!(ssd_decay [elem = elem] { batches, tokens, heads, low, high, has_segment },
+    launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
             [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
     let states = x.empty_on([batches, blocks, heads, p, n], DType::F32);
     let totals = x.empty_on([batches, blocks, heads], DType::F32);
@@ -189,7 +191,8 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
     all.extend(initial_state);
     let [y, last] = autograd::record(&all, [y, last], move |[dy, dlast]| {
         let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
-        let heads_n = || x_.empty_on([batches, tokens, heads, n], x_.dtype());
+        // Gradients before dt is multiplied in, up to 1/dt as large as what is returned: f16 would not hold them.
+        let heads_n = || x_.empty_on([batches, tokens, heads, n], DType::F32);
         // dC a head: the forward recurrence with rows along N.
         let along_n = Direction { reverse: false, rows_are_p: false, dt_in: false };
         let dc_heads = heads_n();
@@ -202,8 +205,8 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
         let operands = [Along(&dy, 1), Along(&c_, share), Along(&b_, share)];
         sizes.recur(way, operands, &steps, None, &later, None, &totals);
         let dinitial = sizes.pass(true, &later, &totals, dlast.as_ref());
-        let dx = x_.like();
-        sizes.recur(way, operands, &steps, None, &later, Some(&dx), &totals);
+        let r = x_.empty_on(x_.shape(), DType::F32);
+        sizes.recur(way, operands, &steps, None, &later, Some(&r), &totals);
         let w = heads_n();
         let way = Direction { reverse: true, rows_are_p: false, dt_in: false };
         sizes.recur(way, [Along(&c_, share), Along(&dy, 1), Along(&x_, 1)], &steps, None, &later, Some(&w), &totals);
@@ -212,22 +215,26 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
         let rows = batches * tokens;
         launch!(ssd_groups [elem = elem] { rows, heads, share, n }, [w, dc_heads, steps] -> [db, dc],
                 (rows * heads / share * n).div_ceil(256));
+        drop(w);
         let workgroups = batches * blocks * heads;
-        let ends = x_.empty_on([batches, tokens, heads], DType::F32);
+        // What the last kernel makes ddt of, in place.
+        let ddt = x_.empty_on([batches, tokens, heads], DType::F32);
         launch!(ssd_ends [elem = elem] { tokens, blocks, heads, p, n, share, groups: workgroups },
-                [c_, dc_heads, states, last_, later] -> [ends], workgroups);
+                [c_, dc_heads, states, last_, later] -> [ddt], workgroups);
+        drop(dc_heads);
         let has_d = d_.is_some();
         let packed = crate::ops::concat_columns(&[&a_log_, d_.as_ref().unwrap_or(&a_log_)]);
-        let ddt = x_.empty_on([batches, tokens, heads], DType::F32);
+        let dx = x_.like();
         let sums = PartialSums::new(&x_, batches * blocks, 2 * heads);
         let all = sums.all();
         launch!(ssd_scan_backward [elem = elem]
                 { tokens, blocks, heads, p, n, share, low, high, has_d, groups: workgroups },
-                [x_, dy, packed, steps, ends] -> [dx, ddt, all], workgroups);
-        let d_raw = dt_.like();
-        launch!(ssd_dt_backward [elem = elem] { count, heads, low, high }, [ddt, dt_, dt_bias_] -> [d_raw],
+                [x_, dy, packed, steps, r] -> [dx, ddt, all], workgroups);
+        let d_raw = x_.empty_on(dt_.shape(), DType::F32);
+        launch!(ssd_dt_backward [elem = dt_.dtype().wgsl()] { count, heads, low, high }, [ddt, dt_, dt_bias_] -> [d_raw],
                 count.div_ceil(256));
-        let d_bias = PartialSums::of(&crate::ops::copy(&d_raw.reshape([rows, heads]), DType::F32)).in_order();
+        let d_bias = PartialSums::of(&d_raw.reshape([rows, heads])).in_order();
+        let d_raw = if dt_.dtype() == DType::F32 { d_raw } else { crate::ops::copy(&d_raw, dt_.dtype()) };
         let parts = crate::ops::split_columns(&sums.in_order(), &[heads, heads]);
         let mut grads = vec![dx, d_raw, d_bias, parts[0].clone(), db, dc];
         grads.extend(has_d.then(|| parts[1].clone()));
@@ -278,7 +285,7 @@ fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
+    let plain = Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 190),
@@ -338,5 +345,10 @@ pub(super) fn cases() -> Vec<Case> {
         },
         bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
         ..Case::new("ssd_scan")
-    }]
+    };
+    vec![
+        plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
+        plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),
+        plain,
+    ]
 }

@@ -9,9 +9,9 @@
 //! It moves each number of the state once, and takes x, B and C side by side, as the convolution leaves them.
 
 use crate::{
-    DType, Tensor, launch,
+    Tensor, launch,
     reference::Array,
-    testing::{Case, Cost, Dim, Draw, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Sizes},
 };
 
 /// Rows of a state that a workgroup holds; `ROWS` in the kernel.
@@ -20,8 +20,9 @@ const ROWS: usize = 4;
 /// One token: y (batch, heads, P) in xbc's type and the state after it, (batch, heads, P, N) in f32. Outside of the
 /// graph: what trains uses [`ssd_scan`](super::ssd_scan), which gives the same numbers but for rounding.
 ///
-/// `xbc`: (batch, heads·P + 2·groups·N), columns x, B, C; `dt`: (batch, heads), before bias and softplus; `dt_bias`,
-/// `a_log`, `d`: (heads), f32; `state`: (batch, heads, P, N), f32. Head h uses group `h / (heads / groups)`.
+/// `xbc`: (batch, heads·P + 2·groups·N), f32 or f16, columns x, B, C; `dt`: (batch, heads), f32 or f16, before bias and
+/// softplus; `dt_bias`, `a_log`, `d`: (heads), f32; `state`: (batch, heads, P, N), f32. Head h uses group
+/// `h / (heads / groups)`.
 ///
 /// # Panics
 /// Where the shapes disagree.
@@ -54,7 +55,7 @@ pub fn ssd_step(
     let (row_tiles, share, (low, high)) = (p.div_ceil(ROWS), heads / groups, dt_limit);
     let (has_d, d) = (d.is_some(), d.unwrap_or(a_log));
     let groups = batches * heads * row_tiles;
-    launch!(ssd_step [elem = xbc.dtype().wgsl()] {
+    launch!(ssd_step [elem = xbc.dtype().wgsl(), elem_dt = dt.dtype().wgsl()] {
         heads, p, n, share, columns, row_tiles, has_d, low, high, groups,
     }, [xbc, dt, dt_bias, a_log, d, state] -> [y, next], groups);
     (y, next)
@@ -88,23 +89,8 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
 
 const LIMIT: (f32, f32) = (0.01, 3.0);
 
-/// Inputs; `elem` is the type of activations.
-fn inputs(s: &Sizes, draw: &mut Draw, elem: DType) -> Vec<Input> {
-    let [batches, share, groups, p, n, _] = s.get();
-    let heads = share * groups;
-    let mut uniform = |name, shape: &[usize], low, high| Input::new(name, draw.uniform(shape, low, high));
-    vec![
-        uniform("xbc", &[batches, heads * p + 2 * groups * n], -1.5, 1.5).of(elem),
-        uniform("dt", &[batches, heads], -2.0, 2.0).of(elem),
-        uniform("dt_bias", &[heads], -2.0, 0.5),
-        uniform("a_log", &[heads], -1.5, 1.0),
-        uniform("d", &[heads], -1.0, 1.0),
-        uniform("state", &[batches, heads, p, n], -1.0, 1.0),
-    ]
-}
-
 pub(super) fn cases() -> Vec<Case> {
-    let single = Case {
+    let plain = Case {
         dims: vec![
             Dim::range("batches", 1, 3),
             Dim::one_of("share", &[1, 2, 3]),
@@ -113,7 +99,19 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::range("n", 1, 65),
             Dim::one_of("d", &[0, 1]),
         ],
-        inputs: |s, draw| inputs(s, draw, DType::F32),
+        inputs: |s, draw| {
+            let [batches, share, groups, p, n, _] = s.get();
+            let heads = share * groups;
+            let mut uniform = |name, shape: &[usize], low, high| Input::new(name, draw.uniform(shape, low, high));
+            vec![
+                uniform("xbc", &[batches, heads * p + 2 * groups * n], -1.5, 1.5),
+                uniform("dt", &[batches, heads], -2.0, 2.0),
+                uniform("dt_bias", &[heads], -2.0, 0.5),
+                uniform("a_log", &[heads], -1.5, 1.0),
+                uniform("d", &[heads], -1.0, 1.0),
+                uniform("state", &[batches, heads, p, n], -1.0, 1.0),
+            ]
+        },
         run: |s, i| {
             let d = (s["d"] == 1).then_some(&i[4]);
             let (y, state) = ssd_step(&i[0], &i[1], &i[2], &i[3], d, &i[5], LIMIT);
@@ -129,12 +127,9 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[64, 32, 1, 64, 128, 1]],
         ..Case::new("ssd_step")
     };
-    let half = Case {
-        stem: "ssd_step.f16",
-        inputs: |s, draw| inputs(s, draw, DType::F16),
-        runs_on: |gpu| gpu.capabilities().f16,
-        bench: &[],
-        ..single.clone()
-    };
-    vec![single, half]
+    vec![
+        plain.in_half("ssd_step.f16", &["xbc", "dt"], 1.0),
+        plain.in_half("ssd_step.f16_f32", &["xbc"], 1.0),
+        plain,
+    ]
 }

@@ -129,7 +129,7 @@ impl Bench {
     }
 
     fn time(&self, gpu: &Gpu, case: &Case, sizes: &Sizes, stamps: bool) -> Result<Times, Problem> {
-        let inputs = (case.inputs)(sizes, &mut Draw::new(1));
+        let inputs = case.draw_inputs(sizes, &mut Draw::new(1));
         let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
         let differentiable = inputs.iter().any(|i| i.differentiable);
         drop(inputs);
