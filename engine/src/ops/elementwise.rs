@@ -194,7 +194,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case {
             dims: vec![Dim::range("count", 1, 9000)],
             bench: &[],
-            ..unary("add.shared", |_, i| vec![add(&mul(&i[0], &i[0]), &i[0])], |_, i| {
+            ..unary("add.shared", |_, i| vec![self::add(&self::mul(&i[0], &i[0]), &i[0])], |_, i| {
                 vec![i[0].map(|v| v * v + v)]
             })
         },

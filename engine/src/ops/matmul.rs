@@ -1,28 +1,110 @@
 //! Matrix products, batched, with operands read in place whichever way they lie.
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Gpu, Tensor,
+    gpu::Operand,
+    launch,
     ops::PartialSums,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Input},
 };
 
-/// Rows and columns of a workgroup's tile; `TILE` in the kernel.
-const TILE: usize = 64;
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
 const PIECE: usize = 2048;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
-const MOST_ROWS: usize = 32768 * TILE;
+const MOST_ROWS: usize = 1 << 20;
 
-/// One product: strides in elements.
-#[derive(Clone, Copy)]
+/// Who computes a product. All of them add up the same products in ascending order of k, each by one fused
+/// multiply-add in f32, so their results agree bit for bit and the choice may depend on the number of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// 64 × 64 tiles in workgroup memory: runs everywhere, on any strides.
+    Tile,
+    /// 128 × 128 tiles, for lines of multiples of four elements.
+    Large,
+    /// Register tiles straight from storage, for CPUs.
+    Direct,
+}
+
+impl Kernel {
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        match self {
+            Kernel::Tile | Kernel::Large => true,
+            Kernel::Direct => gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+        }
+    }
+}
+
+/// One product c = a · b, or several along z; everything in elements.
+#[derive(Clone, Copy, Default)]
 struct Product {
     m: usize,
     n: usize,
     k: usize,
+    /// How many k one z sums.
+    piece: usize,
+    /// Strides along m and k, one of them 1.
     a: [usize; 2],
+    /// Strides along k and n, one of them 1.
     b: [usize; 2],
+    /// How many along z, and the strides of a, b and c there; where `piece` cuts k, those of a and b are 0.
+    batches: usize,
+    z: [usize; 3],
+    /// Where a, b and c begin.
+    start: [usize; 3],
+    /// Whether c is added to.
+    accumulate: bool,
+    kernel: Option<Kernel>,
+}
+
+impl Product {
+    /// Records the launch. Operands come with their types.
+    fn launch(self, a: (&Operand, DType), b: (&Operand, DType), bias: Option<&Tensor>, c: (&Operand, DType)) {
+        let Product { m, n, k, piece, batches, .. } = self;
+        let bias_ = bias.map_or_else(|| b.0.clone(), Tensor::operand);
+        let (a_by_k, b_by_k) = (self.a[1] == 1, self.b[0] == 1);
+        macro_rules! launch_one {
+            ($stem:ident [$($spec:ident = $value:expr),*], $groups:expr) => {
+                launch!($stem [elem = a.1.wgsl(), elem_b = b.1.wgsl(), elem_out = c.1.wgsl(),
+                               A_BY_K = u32::from(a_by_k), B_BY_K = u32::from(b_by_k), $($spec = $value),*] {
+                    m, n, k, piece, a_m: self.a[0], a_k: self.a[1], a_z: self.z[0],
+                    b_k: self.b[0], b_n: self.b[1], b_z: self.z[1],
+                    a_0: self.start[0], b_0: self.start[1], c_0: self.start[2], c_z: self.z[2],
+                    has_bias: bias.is_some(), accumulate: self.accumulate,
+                }, [a.0, b.0, bias_] -> [c.0], $groups)
+            };
+        }
+        // Loads of four elements need lines that begin and end at multiples of four.
+        let fours = |line: [usize; 4]| line.iter().all(|v| v % 4 == 0);
+        let line = |i: usize, [extent, stride]: [usize; 2]| fours([extent, stride, self.z[i], self.start[i]]);
+        let a_four = line(0, if a_by_k { [k, self.a[0]] } else { [m, self.a[1]] });
+        let b_four = line(1, if b_by_k { [k, self.b[1]] } else { [n, self.b[0]] });
+        let capabilities = a.0.gpu.capabilities();
+        let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
+        let kernel = self.kernel.unwrap_or(match capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) {
+            true => Kernel::Direct,
+            // Smaller tiles where large ones would be half empty or too few to fill a device.
+            false if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
+            false => Kernel::Tile,
+        });
+        match kernel {
+            Kernel::Large if a_four && b_four && line(2, [n, n]) => {
+                let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
+                launch_one!(matmul_large[STEP = step], (n.div_ceil(128), m.div_ceil(128), batches));
+            }
+            Kernel::Direct => {
+                let rows = if m <= 8 { 8 } else { 32 };
+                let unit =
+                    |four, elem| if four { (4, format!("vec4<{elem}>")) } else { (1, String::from(elem)) };
+                let (a_unit, b_unit) = (unit(a_four, "elem"), unit(b_four, "elem_b"));
+                launch_one!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
+                                           B_WIDTH = b_unit.0, b_unit = b_unit.1],
+                            (n.div_ceil(32), m.div_ceil(rows), batches));
+            }
+            Kernel::Tile | Kernel::Large => launch_one!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
+        }
+    }
 }
 
 /// `y = x · weightᵀ + bias`, the layer of every projection.
@@ -39,6 +121,17 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// [`linear`] with another type of y: logits in f32 from what was computed in f16.
 #[track_caller]
 pub fn linear_to(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dtype: DType) -> Tensor {
+    linear_by(None, x, weight, bias, dtype)
+}
+
+#[track_caller]
+fn linear_by(
+    kernel: Option<Kernel>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    dtype: DType,
+) -> Tensor {
     let (rows, k) = x.rows_by_last();
     let [n, width] = weight.axes();
     assert_eq!(width, k, "linear: weight {:?} for x {:?}", weight.shape(), x.shape());
@@ -48,7 +141,13 @@ pub fn linear_to(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dtype: DTyp
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = n;
     let y = x.empty_on(shape, dtype);
-    by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k] }, x, weight, bias, &y);
+    by_rows(
+        Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() },
+        x,
+        weight,
+        bias,
+        &y,
+    );
     let (x_, weight_) = (x.detach(), weight.detach());
     let (need_x, need_weight) = (x.needs_grad(), weight.needs_grad());
     let need_bias = bias.is_some_and(Tensor::needs_grad);
@@ -58,10 +157,11 @@ pub fn linear_to(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dtype: DTyp
     y.with_grad(&inputs, move |dy| {
         let dx = need_x.then(|| {
             let dx = x_.like();
-            by_rows(Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1] }, dy, &weight_, None, &dx);
+            let product = Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1], kernel, ..Default::default() };
+            by_rows(product, dy, &weight_, None, &dx);
             dx
         });
-        let dweight = need_weight.then(|| over_rows(dy, &x_, rows, n, k).reshape([n, k]));
+        let dweight = need_weight.then(|| over_rows(kernel, dy, &x_, rows, n, k).reshape([n, k]));
         let mut grads = vec![dx, dweight];
         if biased {
             grads.push(need_bias.then(|| sum_over_rows(dy, rows, n)));
@@ -74,21 +174,17 @@ pub fn linear_to(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dtype: DTyp
 fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor) {
     let bytes = (p.k * a.dtype().bytes(), p.n * c.dtype().bytes());
     let step = rows_a_page(a.gpu(), &[bytes.0, bytes.1]).min(MOST_ROWS);
-    let bias_ = bias.unwrap_or(b);
     for first in (0..p.m).step_by(step) {
         let m = step.min(p.m - first);
         let (a_, c_) = (a.page(first, m, bytes.0), c.page(first, m, bytes.1));
-        launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), elem_out = c.dtype().wgsl(),
-                        A_BY_K = u32::from(p.a[1] == 1), B_BY_K = u32::from(p.b[0] == 1)] {
-            m, n: p.n, k: p.k, piece: p.k, a_m: p.a[0], a_k: p.a[1], a_z: 0u32, b_k: p.b[0], b_n: p.b[1], b_z: 0u32,
-            a_0: 0u32, b_0: 0u32, c_0: 0u32, c_z: 0u32, has_bias: bias.is_some(), accumulate: false,
-        }, [a_, b, bias_] -> [c_], (p.n.div_ceil(TILE), m.div_ceil(TILE), 1));
+        let part = Product { m, piece: p.k, batches: 1, ..p };
+        part.launch((&a_, a.dtype()), (&b.operand(), b.dtype()), bias, (&c_, c.dtype()));
     }
 }
 
 /// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, pieces of rows added in order. A result so large that
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
-fn over_rows(a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
+fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
     let blocks = rows.div_ceil(PIECE);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
@@ -107,13 +203,21 @@ fn over_rows(a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor 
         };
         let k = most.min(rows - first);
         let (piece, at) = if together { (PIECE.min(k), first / PIECE) } else { (k, 0) };
-        let pieces = k.div_ceil(piece);
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
-        let c = sums.all();
-        launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), A_BY_K = 0, B_BY_K = 0] {
-            m, n, k, piece, a_m: 1u32, a_k: m, a_z: 0u32, b_k: n, b_n: 1u32, b_z: 0u32,
-            a_0: 0u32, b_0: 0u32, c_0: at * m * n, c_z: m * n, has_bias: false, accumulate: into != 0,
-        }, [a_, b_, b_] -> [c], (n.div_ceil(TILE), m.div_ceil(TILE), pieces));
+        let product = Product {
+            m,
+            n,
+            k,
+            piece,
+            a: [1, m],
+            b: [n, 1],
+            batches: k.div_ceil(piece),
+            z: [0, 0, m * n],
+            start: [0, 0, at * m * n],
+            accumulate: into != 0,
+            kernel,
+        };
+        product.launch((&a_, a.dtype()), (&b_, b.dtype()), None, (&sums.all(), DType::F32));
         first += k;
     }
     sums.in_order()
@@ -131,13 +235,27 @@ fn sum_over_rows(x: &Tensor, rows: usize, columns: usize) -> Tensor {
 /// Where the shapes disagree.
 #[track_caller]
 pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Tensor {
+    matmul_by(None, a, b, transpose_a, transpose_b)
+}
+
+#[track_caller]
+fn matmul_by(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Tensor {
     let (sa, sb) = (a.shape(), b.shape());
     let lead = sa.len() - 2;
-    assert!(sa.len() == sb.len() && sa[..lead] == sb[..lead], "matmul: a {sa:?}, b {sb:?}: leading axes differ");
+    assert!(
+        sa.len() == sb.len() && sa[..lead] == sb[..lead],
+        "matmul: a {sa:?}, b {sb:?}: leading axes differ"
+    );
     let batches: usize = sa[..lead].iter().product();
     let (m, k) = if transpose_a { (sa[lead + 1], sa[lead]) } else { (sa[lead], sa[lead + 1]) };
     let (n, kb) = if transpose_b { (sb[lead], sb[lead + 1]) } else { (sb[lead + 1], sb[lead]) };
-    assert_eq!(k, kb, "matmul: a {sa:?}{}, b {sb:?}{}", if transpose_a { "ᵀ" } else { "" }, if transpose_b { "ᵀ" } else { "" });
+    assert_eq!(
+        k,
+        kb,
+        "matmul: a {sa:?}{}, b {sb:?}{}",
+        if transpose_a { "ᵀ" } else { "" },
+        if transpose_b { "ᵀ" } else { "" }
+    );
     let mut shape = sa.to_vec();
     (shape[lead], shape[lead + 1]) = (m, n);
     let c = a.empty_on(shape, a.dtype());
@@ -147,7 +265,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> T
     const ALIGNMENT: usize = 128;
     let sizes = [(a, m * k), (b, k * n), (&c, m * n)];
     let most = |(t, size): (&Tensor, usize)| {
-        (t.gpu().capabilities().max_binding as usize / t.dtype().bytes()).saturating_sub(ALIGNMENT) / size.max(1)
+        (t.gpu().capabilities().max_binding as usize / t.dtype().bytes()).saturating_sub(ALIGNMENT)
+            / size.max(1)
     };
     let step = sizes.into_iter().map(most).min().expect("three operands").clamp(1, 32768);
     for first in (0..batches).step_by(step) {
@@ -156,16 +275,26 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> T
             let skip = first * size % ALIGNMENT;
             (t.operand().elements(t.dtype(), first * size - skip, skip + z * size), skip)
         });
-        launch!(matmul [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), elem_out = c.dtype().wgsl(),
-                        A_BY_K = u32::from(!transpose_a), B_BY_K = u32::from(transpose_b)] {
-            m, n, k, piece: k, a_m: a_strides[0], a_k: a_strides[1], a_z: m * k, b_k: b_strides[0], b_n: b_strides[1],
-            b_z: k * n, a_0, b_0, c_0, c_z: m * n, has_bias: false, accumulate: false,
-        }, [a_, b_, b_] -> [c_], (n.div_ceil(TILE), m.div_ceil(TILE), z));
+        let product = Product {
+            m,
+            n,
+            k,
+            piece: k,
+            a: a_strides,
+            b: b_strides,
+            batches: z,
+            z: [m * k, k * n, m * n],
+            start: [a_0, b_0, c_0],
+            accumulate: false,
+            kernel,
+        };
+        product.launch((&a_, a.dtype()), (&b_, b.dtype()), None, (&c_, c.dtype()));
     }
     let (a_, b_) = (a.detach(), b.detach());
     c.with_grad(&[a, b], move |dc| {
-        let da = if transpose_a { matmul(&b_, dc, transpose_b, true) } else { matmul(dc, &b_, false, !transpose_b) };
-        let db = if transpose_b { matmul(dc, &a_, true, transpose_a) } else { matmul(&a_, dc, !transpose_a, false) };
+        let by = |a: &Tensor, b: &Tensor, ta, tb| matmul_by(kernel, a, b, ta, tb);
+        let da = if transpose_a { by(&b_, dc, transpose_b, true) } else { by(dc, &b_, false, !transpose_b) };
+        let db = if transpose_b { by(dc, &a_, true, transpose_a) } else { by(&a_, dc, !transpose_a, false) };
         [da, db]
     })
 }
@@ -187,98 +316,168 @@ fn reference(a: &Array, b: &Array) -> Array {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut all = vec![
-        Case {
-            dims: vec![
-                Dim::range("z", 1, 3),
-                Dim::range("m", 1, 130),
-                Dim::range("n", 1, 130),
-                Dim::range("k", 1, 120),
-                Dim::one_of("transpose_a", &[0, 1]),
-                Dim::one_of("transpose_b", &[0, 1]),
-            ],
-            inputs: |s, draw| {
-                let [z, m, n, k, ta, tb] = s.get();
-                let a = if ta == 1 { [z, k, m] } else { [z, m, k] };
-                let b = if tb == 1 { [z, n, k] } else { [z, k, n] };
-                vec![Input::new("a", draw.normal(&a)).grad(), Input::new("b", draw.normal(&b)).grad()]
-            },
-            run: |s, i| vec![matmul(&i[0], &i[1], s["transpose_a"] == 1, s["transpose_b"] == 1)],
-            reference: |s, i| {
-                let a = if s["transpose_a"] == 1 { transposed(&i[0]) } else { i[0].clone() };
-                let b = if s["transpose_b"] == 1 { transposed(&i[1]) } else { i[1].clone() };
-                vec![reference(&a, &b)]
-            },
-            error: |s| 4.0 + (s["k"] as f64).sqrt(),
-            error_grad: Some(|s| 16.0 + 4.0 * (s["m"].max(s["n"]).max(s["k"]) as f64).sqrt()),
-            cost: |s| {
-                let [z, m, n, k, ..]: [usize; 6] = s.get();
-                Cost { bytes: 4 * z * (m * k + k * n + m * n), flops: 2 * z * m * n * k }
-            },
-            bench: &[&[1, 4096, 4096, 4096, 0, 0]],
-            ..Case::new("matmul")
-        },
-        Case {
-            dims: vec![
-                Dim::range("rows", 1, 300),
-                Dim::range("in", 1, 100),
-                Dim::range("out", 1, 100),
-                Dim::one_of("bias", &[0, 1]),
-            ],
-            inputs: |s, draw| {
-                let [rows, k, n, _] = s.get();
-                vec![
-                    Input::new("x", draw.normal(&[rows, k])).grad(),
-                    Input::new("weight", draw.normal(&[n, k])).grad(),
-                    Input { differentiable: s["bias"] == 1, ..Input::new("bias", draw.normal(&[n])) },
-                ]
-            },
-            run: |s, i| vec![linear(&i[0], &i[1], (s["bias"] == 1).then_some(&i[2]))],
-            reference: |s, i| {
-                let [rows, k]: [usize; 2] = i[0].axes();
-                let bias = f64::from(u8::from(s["bias"] == 1));
-                vec![Array::from_fn(&[rows, s["out"]], |at| {
-                    let dot: f64 = (0..k).map(|t| i[0].at(&[at[0], t]) * i[1].at(&[at[1], t])).sum();
-                    dot + bias * i[2].data[at[1]]
-                })]
-            },
-            error: |s| 4.0 + (s["in"] as f64).sqrt(),
-            error_grad: Some(|s| 16.0 + 4.0 * (s["rows"].max(s["out"]) as f64).sqrt()),
-            cost: |s| {
-                let [m, k, n, _]: [usize; 4] = s.get();
-                Cost { bytes: 4 * (m * k + k * n + m * n), flops: 2 * m * n * k }
-            },
-            bench: &[&[131072, 256, 1160, 0], &[131072, 512, 256, 0]],
-            ..Case::new("linear")
-        },
-        // Rows beyond a piece, as every training step has them.
-        Case {
-            dims: vec![Dim::one_of("rows", &[2047, 2049, 5000]), Dim::one_of("in", &[5, 17]), Dim::one_of("out", &[3, 16])],
-            inputs: |s, draw| {
-                let [rows, k, n] = s.get();
-                vec![
-                    Input::new("x", draw.normal(&[rows, k])).grad(),
-                    Input::new("weight", draw.normal(&[n, k])).grad(),
-                ]
-            },
-            run: |_, i| vec![linear(&i[0], &i[1], None)],
-            reference: |s, i| {
-                let k = s["in"];
-                vec![Array::from_fn(&[s["rows"], s["out"]], |at| {
-                    (0..k).map(|t| i[0].at(&[at[0], t]) * i[1].at(&[at[1], t])).sum()
-                })]
-            },
-            error: |_| 8.0,
-            error_grad: Some(|s| 16.0 + 4.0 * (s["rows"] as f64).sqrt()),
-            ..Case::new("linear.rows")
-        },
-    ];
-    let plain = all.iter().find(|c| c.stem == "linear").expect("listed above");
-    let half = plain.in_half("linear.f16", &["x"], 1.0);
+    // Each kernel on every adapter that runs it, whoever would be chosen there; lines of multiples of four elements.
+    macro_rules! by {
+        ($kernel:ident, $matmul:literal, $linear:literal) => {
+            [
+                Case {
+                    run: |s, i| {
+                        let (ta, tb) = (s["transpose_a"] == 1, s["transpose_b"] == 1);
+                        vec![matmul_by(Some(Kernel::$kernel), &i[0], &i[1], ta, tb)]
+                    },
+                    dims: fours(),
+                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu),
+                    bench: &[],
+                    ..any_matmul($matmul)
+                },
+                Case {
+                    run: |s, i| {
+                        vec![linear_by(
+                            Some(Kernel::$kernel),
+                            &i[0],
+                            &i[1],
+                            (s["bias"] == 1).then_some(&i[2]),
+                            DType::F32,
+                        )]
+                    },
+                    dims: vec![
+                        Dim::one_of("rows", &[1, 5, 8, 9, 127, 129, 300, 2050]),
+                        Dim::one_of("in", &[4, 36, 64, 60]),
+                        Dim::one_of("out", &[4, 36, 132]),
+                        Dim::one_of("bias", &[0, 1]),
+                    ],
+                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu),
+                    bench: &[],
+                    ..any_linear($linear)
+                },
+            ]
+        };
+    }
+    let plain = any_linear("linear");
     let wide = Case {
         run: |s, i| vec![linear_to(&i[0], &i[1], (s["bias"] == 1).then_some(&i[2]), DType::F32)],
         ..plain.in_half("linear.to_f32", &["x"], 1.0)
     };
-    all.extend([half, wide]);
-    all
+    let half = plain.in_half("linear.f16", &["x"], 1.0);
+    let mut cases = vec![any_matmul("matmul"), plain, rows(), half, wide];
+    cases.extend(by!(Tile, "matmul.tile", "linear.tile"));
+    cases.extend(by!(Large, "matmul.large", "linear.large"));
+    cases.extend(by!(Direct, "matmul.direct", "linear.direct"));
+    cases
+}
+
+fn fours() -> Vec<Dim> {
+    vec![
+        Dim::one_of("z", &[1, 3]),
+        Dim::one_of("m", &[4, 8, 20, 124, 132, 260]),
+        Dim::one_of("n", &[4, 36, 128, 140]),
+        Dim::one_of("k", &[4, 8, 12, 60, 64]),
+        Dim::one_of("transpose_a", &[0, 1]),
+        Dim::one_of("transpose_b", &[0, 1]),
+    ]
+}
+
+fn any_matmul(stem: &'static str) -> Case {
+    Case {
+        dims: vec![
+            Dim::range("z", 1, 3),
+            Dim::range("m", 1, 130),
+            Dim::range("n", 1, 130),
+            Dim::range("k", 1, 120),
+            Dim::one_of("transpose_a", &[0, 1]),
+            Dim::one_of("transpose_b", &[0, 1]),
+        ],
+        inputs: |s, draw| {
+            let [z, m, n, k, ta, tb] = s.get();
+            let a = if ta == 1 { [z, k, m] } else { [z, m, k] };
+            let b = if tb == 1 { [z, n, k] } else { [z, k, n] };
+            vec![Input::new("a", draw.normal(&a)).grad(), Input::new("b", draw.normal(&b)).grad()]
+        },
+        run: |s, i| vec![matmul(&i[0], &i[1], s["transpose_a"] == 1, s["transpose_b"] == 1)],
+        reference: |s, i| {
+            let a = if s["transpose_a"] == 1 { transposed(&i[0]) } else { i[0].clone() };
+            let b = if s["transpose_b"] == 1 { transposed(&i[1]) } else { i[1].clone() };
+            vec![reference(&a, &b)]
+        },
+        error: |s| 4.0 + (s["k"] as f64).sqrt(),
+        error_grad: Some(|s| 16.0 + 4.0 * (s["m"].max(s["n"]).max(s["k"]) as f64).sqrt()),
+        cost: |s| {
+            let [z, m, n, k, ..]: [usize; 6] = s.get();
+            Cost { bytes: 4 * z * (m * k + k * n + m * n), flops: 2 * z * m * n * k }
+        },
+        bench: &[&[1, 512, 512, 512, 0, 0], &[1, 4096, 4096, 4096, 0, 0]],
+        ..Case::new(stem)
+    }
+}
+
+fn any_linear(stem: &'static str) -> Case {
+    Case {
+        dims: vec![
+            Dim::range("rows", 1, 300),
+            Dim::range("in", 1, 100),
+            Dim::range("out", 1, 100),
+            Dim::one_of("bias", &[0, 1]),
+        ],
+        inputs: |s, draw| {
+            let [rows, k, n, _] = s.get();
+            vec![
+                Input::new("x", draw.normal(&[rows, k])).grad(),
+                Input::new("weight", draw.normal(&[n, k])).grad(),
+                Input { differentiable: s["bias"] == 1, ..Input::new("bias", draw.normal(&[n])) },
+            ]
+        },
+        run: |s, i| vec![linear(&i[0], &i[1], (s["bias"] == 1).then_some(&i[2]))],
+        reference: |s, i| {
+            let [rows, k]: [usize; 2] = i[0].axes();
+            let bias = f64::from(u8::from(s["bias"] == 1));
+            vec![Array::from_fn(&[rows, s["out"]], |at| {
+                let dot: f64 = (0..k).map(|t| i[0].at(&[at[0], t]) * i[1].at(&[at[1], t])).sum();
+                dot + bias * i[2].data[at[1]]
+            })]
+        },
+        error: |s| 4.0 + (s["in"] as f64).sqrt(),
+        error_grad: Some(|s| 16.0 + 4.0 * (s["rows"].max(s["out"]) as f64).sqrt()),
+        cost: |s| {
+            let [m, k, n, _]: [usize; 4] = s.get();
+            Cost { bytes: 4 * (m * k + k * n + m * n), flops: 2 * m * n * k }
+        },
+        // The projections of a small model on 32 texts of 4096 tokens.
+        bench: &[
+            &[131072, 256, 1160, 0],
+            &[131072, 512, 256, 0],
+            &[131072, 256, 256, 0],
+            &[131072, 256, 640, 0],
+            &[131072, 640, 256, 0],
+            &[131072, 256, 32, 0],
+        ],
+        ..Case::new(stem)
+    }
+}
+
+/// Rows beyond a piece, as every training step has them.
+fn rows() -> Case {
+    Case {
+        dims: vec![
+            Dim::one_of("rows", &[2047, 2049, 5000]),
+            Dim::one_of("in", &[5, 17]),
+            Dim::one_of("out", &[3, 16]),
+        ],
+        inputs: |s, draw| {
+            let [rows, k, n] = s.get();
+            vec![
+                Input::new("x", draw.normal(&[rows, k])).grad(),
+                Input::new("weight", draw.normal(&[n, k])).grad(),
+            ]
+        },
+        run: |_, i| vec![linear(&i[0], &i[1], None)],
+        reference: |s, i| {
+            let k = s["in"];
+            vec![Array::from_fn(&[s["rows"], s["out"]], |at| {
+                (0..k).map(|t| i[0].at(&[at[0], t]) * i[1].at(&[at[1], t])).sum()
+            })]
+        },
+        error: |_| 8.0,
+        error_grad: Some(|s| 16.0 + 4.0 * (s["rows"] as f64).sqrt()),
+        ..Case::new("linear.rows")
+    }
 }
