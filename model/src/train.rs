@@ -12,7 +12,12 @@ use rambutan_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Checkpoint, Error, Ramba, checkpoint::HostTensor, ramba::Sharing, tasks::Batch};
+use crate::{
+    Checkpoint, Error, Ramba,
+    checkpoint::HostTensor,
+    ramba::{Options, Sharing},
+    tasks::Batch,
+};
 
 /// Steps with sequences of one length.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +101,9 @@ pub struct Plan {
     /// Decides initial parameters and data.
     #[serde(default)]
     pub seed: u64,
+    /// Computes in 16 bits over masters in 32, with a dynamic loss scale.
+    #[serde(default)]
+    pub half: bool,
     /// Phases, one after another.
     pub phases: Vec<Phase>,
     /// The optimizer.
@@ -241,7 +249,7 @@ impl Trainer {
                 return Err(setting(&format!("plan.phases[{i}].length"), p.length, expected));
             }
         }
-        let model = Ramba::new(gpu, checkpoint, true)?;
+        let model = Ramba::with(gpu, checkpoint, Options { trained: true, half: plan.half })?;
         let o = &plan.optimizer;
         let optimizer = AdamW::new(
             model.parameters(),
@@ -251,7 +259,11 @@ impl Trainer {
                 eps: o.eps,
                 weight_decay: o.weight_decay,
                 max_norm: (o.max_norm > 0.0).then_some(o.max_norm),
-                loss_scale: LossScale::None,
+                loss_scale: if plan.half {
+                    LossScale::Dynamic { first: 65536.0, grow_after: 1000 }
+                } else {
+                    LossScale::None
+                },
             },
         );
         let mut trainer = Trainer { model, optimizer, plan, step: 0, tokens: 0 };

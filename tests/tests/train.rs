@@ -37,6 +37,7 @@ fn config() -> Config {
 fn plan(steps: [u64; 2]) -> Plan {
     Plan {
         seed: 5,
+        half: false,
         phases: vec![
             Phase { steps: steps[0], length: 256, sequences: 2, group: 1, at_once: 0 },
             Phase { steps: steps[1], length: 256, sequences: 4, group: 2, at_once: 2 },

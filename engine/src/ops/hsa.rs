@@ -95,24 +95,40 @@ fn scaled(
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);
-    let tile = Tile::new(q.gpu(), share, d4, chunk, 1);
-    let tiles = share.div_ceil(tile.rows());
-    let groups = batches * tokens * heads * tiles;
-    launch!(hsa [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
-        tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
-    }, [q, k, v, weights, indices] -> [o, lse], groups);
+    let coop = coop(q, share, d, chunk);
+    if coop {
+        let tiles = share / COOP;
+        let groups = batches * tokens * heads * tiles;
+        launch!(hsa_coop [D = d, S = chunk] {
+            tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
+        }, [q, k, v, weights, indices] -> [o, lse], groups);
+    } else {
+        let tile = Tile::new(q.gpu(), share, d4, chunk, 1);
+        let tiles = share.div_ceil(tile.rows());
+        let groups = batches * tokens * heads * tiles;
+        launch!(hsa [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
+            tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
+        }, [q, k, v, weights, indices] -> [o, lse], groups);
+    }
     let [q_, k_, v_, weights_, indices_] = [q, k, v, weights, indices].map(Tensor::detach);
     o.with_grad(&[q, k, v, weights], move |dout| {
         let flat = |x: &Tensor| x.reshape([1, x.len()]);
         let kv = super::concat_columns(&[&flat(&k_), &flat(&v_)]);
-        let values = k_.len() / 4;
         let (dq, stats) = (q_.like(), q_.empty_on([lse.len(), 2], DType::F32));
-        let tile = Tile::new(q_.gpu(), share, d4, chunk, 2);
-        let tiles = share.div_ceil(tile.rows());
-        let groups = batches * tokens * heads * tiles;
-        launch!(hsa_backward_query [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
-            tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
-        }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
+        if coop {
+            let (tiles, values) = (share / COOP, k_.len());
+            let groups = batches * tokens * heads * tiles;
+            launch!(hsa_coop_backward_query [D = d, S = chunk] {
+                tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
+            }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
+        } else {
+            let tile = Tile::new(q_.gpu(), share, d4, chunk, 2);
+            let tiles = share.div_ceil(tile.rows());
+            let (groups, values) = (batches * tokens * heads * tiles, k_.len() / 4);
+            launch!(hsa_backward_query [elem = elem, D4 = d4, S = chunk, QG = tile.row_groups, KT = tile.keys] {
+                tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
+            }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
+        }
         let dweights = weights_.like();
         let count = weights_.len();
         launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [stats] -> [dweights],
@@ -146,18 +162,40 @@ fn memory_gradients(
     let cut = list.pieces(PIECE);
     let list_heads = if joint { heads } else { 1 };
     let partial = q.empty_on([cut.most, list_heads, chunk, 2, d], DType::F32);
-    let tile = MemoryTile::new(q.gpu(), query_heads / heads, d4, chunk);
-    let blocks = chunk.div_ceil(tile.keys);
-    let groups = cut.most * list_heads * blocks;
-    launch!(hsa_backward_memory [elem = q.dtype().wgsl(), D4 = d4, KT = tile.keys, QT = tile.rows] {
-        tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, blocks, chunks, values: k.len() / 4, lists,
-        list_heads,
-    }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
+    if coop(q, query_heads / heads, d, chunk) {
+        let blocks = chunk / COOP;
+        let groups = cut.most * list_heads * blocks;
+        launch!(hsa_coop_backward_memory [D = d] {
+            tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, blocks, chunks, values: k.len(), lists,
+            list_heads,
+        }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
+    } else {
+        let tile = MemoryTile::new(q.gpu(), query_heads / heads, d4, chunk);
+        let blocks = chunk.div_ceil(tile.keys);
+        let groups = cut.most * list_heads * blocks;
+        launch!(hsa_backward_memory [elem = q.dtype().wgsl(), D4 = d4, KT = tile.keys, QT = tile.rows] {
+            tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, blocks, chunks,
+            values: k.len() / 4, lists, list_heads,
+        }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
+    }
     let (dk, dv) = (k.like(), k.like());
     let count = k.len() / 4;
     launch!(hsa_backward_memory_join [elem = q.dtype().wgsl()] { count, keys, heads, d4, joint, chunk, chunks },
             [cut.starts, partial] -> [dk, dv], count.div_ceil(256));
     (dk, dv)
+}
+
+/// Rows and columns of a cooperative matrix.
+const COOP: usize = 16;
+
+/// Whether cooperative matrices serve: 16-bit operands in whole tiles, and subgroups of the workgroups' size.
+fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
+    let c = q.gpu().capabilities();
+    c.coop
+        && c.subgroups == Some((32, 32))
+        && q.dtype() == DType::F16
+        && [share, d, chunk].iter().all(|n| n.is_multiple_of(COOP))
+        && d.max(chunk) <= 128
 }
 
 /// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
@@ -292,5 +330,22 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..plain.clone()
     };
-    vec![plain.in_half("hsa.f16", &["q", "k", "v"], 1.0), plain, pieces]
+    // Whole tiles of cooperative matrices.
+    let whole = Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 40),
+            Dim::one_of("share", &[16, 32]),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("d", &[32, 16, 64]),
+            Dim::range("chunks", 1, 3),
+            Dim::one_of("chunk", &[64, 16, 32]),
+            Dim::range("slots", 1, 4),
+            Dim::one_of("shared", &[0, 1]),
+            Dim::one_of("off_by_one", &[0, 1]),
+        ],
+        ..plain.clone()
+    };
+    let coop = Case { runs_on: |gpu| gpu.capabilities().coop, ..whole.in_half("hsa.coop", &["q", "k", "v"], 3.0) };
+    vec![coop, plain.in_half("hsa.f16", &["q", "k", "v"], 3.0), plain, pieces]
 }

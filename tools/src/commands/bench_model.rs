@@ -3,7 +3,11 @@
 use std::time::Instant;
 
 use rambutan_engine::{Gpu, Tensor, no_grad};
-use rambutan_model::{Checkpoint, Config, Ramba, ramba::Sharing, rng::Rng};
+use rambutan_model::{
+    Checkpoint, Config, Ramba,
+    ramba::{Options, Sharing},
+    rng::Rng,
+};
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
@@ -15,13 +19,31 @@ pub struct ModelBench {
     pub length: usize,
     pub group: usize,
     pub train: bool,
+    pub half: bool,
 }
 
 /// The sizes of the recipe's two phases, and of a reading batch.
-pub const MODEL_BENCHES: [ModelBench; 3] = [
-    ModelBench { name: "model.train", sequences: 32, length: 4096, group: 1, train: true },
-    ModelBench { name: "model.train_groups", sequences: 32, length: 4096, group: 16, train: true },
-    ModelBench { name: "model.read", sequences: 256, length: 512, group: 1, train: false },
+pub const MODEL_BENCHES: [ModelBench; 6] = [
+    ModelBench { name: "model.train", sequences: 32, length: 4096, group: 1, train: true, half: false },
+    ModelBench {
+        name: "model.train_groups",
+        sequences: 32,
+        length: 4096,
+        group: 16,
+        train: true,
+        half: false,
+    },
+    ModelBench { name: "model.read", sequences: 256, length: 512, group: 1, train: false, half: false },
+    ModelBench { name: "model.train_half", sequences: 32, length: 4096, group: 1, train: true, half: true },
+    ModelBench {
+        name: "model.train_groups_half",
+        sequences: 32,
+        length: 4096,
+        group: 16,
+        train: true,
+        half: true,
+    },
+    ModelBench { name: "model.read_half", sequences: 256, length: 512, group: 1, train: false, half: true },
 ];
 
 impl ModelBench {
@@ -35,7 +57,7 @@ impl ModelBench {
         let length = if gpu.capabilities().cpu { self.length.min(1024) } else { self.length };
         let config = Config::small();
         let checkpoint = Checkpoint::initial(config.clone(), 1)?;
-        let model = Ramba::new(gpu, &checkpoint, self.train)?;
+        let model = Ramba::with(gpu, &checkpoint, Options { trained: self.train, half: self.half })?;
         let mut rng = Rng::new(3);
         let count = sequences * length;
         let shape = [sequences, length];
