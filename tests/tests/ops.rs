@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rambutan_engine::{
-    Gpu, GpuOptions, Tensor, autograd, ops,
-    testing::{self, Case, Draw, Failure, Sizes, strategy},
+    DType, Gpu, GpuOptions, Tensor, autograd, ops,
+    reference::Array,
+    testing::{self, Case, Draw, Failure, Input, Sizes, strategy},
 };
 
 /// Runs `check` on drawn sizes of all cases whose stem contains `RAMBUTAN_CASE`, listing all failures at once.
@@ -61,7 +62,7 @@ fn property_workgroups() {
     for case in ops::cases().iter().filter(|c| c.stem.contains(&wanted) && (c.runs_on)(&gpu)) {
         for seed in 0..8 {
             let sizes = case.draw(seed);
-            let inputs = (case.inputs)(&sizes, &mut Draw::new(seed));
+            let inputs = case.draw_inputs(&sizes, &mut Draw::new(seed));
             let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(&gpu)).collect();
             let outputs = (case.run)(&sizes, &tensors);
             let used: Vec<&Tensor> =
@@ -80,4 +81,30 @@ fn property_workgroups() {
     let narrow: Vec<_> = widest.iter().filter(|(_, n)| **n <= 2).collect();
     println!("{} kernels", widest.len());
     assert!(narrow.is_empty(), "kernels that no case runs in more than two workgroups: {narrow:?}");
+}
+
+/// A row's product is the same alone and in company, whichever kernels the numbers of rows select.
+#[test]
+fn rows_alone() {
+    let gpu = testing::gpu();
+    for dtype in [DType::F32, DType::F16].into_iter().filter(|d| *d == DType::F32 || gpu.capabilities().f16) {
+        for (k, n) in [(128, 256), (64, 32), (61, 67)] {
+            let mut draw = Draw::new(3);
+            let x = Input::new("x", draw.normal(&[2100, k])).of(dtype);
+            let weight = Input::new("weight", draw.normal(&[n, k])).tensor(&gpu);
+            let product = |first: usize, rows: usize| {
+                let part = Array::new(&[rows, k], x.array.data[first * k..(first + rows) * k].to_vec());
+                let y = ops::linear(&Input { array: part, ..x.clone() }.tensor(&gpu), &weight, None);
+                testing::read(&y).expect("no device error").data
+            };
+            let all = product(0, 2100);
+            for (first, rows) in [(0, 1), (7, 1), (2099, 1), (60, 9), (100, 65), (128, 700)] {
+                let same = product(first, rows) == all[first * n..(first + rows) * n];
+                assert!(
+                    same,
+                    "rows {first}+{rows} of ({k} → {n}) in {dtype} differ from those of the whole product"
+                );
+            }
+        }
+    }
 }

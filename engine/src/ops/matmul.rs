@@ -15,8 +15,12 @@ const PIECE: usize = 2048;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
 const MOST_ROWS: usize = 1 << 20;
 
-/// Who computes a product. All of them add up the same products in ascending order of k, each by one fused
-/// multiply-add in f32, so their results agree bit for bit and the choice may depend on the number of rows.
+/// Variants of `matmul_coop.wgsl` in two buffers, the fastest first: bytes of workgroup memory, STEP, STAGE.
+const COOP: [(u32, u32, u32); 3] = [(49152, 32, 2), (40960, 16, 4), (28672, 16, 1)];
+
+/// Who computes a product. All but `Coop` add up the same products in ascending order of k, each by one fused
+/// multiply-add in f32, so their results agree bit for bit and the choice may depend on the number of rows; whether
+/// `Coop` is chosen depends on a row's length and type alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     /// 64 × 64 tiles in workgroup memory: runs everywhere, on any strides.
@@ -25,13 +29,20 @@ enum Kernel {
     Large,
     /// Register tiles straight from storage, for CPUs.
     Direct,
+    /// 128 × 128 tiles of cooperative matrices, for 16-bit operands in lines of multiples of four elements.
+    Coop,
 }
 
 impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
+        let capabilities = gpu.capabilities();
         match self {
             Kernel::Tile | Kernel::Large => true,
-            Kernel::Direct => gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+            Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
+            Kernel::Coop => {
+                let memory = capabilities.workgroup_memory >= COOP[2].0;
+                capabilities.coop && capabilities.subgroups == Some((32, 32)) && memory
+            }
         }
     }
 }
@@ -81,17 +92,29 @@ impl Product {
         let a_four = line(0, if a_by_k { [k, self.a[0]] } else { [m, self.a[1]] });
         let b_four = line(1, if b_by_k { [k, self.b[1]] } else { [n, self.b[0]] });
         let capabilities = a.0.gpu.capabilities();
+        let four = a_four && b_four && line(2, [n, n]);
+        let coop = four && a.1 == DType::F16 && !self.accumulate;
         let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
-        let kernel = self.kernel.unwrap_or(match capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) {
-            true => Kernel::Direct,
+        let kernel = match self.kernel {
+            Some(kernel) => kernel,
+            None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
+            None if coop && Kernel::Coop.runs_on(&a.0.gpu) => Kernel::Coop,
             // Smaller tiles where large ones would be half empty or too few to fill a device.
-            false if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
-            false => Kernel::Tile,
-        });
+            None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
+            None => Kernel::Tile,
+        };
+        let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
-            Kernel::Large if a_four && b_four && line(2, [n, n]) => {
+            Kernel::Coop if coop => {
+                let (_, step, stage) = COOP
+                    .into_iter()
+                    .find(|(bytes, ..)| *bytes <= capabilities.workgroup_memory)
+                    .expect("adapters that run it have enough workgroup memory");
+                launch_one!(matmul_coop [STEP = step, STAGE = stage], large);
+            }
+            Kernel::Large | Kernel::Coop if four => {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                launch_one!(matmul_large[STEP = step], (n.div_ceil(128), m.div_ceil(128), batches));
+                launch_one!(matmul_large[STEP = step], large);
             }
             Kernel::Direct => {
                 let rows = if m <= 8 { 8 } else { 32 };
@@ -102,7 +125,7 @@ impl Product {
                                            B_WIDTH = b_unit.0, b_unit = b_unit.1],
                             (n.div_ceil(32), m.div_ceil(rows), batches));
             }
-            Kernel::Tile | Kernel::Large => launch_one!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
+            _ => launch_one!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
         }
     }
 }
@@ -318,7 +341,7 @@ fn reference(a: &Array, b: &Array) -> Array {
 pub(super) fn cases() -> Vec<Case> {
     // Each kernel on every adapter that runs it, whoever would be chosen there; lines of multiples of four elements.
     macro_rules! by {
-        ($kernel:ident, $matmul:literal, $linear:literal) => {
+        ($kernel:ident, $any_matmul:ident, $matmul:literal, $any_linear:ident, $linear:literal) => {
             [
                 Case {
                     run: |s, i| {
@@ -326,9 +349,9 @@ pub(super) fn cases() -> Vec<Case> {
                         vec![matmul_by(Some(Kernel::$kernel), &i[0], &i[1], ta, tb)]
                     },
                     dims: fours(),
-                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu),
+                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
                     bench: &[],
-                    ..any_matmul($matmul)
+                    ..$any_matmul($matmul)
                 },
                 Case {
                     run: |s, i| {
@@ -337,41 +360,44 @@ pub(super) fn cases() -> Vec<Case> {
                             &i[0],
                             &i[1],
                             (s["bias"] == 1).then_some(&i[2]),
-                            DType::F32,
+                            i[0].dtype(),
                         )]
                     },
                     dims: vec![
-                        Dim::one_of("rows", &[1, 5, 8, 9, 127, 129, 300, 2050]),
-                        Dim::one_of("in", &[4, 36, 64, 60]),
-                        Dim::one_of("out", &[4, 36, 132]),
+                        Dim::one_of("rows", &[1, 9, 130, 2050]),
+                        Dim::one_of("in", &[4, 12]),
+                        Dim::one_of("out", &[4, 132]),
                         Dim::one_of("bias", &[0, 1]),
                     ],
-                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu),
+                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
                     bench: &[],
-                    ..any_linear($linear)
+                    ..$any_linear($linear)
                 },
             ]
         };
     }
-    let plain = any_linear("linear");
     let wide = Case {
         run: |s, i| vec![linear_to(&i[0], &i[1], (s["bias"] == 1).then_some(&i[2]), DType::F32)],
-        ..plain.in_half("linear.to_f32", &["x"], 1.0)
+        ..any_linear("linear").in_half("linear.to_f32", &["x"], 1.0)
     };
-    let half = plain.in_half("linear.f16", &["x"], 1.0);
-    let mut cases = vec![any_matmul("matmul"), plain, rows(), half, wide];
-    cases.extend(by!(Tile, "matmul.tile", "linear.tile"));
-    cases.extend(by!(Large, "matmul.large", "linear.large"));
-    cases.extend(by!(Direct, "matmul.direct", "linear.direct"));
+    let mut cases = vec![any_matmul("matmul"), any_linear("linear"), rows(), wide];
+    cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
+    cases.extend(by!(Tile, any_matmul, "matmul.tile", any_linear, "linear.tile"));
+    cases.extend(by!(Large, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Direct, any_matmul, "matmul.direct", any_linear, "linear.direct"));
+    cases.extend(by!(Tile, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
+    cases.extend(by!(Large, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Direct, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
+    cases.extend(by!(Coop, half_matmul, "matmul.coop.f16", half_linear, "linear.coop.f16"));
     cases
 }
 
 fn fours() -> Vec<Dim> {
     vec![
-        Dim::one_of("z", &[1, 3]),
-        Dim::one_of("m", &[4, 8, 20, 124, 132, 260]),
-        Dim::one_of("n", &[4, 36, 128, 140]),
-        Dim::one_of("k", &[4, 8, 12, 60, 64]),
+        Dim::one_of("z", &[1, 2]),
+        Dim::one_of("m", &[4, 20, 132]),
+        Dim::one_of("n", &[4, 36, 132]),
+        Dim::one_of("k", &[4, 12, 36, 68]),
         Dim::one_of("transpose_a", &[0, 1]),
         Dim::one_of("transpose_b", &[0, 1]),
     ]
@@ -451,6 +477,39 @@ fn any_linear(stem: &'static str) -> Case {
             &[131072, 256, 32, 0],
         ],
         ..Case::new(stem)
+    }
+}
+
+/// 16-bit operands and result.
+fn half_matmul(stem: &'static str) -> Case {
+    Case {
+        inputs: |s, draw| {
+            let inputs = (any_matmul("").inputs)(s, draw);
+            inputs.into_iter().map(|i| i.of(DType::F16)).collect()
+        },
+        error: |_| 4.0,
+        error_grad: Some(|_| 8.0),
+        cost: |s| {
+            let Cost { bytes, flops } = (any_matmul("").cost)(s);
+            Cost { bytes: bytes / 2, flops }
+        },
+        bench: &[&[1, 1024, 1024, 1024, 0, 0], &[1, 4096, 4096, 4096, 0, 0]],
+        runs_on: |gpu| gpu.capabilities().f16,
+        ..any_matmul(stem)
+    }
+}
+
+/// 16-bit activations on weights in f32, whose gradient is f32.
+fn half_linear(stem: &'static str) -> Case {
+    Case {
+        inputs: |s, draw| {
+            let mut inputs = (any_linear("").inputs)(s, draw);
+            inputs[0] = inputs[0].clone().of(DType::F16);
+            inputs
+        },
+        error: |_| 4.0,
+        runs_on: |gpu| gpu.capabilities().f16,
+        ..any_linear(stem)
     }
 }
 
