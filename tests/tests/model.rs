@@ -67,7 +67,9 @@ fn trained_weights_give_the_recorded_logits() {
 fn trained_weights_give_the_recorded_logits_in_half_precision() {
     let (Some(folder), true) = (recipe(), half()) else { return };
     let worst = recorded_logits(&folder, true);
-    assert!(worst < 2e-2, "{worst:.1e} of the largest logit");
+    // A rounding to f16 is off by 2⁻¹¹ at most, 3e-4 on average. A logit sees some ten in a row and the sums over layers
+    // of others: 1e-3 if they are independent, as measured; five times that is allowed.
+    assert!(worst < 5e-3, "{worst:.1e} of the largest logit");
 }
 
 /// Whether the adapter has f16; where it has not, half precision passes with a note.
@@ -143,7 +145,8 @@ fn half_precision_gives_the_gradients_of_single() {
         for ((name, got), (_, expected)) in step(true, scale).iter().zip(&single) {
             let error = error(got, expected);
             println!("scale {scale}: {name}: {error:.1e}");
-            assert!(error < 2e-2, "{name} at a loss scale of {scale}: {error:.1e}");
+            // Forward and back some fifty roundings to f16, 3e-4 each on average: 2e-3 if they are independent, as measured.
+            assert!(error < 1e-2, "{name} at a loss scale of {scale}: {error:.1e}");
         }
     }
 }

@@ -57,7 +57,7 @@ fn repeated(g: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     copy(&sums, dtype).reshape(shape)
 }
 
-/// a + b in a's type, be b's f32 or f16: a residual stream in f32 takes what was computed in f16. `b`'s shape is a suffix
+/// a + b in a's type, whatever float b is: a residual stream in f32 takes what was computed in f16. `b`'s shape is a suffix
 /// of `a`'s.
 ///
 /// # Panics
@@ -114,7 +114,8 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
     assert_eq!(gate.dtype(), up.dtype(), "swiglu: types of gate and up");
     let (gate_, up_) = (gate.detach(), up.detach());
     apply(Op::Swiglu, gate, up, 0.0).with_grad(&[gate, up], move |dy| {
-        let dgate = apply(Op::SiluGrad, &apply(Op::Mul, dy, &up_, 0.0), &gate_, 0.0);
+        // The bounded factor first: what lies between is no larger than dy, and f16 holds it.
+        let dgate = apply(Op::Mul, &apply(Op::SiluGrad, dy, &gate_, 0.0), &up_, 0.0);
         [dgate, apply(Op::Swiglu, &gate_, dy, 0.0)]
     })
 }
