@@ -551,6 +551,68 @@ fn few_dependencies() {
     assert!(count < 150, "{count} crates behind the command, fewer than 150 are allowed");
 }
 
+/// Whether an SPDX expression can be met with licences of the list.
+fn licensed(expression: &str, allowed: &[&str]) -> bool {
+    fn either(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        let mut met = both(tokens, allowed);
+        while tokens.next_if_eq(&"OR").is_some() {
+            met |= both(tokens, allowed);
+        }
+        met
+    }
+    fn both(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        let mut met = one(tokens, allowed);
+        while tokens.next_if_eq(&"AND").is_some() {
+            met &= one(tokens, allowed);
+        }
+        met
+    }
+    fn one(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        match tokens.next() {
+            Some("(") => {
+                let met = either(tokens, allowed);
+                tokens.next_if_eq(&")").is_some() && met
+            }
+            // An exception only takes duties away.
+            Some(id) => {
+                if tokens.next_if_eq(&"WITH").is_some() {
+                    tokens.next();
+                }
+                allowed.contains(&id)
+            }
+            None => false,
+        }
+    }
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    let mut tokens = tokens.into_iter().peekable();
+    either(&mut tokens, allowed) && tokens.next().is_none()
+}
+
+#[test]
+fn licences_are_those_allowed() {
+    let list = ["MIT", "Zlib"];
+    for (expression, met) in [
+        ("MIT OR GPL-3.0", true),
+        ("MIT/GPL-3.0", true),
+        ("(GPL-3.0 OR MIT) AND Zlib", true),
+        ("MIT AND GPL-3.0", false),
+        ("GPL-3.0 WITH x OR Zlib", true),
+        ("", false),
+    ] {
+        assert_eq!(licensed(expression, &list), met, "{expression}");
+    }
+    let deny = fs::read_to_string(root().join("deny.toml")).expect("deny.toml lists the licences");
+    let list = deny.split_once("allow = [").and_then(|(_, l)| l.split_once(']')).expect("a list").0;
+    let list: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let tree = cargo(&["tree", "--workspace", "-e", "normal,build", "--prefix", "none", "-f", "{p}: {l}"]);
+    let crates: BTreeSet<&str> =
+        tree.lines().map(|l| l.trim_end_matches(" (*)")).filter(|l| !l.is_empty()).collect();
+    let refused = |line: &&&str| !line.rsplit_once(": ").is_some_and(|(_, l)| licensed(l, &list));
+    let refused: Vec<_> = crates.iter().filter(refused).collect();
+    assert!(crates.len() > 50 && refused.is_empty(), "licences that deny.toml does not allow: {refused:#?}");
+}
+
 #[test]
 fn code_is_told_from_comments_and_strings() {
     let text = "a // b\n/* c\n */ d \"e // \\\" f\" g r#\"h \" i\"# 'j' '\\'' k<'l> \"m\nn\" o";
