@@ -311,18 +311,25 @@ fn models_name_no_kernel() {
 /// (stem, file) of every launch by name.
 fn launches(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut note = |rest: &str, path: &str| {
+        let stem = rest.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_');
+        // The macro's own rules begin with `$` or `@`.
+        let stem: String = stem.collect();
+        if !stem.is_empty() {
+            all.entry(stem).or_default().insert(path.into());
+        }
+    };
     for file in rust(files, "engine/src/") {
         let text: Vec<&str> = file.text.lines().map(|l| l.split("//").next().unwrap_or("")).collect();
         let text = text.join("\n");
-        for opening in ["launch!(", "Launch::new(\""] {
-            for (at, _) in text.match_indices(opening) {
-                let rest = text[at + opening.len()..].trim_start();
-                let stem: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                // The macro's own rules begin with `$` or `@`.
-                if !stem.is_empty() {
-                    all.entry(stem).or_default().insert(file.path.clone());
-                }
-            }
+        // `launch!(stem`, or a macro of the file that leads there and is named after it.
+        for (at, _) in text.match_indices("launch") {
+            let rest = text[at..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            let Some(rest) = rest.strip_prefix("!(") else { continue };
+            note(rest, &file.path);
+        }
+        for (at, opening) in text.match_indices("Launch::new(\"") {
+            note(&text[at + opening.len()..], &file.path);
         }
     }
     all
