@@ -427,7 +427,9 @@ fn a_lost_device_is_an_error() {
         // So are uploads, and whatever is allocated.
         let z = Tensor::from_slice(&gpu, &[1.0f32], [1]).expect("the data fills its shape");
         assert!(ops::scale(&z, 2.0).to_vec::<f32>().is_err());
-        assert!(gpu.wait().is_err() || gpu.wait().is_ok(), "waiting returns");
+        // Nothing is left to report, and waiting does not hang.
+        let _ = gpu.wait();
+        assert!(gpu.check().is_ok());
     }
     drop((x, gpu));
     assert_eq!(values(&floats(&own(), &[5.0])), [5.0], "a new device works");
@@ -443,12 +445,13 @@ fn the_profiler_names_kernels() {
     let small = Small::new(&gpu);
     small.loss(0).backward();
     let times = gpu.kernel_times().expect("the device works");
-    for stem in ["embedding", "rms_norm", "rms_norm_backward", "matmul", "cross_entropy"] {
+    for stem in ["embedding", "rms_norm", "rms_norm_backward", "cross_entropy"] {
         let time = times.iter().find(|t| t.stem == stem).unwrap_or_else(|| panic!("no {stem} in {times:?}"));
         assert!(time.dispatches > 0 && time.nanoseconds >= 0.0, "{time:?}");
         // One workgroup a row of 40.
         assert!(time.widest >= 1 && (stem != "rms_norm" || time.widest == 40), "{time:?}");
     }
+    assert!(times.iter().any(|t| t.stem.starts_with("matmul")), "whichever fits the adapter: {times:?}");
     assert!(times.iter().map(|t| t.nanoseconds).sum::<f64>() > 0.0);
     assert!(times.is_sorted_by(|a, b| a.nanoseconds >= b.nanoseconds));
     assert!(gpu.kernel_times().expect("the device works").is_empty(), "each time is told once");
@@ -493,9 +496,10 @@ fn batches_beyond_a_binding_change_nothing() {
     let whole = own();
     let capped = with(GpuOptions { max_binding: Some(65536), ..GpuOptions::from_env() });
     let cases = ops::cases();
-    let sizes: [(&str, &[usize]); 5] = [
+    let sizes: [(&str, &[usize]); 6] = [
         ("causal_conv1d", &[6, 140, 80, 4, 1, 1, 1]),
         ("ssd_scan", &[6, 190, 2, 2, 10, 17, 1, 1, 1]),
+        ("ssd_step", &[7, 3, 2, 30, 60, 1]),
         ("selective_scan", &[5, 20, 70, 2, 16, 1]),
         ("select", &[4, 66, 70, 2, 17, 8, 2, 37, 0, 3]),
         ("hsa", &[8, 12, 16, 2, 16, 2, 16, 3, 0, 1]),

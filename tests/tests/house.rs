@@ -311,18 +311,25 @@ fn models_name_no_kernel() {
 /// (stem, file) of every launch by name.
 fn launches(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut note = |rest: &str, path: &str| {
+        let stem = rest.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_');
+        // The macro's own rules begin with `$` or `@`.
+        let stem: String = stem.collect();
+        if !stem.is_empty() {
+            all.entry(stem).or_default().insert(path.into());
+        }
+    };
     for file in rust(files, "engine/src/") {
         let text: Vec<&str> = file.text.lines().map(|l| l.split("//").next().unwrap_or("")).collect();
         let text = text.join("\n");
-        for opening in ["launch!(", "Launch::new(\""] {
-            for (at, _) in text.match_indices(opening) {
-                let rest = text[at + opening.len()..].trim_start();
-                let stem: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                // The macro's own rules begin with `$` or `@`.
-                if !stem.is_empty() {
-                    all.entry(stem).or_default().insert(file.path.clone());
-                }
-            }
+        // `launch!(stem`, or a macro of the file that leads there and is named after it.
+        for (at, _) in text.match_indices("launch") {
+            let rest = text[at..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            let Some(rest) = rest.strip_prefix("!(") else { continue };
+            note(rest, &file.path);
+        }
+        for (at, opening) in text.match_indices("Launch::new(\"") {
+            note(&text[at + opening.len()..], &file.path);
         }
     }
     all
@@ -549,6 +556,68 @@ fn few_dependencies() {
     let count = crates_in(&tree);
     println!("{count} crates behind the command");
     assert!(count < 150, "{count} crates behind the command, fewer than 150 are allowed");
+}
+
+/// Whether an SPDX expression can be met with licences of the list.
+fn licensed(expression: &str, allowed: &[&str]) -> bool {
+    fn either(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        let mut met = both(tokens, allowed);
+        while tokens.next_if_eq(&"OR").is_some() {
+            met |= both(tokens, allowed);
+        }
+        met
+    }
+    fn both(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        let mut met = one(tokens, allowed);
+        while tokens.next_if_eq(&"AND").is_some() {
+            met &= one(tokens, allowed);
+        }
+        met
+    }
+    fn one(tokens: &mut std::iter::Peekable<std::vec::IntoIter<&str>>, allowed: &[&str]) -> bool {
+        match tokens.next() {
+            Some("(") => {
+                let met = either(tokens, allowed);
+                tokens.next_if_eq(&")").is_some() && met
+            }
+            // An exception only takes duties away.
+            Some(id) => {
+                if tokens.next_if_eq(&"WITH").is_some() {
+                    tokens.next();
+                }
+                allowed.contains(&id)
+            }
+            None => false,
+        }
+    }
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    let mut tokens = tokens.into_iter().peekable();
+    either(&mut tokens, allowed) && tokens.next().is_none()
+}
+
+#[test]
+fn licences_are_those_allowed() {
+    let list = ["MIT", "Zlib"];
+    for (expression, met) in [
+        ("MIT OR GPL-3.0", true),
+        ("MIT/GPL-3.0", true),
+        ("(GPL-3.0 OR MIT) AND Zlib", true),
+        ("MIT AND GPL-3.0", false),
+        ("GPL-3.0 WITH x OR Zlib", true),
+        ("", false),
+    ] {
+        assert_eq!(licensed(expression, &list), met, "{expression}");
+    }
+    let deny = fs::read_to_string(root().join("deny.toml")).expect("deny.toml lists the licences");
+    let list = deny.split_once("allow = [").and_then(|(_, l)| l.split_once(']')).expect("a list").0;
+    let list: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let tree = cargo(&["tree", "--workspace", "-e", "normal,build", "--prefix", "none", "-f", "{p}: {l}"]);
+    let crates: BTreeSet<&str> =
+        tree.lines().map(|l| l.trim_end_matches(" (*)")).filter(|l| !l.is_empty()).collect();
+    let refused = |line: &&&str| !line.rsplit_once(": ").is_some_and(|(_, l)| licensed(l, &list));
+    let refused: Vec<_> = crates.iter().filter(refused).collect();
+    assert!(crates.len() > 50 && refused.is_empty(), "licences that deny.toml does not allow: {refused:#?}");
 }
 
 #[test]

@@ -73,6 +73,12 @@ const DEFECTS: &[Defect] = &[
          "step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
         }"),
         ("ssd_scan", &[1, 20, 1, 1, 20, 10, 0, 0, 0])),
+    defect("no barrier after both operands' tiles are loaded", "matmul",
+        ("b_tile[k * TILE + n] = v;
+        }
+        workgroupBarrier();", "b_tile[k * TILE + n] = v;
+        }"),
+        ("matmul.tile", &[1, 20, 36, 36, 0, 0])),
     defect("no barrier before prefix sums are read", "inverse_list_scan",
         ("scan_scratch[lane] = sum;
     workgroupBarrier();
@@ -134,6 +140,15 @@ const DEFECTS: &[Defect] = &[
     defect("a gate's group reads the first group's weights", "gated_rms_norm",
         ("* r * weight[part * width + c]", "* r * weight[c]"),
         ("gated_rms_norm", &[5, 20, 3])),
+    defect("every step over k reads the first tile", "matmul",
+        ("(m0 + m) * params.a_m + (k0 + k) * params.a_k", "(m0 + m) * params.a_m + (first + k) * params.a_k"),
+        ("matmul.tile", &[1, 20, 36, 36, 0, 0])),
+    defect("the next tile written over the one in use", "matmul_large",
+        ("let empty = BUFFER - full;", "let empty = full;"),
+        ("matmul.large", &[1, 132, 120, 36, 0, 0])),
+    defect("the fourth of four products taken from the third", "matmul_direct",
+        ("fma(vec4f(l.w), r[3]", "fma(vec4f(l.z), r[3]"),
+        ("matmul.direct", &[1, 20, 36, 36, 0, 0])),
     // Mathematics.
     defect("the mean over a row without its second rstd", "rms_norm_backward",
         ("* r * r / f32(params.columns)", "* r / f32(params.columns)"),
@@ -193,7 +208,7 @@ const DEFECTS: &[Defect] = &[
         ("{ decay = 0.0; }", "{ }"),
         ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 0, 1])),
     defect("what dt itself lets in is missing from its decay's gradient", "ssd_scan_backward",
-        ("gain = ends[at] - step.x * q;", "gain = ends[at];"),
+        ("gain = ddt[at] - step.x * q;", "gain = ddt[at];"),
         ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 0, 1])),
     defect("a state handed on without its block's decay", "ssd_state_passing",
         ("s = fma(totals[at], s, own);", "s += own;"),
@@ -204,6 +219,15 @@ const DEFECTS: &[Defect] = &[
     defect("dt's gradient passes its limits", "ssd_dt_backward",
         ("dt >= params.low && dt <= params.high", "true"),
         ("ssd_scan", &[2, 190, 2, 1, 4, 4, 0, 0, 0])),
+    defect("a step without the state's decay", "ssd_step",
+        ("decay * state[at + j]", "state[at + j]"),
+        ("ssd_step", &[2, 2, 2, 5, 20, 1])),
+    defect("a step's dt without its limits", "ssd_step",
+        ("clamp(softplus(v), params.low, params.high)", "softplus(v)"),
+        ("ssd_step", &[3, 3, 2, 5, 20, 1])),
+    defect("a sum over lanes without the last", "ssd_step",
+        ("i < LANES; i++) { out +=", "i < LANES - 1u; i++) { out +="),
+        ("ssd_step", &[2, 2, 2, 5, 20, 1])),
     defect("c and b swapped", "selective_scan",
         ("sum += h[n] * c[at];", "sum += h[n] * b[at];"),
         ("selective_scan", &[1, 5, 40, 1, 4, 0])),
@@ -320,6 +344,10 @@ fn planted_defects_are_caught() {
             missed.push(format!("{}: no case {}", defect.what, defect.case));
             continue;
         };
+        if !(case.runs_on)(&gpu) {
+            println!("{:52} {:30} {:20} not for this adapter", defect.what, defect.stem, defect.case);
+            continue;
+        }
         // What fails without the defect would prove nothing.
         if !sound.contains(&(defect.case, defect.sizes)) {
             let failure = caught(&gpu, case, defect.sizes);

@@ -126,7 +126,7 @@ pub(super) fn cases() -> Vec<Case> {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 140),
-            Dim::range("channels", 1, 80),
+            Dim::range("channels", 1, 110),
             Dim::one_of("width", &[4, 2, 3]),
             Dim::one_of("bias", &[0, 1]),
             Dim::one_of("initial", &[0, 1]),
