@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/decay.wgsl
 // variants: N=8 | N=32
 // y_t = Σ_n c_t[n]·h_t[n] with h_t = exp(dt_t·a)·h_{t−1} + dt_t·b_t·u_t, from the state that enters each block.
 // An invocation a (batch, block, channel).
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var sum = 0.0;
         for (var n = 0u; n < N; n++) {
             let at = bc + n * params.tokens + t;
-            h[n] = exp(dt * rate[n]) * h[n] + x * b[at];
+            h[n] = decay_of(dt * rate[n]) * h[n] + x * b[at];
             sum += h[n] * c[at];
         }
         y[row + t] = sum;

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/decay.wgsl
 // variants: N=8 | N=32
 // What each block's outputs ask of the state that enters it: g_t = dy_t·c_t + exp(dt_{t+1}·a)·g_{t+1}, begun at 0 after
 // the block; exp(dt·a)·g of its first token leaves. An invocation a (batch, block, channel).
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let dt = packed[count + row + t - 1u];
         let wanted = dy[row + t - 1u];
         for (var n = 0u; n < N; n++) {
-            g[n] = exp(dt * rate[n]) * (g[n] + wanted * c[bc + n * params.tokens + t - 1u]);
+            g[n] = decay_of(dt * rate[n]) * (g[n] + wanted * c[bc + n * params.tokens + t - 1u]);
         }
     }
     for (var n = 0u; n < N; n++) { carry[place * N + n] = g[n]; }

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/decay.wgsl
 // variants: N=8 | N=32
 // With g the adjoint of the state: du_t = dt·Σ g·b, ddt_t = Σ g·(a·exp(dt·a)·h_{t−1} + b·u), da = Σ_t g·dt·exp(dt·a)·h_{t−1},
 // db_t = Σ_d g·dt·u, dc_t = Σ_d dy·h. One workgroup a (batch, block, WG channels of one group), an invocation a channel:
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let x = dt * packed[row + t];
         let at = (t - first) * N;
         for (var n = 0u; n < N; n++) {
-            h[at + N + n] = exp(dt * rate[n]) * h[at + n] + x * bc[start + n * params.tokens + t];
+            h[at + N + n] = decay_of(dt * rate[n]) * h[at + n] + x * bc[start + n * params.tokens + t];
         }
     }
     for (var after = last; after > first; after--) {
@@ -69,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let b = bc[start + n * params.tokens + t];
             let c = bc[params.c_at + start + n * params.tokens + t];
             let adjoint = g[n] + wanted * c;
-            let decayed = exp(dt * rate[n]);
+            let decayed = decay_of(dt * rate[n]);
             let past = decayed * h[at + n] * adjoint;
             du += adjoint * b;
             ddt += past * rate[n] + adjoint * b * x;

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/decay.wgsl
 // Passes states on from block to block: what enters each block replaces what it left by itself. Backward, adjoints go
 // from the last block to the first. An invocation a (batch, channel, state).
 const WG: u32 = 64u;
@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let block = batch * params.blocks + select(k, params.blocks - 1u - k, params.reverse != 0u);
         let own = carry[block * width + at];
         carry[block * width + at] = h;
-        h = exp(dt_sum[block * params.channels + at / params.states] * rate) * h + own;
+        h = decay_of(dt_sum[block * params.channels + at / params.states] * rate) * h + own;
     }
     end[i] = h;
 }

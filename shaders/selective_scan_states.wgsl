@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/decay.wgsl
 // variants: N=8 | N=32
 // The state at the end of each block of BLOCK tokens, begun at 0: h_t = exp(dt_t·a)·h_{t−1} + dt_t·b_t·u_t; and Σ dt.
 // An invocation a (batch, block, channel).
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let dt = packed[count + row + t];
         let x = dt * packed[row + t];
         sum += dt;
-        for (var n = 0u; n < N; n++) { h[n] = exp(dt * rate[n]) * h[n] + x * b[bc + n * params.tokens + t]; }
+        for (var n = 0u; n < N; n++) { h[n] = decay_of(dt * rate[n]) * h[n] + x * b[bc + n * params.tokens + t]; }
     }
     for (var n = 0u; n < N; n++) { carry[place * N + n] = h[n]; }
     dt_sum[place] = sum;

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/softplus.wgsl
+// uses: lib/grid.wgsl, lib/softplus.wgsl, lib/decay.wgsl
 // variants: elem=f16
 // dt = clamp(softplus(raw + dt_bias), limits);  decay = exp(−dt · exp(a_log)), or 0 where states restart.
 alias elem = f32;
@@ -20,7 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let at = i / params.heads;
     let v = f32(raw[i]) + dt_bias[h];
     let dt = clamp(softplus(v), params.low, params.high);
-    var decay = exp(-dt * exp(a_log[h]));
+    var decay = decay_of(-dt * exp(a_log[h]));
     if params.has_segment != 0u && at % params.tokens > 0u && segment[at] != segment[at - 1u] { decay = 0.0; }
     steps[i] = vec2f(dt, decay);
 }

@@ -1,15 +1,19 @@
 // uses: lib/grid.wgsl
-// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | elem=f16 OUTPUT=1 REVERSE=1 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
+// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | elem=f16 OUTPUT=1 REVERSE=1 | OUTPUT=1 EXCLUSIVE=1 MARKS=1 | OUTPUT=1 REVERSE=1 EXCLUSIVE=1 MARKS=2 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
 // The recurrence of a block of Q tokens, one head: with state s (rows, J),
 //   forward:  s ← decay[t] · s + in[t] ⊗ wr[t],  out[t] = s · read[t]
 //   reverse:  s ← s + in[t] ⊗ wr[t],  out[t] = s · read[t],  s ← decay[t] · s,  t descending
 // y and dx have the head dims as rows, dB and dC the state dims: four uses of one kernel, see engine/src/ops/ssd_scan.rs.
 // OUTPUT = 0 starts from zeros and leaves the block's last state and its total decay; OUTPUT = 1 starts from the state
-// that reaches the block and writes out. An invocation owns a row of s in registers, so it sums without company.
+// that reaches the block and writes out; EXCLUSIVE leaves the token's own in ⊗ wr out of it. An invocation owns a row of
+// s in registers, so it sums without company. With MARKS a forward pass leaves the states that enter each TILE tokens,
+// and a reverse pass, which reaches the same place from the other side, their products with its own, row by row.
 alias elem = f32;
 alias elem_out = f32;
 const OUTPUT: u32 = 0u;
 const REVERSE: u32 = 0u;
+const EXCLUSIVE: u32 = 0u;
+const MARKS: u32 = 0u;                                                // 1: leave them, 2: meet them
 const J4: u32 = 16u;                                                  // ⌈J / 4⌉
 const Q: u32 = 128u;
 const TILE: u32 = 8u;
@@ -17,7 +21,7 @@ const WG: u32 = 64u;
 struct Params {
     tokens: u32, blocks: u32, heads: u32, rows: u32, j: u32, row_tiles: u32,
     in_stride: u32, in_share: u32, wr_stride: u32, wr_share: u32, read_stride: u32, read_share: u32,
-    state_row: u32, state_j: u32, dt_in: u32, has_d: u32, groups: u32,
+    state_row: u32, state_j: u32, dt_in: u32, has_d: u32, first: u32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,9 +29,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read> wr: array<elem>;             // (batches, tokens, wr_stride)
 @group(0) @binding(3) var<storage, read> rd: array<elem>;             // (batches, tokens, read_stride)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> d: array<f32>;               // (heads)
+@group(0) @binding(5) var<storage, read> side: array<f32>;            // D (heads), or marks (groups, Q / TILE, J, WG)
 @group(0) @binding(6) var<storage, read_write> states: array<f32>;    // (batches, blocks, heads, head dim, state)
-@group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, blocks, heads)
+@group(0) @binding(7) var<storage, read_write> extra: array<f32>;     // total decays (batches, blocks, heads), marks, or
+                                                                      // products (batches, blocks, Q / TILE, heads, rows)
 @group(0) @binding(8) var<storage, read_write> out: array<elem_out>;  // (batches, tokens, heads, rows)
 
 var<workgroup> wr_tile: array<vec4f, J4 * TILE>;
@@ -46,7 +51,7 @@ fn load_read(at: u32, j: u32) -> f32 {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let index = row_of(group);
+    let index = row_of(group) + params.first;
     if index >= params.groups { return; }                             // uniform
     let row = (index % params.row_tiles) * WG + lane;
     let h = (index / params.row_tiles) % params.heads;
@@ -66,6 +71,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var total = 1.0;
     let first = block * Q;
     for (var tile = 0u; tile < Q / TILE; tile++) {
+        let mark = (index - params.first) * (Q / TILE) + select(tile, Q / TILE - 1u - tile, REVERSE == 1u);
+        if MARKS == 1u {
+            for (var q = 0u; q < J4; q++) {
+                for (var e = 0u; e < 4u; e++) { extra[((mark * J4 + q) * 4u + e) * WG + lane] = s[q][e]; }
+            }
+        }
         // Tokens of the tile, in the order of the recurrence.
         for (var i = lane; i < J4 * TILE; i += WG) {
             let k = tile * TILE + i / J4;
@@ -107,16 +118,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             for (var q = 0u; q < J4; q++) {
                 var u = s[q];
                 if REVERSE == 0u { u *= step.y; }
+                if EXCLUSIVE == 1u { sum = fma(u, read_tile[i * J4 + q], sum); }
                 u = fma(vec4f(v), wr_tile[i * J4 + q], u);
-                sum = fma(u, read_tile[i * J4 + q], sum);
+                if EXCLUSIVE == 0u { sum = fma(u, read_tile[i * J4 + q], sum); }
                 if REVERSE == 1u { u *= step.y; }
                 s[q] = u;
             }
             total *= step.y;
             if OUTPUT == 1u && live && t < params.tokens {
                 var y = (sum.x + sum.y) + (sum.z + sum.w);
-                if params.has_d != 0u { y += d[h] * plain; }
+                if params.has_d != 0u { y += side[h] * plain; }
                 out[(at * params.heads + h) * params.rows + row] = elem_out(y);
+            }
+        }
+        if MARKS == 2u {
+            var product = vec4f(0.0);
+            for (var q = 0u; q < J4; q++) {
+                let at = (mark * J4 + q) * 4u * WG + lane;
+                product = fma(s[q], vec4f(side[at], side[at + WG], side[at + 2u * WG], side[at + 3u * WG]), product);
+            }
+            if live {
+                let at = (b * params.blocks + block) * (Q / TILE) + Q / TILE - 1u - tile;
+                extra[(at * params.heads + h) * params.rows + row] = (product.x + product.y) + (product.z + product.w);
             }
         }
         workgroupBarrier();
@@ -127,6 +150,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 if q * 4u + e < params.j { states[state_start + (q * 4u + e) * params.state_j] = s[q][e]; }
             }
         }
-        if row == 0u { totals[(b * params.blocks + block) * params.heads + h] = total; }
+        if row == 0u { extra[(b * params.blocks + block) * params.heads + h] = total; }
     }
 }

@@ -1,10 +1,12 @@
 // uses: lib/reduce.wgsl
 // variants: elem=f16
-// What is left once r = g · B and dC a head are known. With q = x · r, u = C · dC, and for the block's last
-// token E = ⟨gradient from later blocks, state⟩:  da[t] = u[t] + (E or da[t+1]) − dt · q[t], 0 where decay is 0;
-// ddt = q + A · da;  dx = dt · r + D · dy. One workgroup a (batch, block, head), one invocation a token.
+// What is left once r = g · B and dC a head are known, both without a token's own share. With q = x · r and u = C · dC,
+// da[t] − da[t+1] = u[t] − dt · q[t], from either end of a tile, where da is known. Sums of differences lose digits:
+// hence tiles so short, and no shares that would only cancel. ddt = q + (C · B)(x · dy) + A · da;
+// dx = dt · (r + (C · B) dy) + D · dy. One workgroup a (batch, block, head), one invocation a token.
 alias elem = f32;
 const WG: u32 = 128u;                                                 // the block's length
+const TILE: u32 = 8u;
 struct Params {
     tokens: u32, blocks: u32, heads: u32, p: u32, n: u32, share: u32, low: f32, high: f32, has_d: u32, groups: u32,
 }
@@ -16,7 +18,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
 @group(0) @binding(5) var<storage, read> r: array<f32>;               // (batches, tokens, heads, P)
 @group(0) @binding(6) var<storage, read_write> dx: array<elem>;       // (batches, tokens, heads, P)
-@group(0) @binding(7) var<storage, read_write> ddt: array<f32>;       // (batches, tokens, heads): u, E added at blocks' ends → of the clamped dt
+@group(0) @binding(7) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): u, C · B, da at a
+                                                                      // tile's end and start → ddt, x · dy
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, 2, heads): dA_log, dD
 
 var<workgroup> rising: array<f32, WG>;
@@ -37,39 +40,39 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var through = 0.0;
     var step = vec2f(0.0, 1.0);
     var gain = 0.0;
+    var cb = 0.0;
     if live {
         step = steps[at];
+        cb = side[at].y;
         for (var p = 0u; p < params.p; p++) {
             let i = at * params.p + p;
             let v = f32(x[i]);
             let g = f32(dy[i]);
             q += v * r[i];
             through += v * g;
-            dx[i] = elem(step.x * r[i] + select(0.0, skip * g, params.has_d != 0u));
+            dx[i] = elem(step.x * fma(cb, g, r[i]) + select(0.0, skip * g, params.has_d != 0u));
         }
-        gain = ddt[at] - step.x * q;
+        gain = side[at].x - step.x * q;
     }
     rising[lane] = gain;
     workgroupBarrier();
-    // A restart cuts the sum; so few tokens are added in order by one invocation.
-    if lane == 0u {
-        var da = 0.0;
-        for (var k = WG; k > 0u; k--) {
-            let token = block * WG + k - 1u;
-            if token < params.tokens {
-                da += rising[k - 1u];
-                if steps[(b * params.tokens + token) * params.heads + h].y == 0.0 { da = 0.0; }
-                rising[k - 1u] = da;
-            }
-        }
-    }
-    workgroupBarrier();
     var d_a = 0.0;
+    var da = 0.0;
     if live {
-        let da = rising[lane];
-        ddt[at] = q + a * da;
+        let start = lane / TILE * TILE;
+        let row = (b * params.tokens + block * WG) * params.heads + h;
+        let end = min(start + TILE, params.tokens - block * WG);
+        if lane < start + TILE / 2u {
+            da = side[row + start * params.heads].w;
+            for (var k = start; k < lane; k++) { da -= rising[k]; }
+        } else {
+            da = side[row + (end - 1u) * params.heads].z;
+            for (var k = end; k > lane; k--) { da += rising[k - 1u]; }
+        }
         d_a = step.x * da;
     }
+    storageBarrier();                                                 // side is read
+    if live { side[at] = vec4f(q + cb * through + a * da, through, 0.0, 0.0); }
     let da_total = workgroup_sum(d_a, lane);
     let skip_total = workgroup_sum(through, lane);
     if lane == 0u {

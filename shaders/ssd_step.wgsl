@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/softplus.wgsl
+// uses: lib/grid.wgsl, lib/softplus.wgsl, lib/decay.wgsl
 // variants: elem=f16 | elem=f16 elem_dt=f16
 // One token of Mamba-2's recurrence, one head with state h (P, N):
 //   dt = clamp(softplus(raw + dt_bias), limits),  h' = exp(−dt · exp(a_log)) · h + dt · x ⊗ B,  y = h' · C + D · x
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b = index / params.row_tiles / params.heads;
     let v = f32(raw[b * params.heads + h]) + dt_bias[h];
     let dt = clamp(softplus(v), params.low, params.high);
-    let decay = exp(-dt * exp(a_log[h]));
+    let decay = decay_of(-dt * exp(a_log[h]));
     let live = row < params.p;
     let first = b * params.columns;
     var x = 0.0;
