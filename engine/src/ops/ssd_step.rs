@@ -104,10 +104,10 @@ const LIMIT: (f32, f32) = (0.05, 1.5);
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {
         dims: vec![
-            Dim::range("batches", 1, 3),
+            Dim::range("batches", 1, 2),
             Dim::one_of("share", &[1, 2, 3]),
             Dim::one_of("groups", &[1, 2]),
-            Dim::range("p", 1, 33),
+            Dim::range("p", 1, 20),
             Dim::range("n", 1, 65),
             Dim::one_of("d", &[0, 1]),
         ],
