@@ -27,6 +27,8 @@ enum Kernel {
     Tile,
     /// 128 × 128 tiles, for lines of multiples of four elements.
     Large,
+    /// For few rows, both operands along k in lines of multiples of four elements: one row of a model that writes.
+    Few,
     /// Register tiles straight from storage, for CPUs.
     Direct,
     /// 128 × 128 tiles of cooperative matrices, for 16-bit operands in lines of multiples of four elements.
@@ -37,7 +39,7 @@ impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
         let capabilities = gpu.capabilities();
         match self {
-            Kernel::Tile | Kernel::Large => true,
+            Kernel::Tile | Kernel::Large | Kernel::Few => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
             Kernel::Coop => {
                 let memory = capabilities.workgroup_memory >= COOP[2].0;
@@ -94,11 +96,13 @@ impl Product {
         let capabilities = a.0.gpu.capabilities();
         let four = a_four && b_four && line(2, [n, n]);
         let coop = four && a.1 == DType::F16 && !self.accumulate;
+        let few = a_four && b_four && a_by_k && b_by_k && !self.accumulate;
         let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
             None if coop && Kernel::Coop.runs_on(&a.0.gpu) => Kernel::Coop,
+            None if few && m <= 8 => Kernel::Few,
             // Smaller tiles where large ones would be half empty or too few to fill a device.
             None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
             None => Kernel::Tile,
@@ -112,6 +116,7 @@ impl Product {
                     .expect("adapters that run it have enough workgroup memory");
                 launch_one!(matmul_coop [STEP = step, STAGE = stage], large);
             }
+            Kernel::Few if few => launch_one!(matmul_few [], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop if four => {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
                 launch_one!(matmul_large[STEP = step], large);
@@ -384,9 +389,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend(by!(Tile, any_matmul, "matmul.tile", any_linear, "linear.tile"));
     cases.extend(by!(Large, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Few, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Direct, any_matmul, "matmul.direct", any_linear, "linear.direct"));
     cases.extend(by!(Tile, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
     cases.extend(by!(Large, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Few, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Direct, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
     cases.extend(by!(Coop, half_matmul, "matmul.coop.f16", half_linear, "linear.coop.f16"));
     cases
@@ -396,7 +403,7 @@ fn fours() -> Vec<Dim> {
     vec![
         Dim::one_of("z", &[1, 2]),
         Dim::one_of("m", &[4, 20, 132]),
-        Dim::one_of("n", &[4, 36, 132]),
+        Dim::one_of("n", &[4, 36, 120]),
         Dim::one_of("k", &[4, 12, 36, 68]),
         Dim::one_of("transpose_a", &[0, 1]),
         Dim::one_of("transpose_b", &[0, 1]),
