@@ -515,6 +515,10 @@ fn half_linear(stem: &'static str) -> Case {
             inputs
         },
         error: |_| 4.0,
+        cost: |s| {
+            let [m, k, n, _]: [usize; 4] = s.get();
+            Cost { bytes: 2 * (m * k + m * n) + 4 * k * n, flops: 2 * m * n * k }
+        },
         runs_on: |gpu| gpu.capabilities().f16,
         ..any_linear(stem)
     }
