@@ -77,7 +77,7 @@ impl Product {
         let Product { m, n, k, piece, batches, .. } = self;
         let bias_ = bias.map_or_else(|| b.0.clone(), Tensor::operand);
         let (a_by_k, b_by_k) = (self.a[1] == 1, self.b[0] == 1);
-        macro_rules! launch_one {
+        macro_rules! product_launch {
             ($stem:ident [$($spec:ident = $value:expr),*], $groups:expr) => {
                 launch!($stem [elem = a.1.wgsl(), elem_b = b.1.wgsl(), elem_out = c.1.wgsl(),
                                A_BY_K = u32::from(a_by_k), B_BY_K = u32::from(b_by_k), $($spec = $value),*] {
@@ -114,23 +114,23 @@ impl Product {
                     .into_iter()
                     .find(|(bytes, ..)| *bytes <= capabilities.workgroup_memory)
                     .expect("adapters that run it have enough workgroup memory");
-                launch_one!(matmul_coop [STEP = step, STAGE = stage], large);
+                product_launch!(matmul_coop [STEP = step, STAGE = stage], large);
             }
-            Kernel::Few if few => launch_one!(matmul_few [], (n.div_ceil(16), m.div_ceil(8), batches)),
+            Kernel::Few if few => product_launch!(matmul_few [], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop if four => {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                launch_one!(matmul_large[STEP = step], large);
+                product_launch!(matmul_large [STEP = step], large);
             }
             Kernel::Direct => {
                 let rows = if m <= 8 { 8 } else { 32 };
                 let unit =
                     |four, elem| if four { (4, format!("vec4<{elem}>")) } else { (1, String::from(elem)) };
                 let (a_unit, b_unit) = (unit(a_four, "elem"), unit(b_four, "elem_b"));
-                launch_one!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
+                product_launch!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
                                            B_WIDTH = b_unit.0, b_unit = b_unit.1],
                             (n.div_ceil(32), m.div_ceil(rows), batches));
             }
-            _ => launch_one!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
+            _ => product_launch!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
         }
     }
 }
