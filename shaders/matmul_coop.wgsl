@@ -12,7 +12,7 @@ const A_BY_K: u32 = 1u;
 const B_BY_K: u32 = 1u;
 const STEP: u32 = 16u;                                                // or 32
 const BUFFERS: u32 = 2u;                                              // or 1
-const STAGE: u32 = 4u;                                                // matrices that a subgroup stores at once: 1, 2, 4
+const STAGE: u32 = 4u;                                                // matrices a subgroup stores at once: 1, 2, 4
 const QUADS: u32 = STEP / 4u;
 // Eight elements more than a line of k, or of the tile, holds: then its parts meet different banks. In fours.
 const K_STRIDE: u32 = QUADS + 2u;
@@ -100,7 +100,9 @@ fn unstage(m: u32, n: u32, start: u32, subgroup: u32, lane: u32) {
         if row < params.m && column < params.n {
             let at = subgroup * 256u * STAGE + i * 4u;
             var v = vec4f(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
-            if params.has_bias != 0u { v += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
+            if params.has_bias != 0u {
+                v += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]);
+            }
             c[(start + row * params.n + column) / 4u] = vec4<elem_out>(v);
         }
     }
@@ -139,10 +141,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let b_start = params.b_0 + z * params.b_z;
     let rows = subgroup / 2u * 64u;
     let columns = subgroup % 2u * 64u;
-    var c00: coop_mat16x16<f32, C>; var c01: coop_mat16x16<f32, C>; var c02: coop_mat16x16<f32, C>; var c03: coop_mat16x16<f32, C>;
-    var c10: coop_mat16x16<f32, C>; var c11: coop_mat16x16<f32, C>; var c12: coop_mat16x16<f32, C>; var c13: coop_mat16x16<f32, C>;
-    var c20: coop_mat16x16<f32, C>; var c21: coop_mat16x16<f32, C>; var c22: coop_mat16x16<f32, C>; var c23: coop_mat16x16<f32, C>;
-    var c30: coop_mat16x16<f32, C>; var c31: coop_mat16x16<f32, C>; var c32: coop_mat16x16<f32, C>; var c33: coop_mat16x16<f32, C>;
+    var c00: coop_mat16x16<f32, C>; var c01: coop_mat16x16<f32, C>;
+    var c02: coop_mat16x16<f32, C>; var c03: coop_mat16x16<f32, C>;
+    var c10: coop_mat16x16<f32, C>; var c11: coop_mat16x16<f32, C>;
+    var c12: coop_mat16x16<f32, C>; var c13: coop_mat16x16<f32, C>;
+    var c20: coop_mat16x16<f32, C>; var c21: coop_mat16x16<f32, C>;
+    var c22: coop_mat16x16<f32, C>; var c23: coop_mat16x16<f32, C>;
+    var c30: coop_mat16x16<f32, C>; var c31: coop_mat16x16<f32, C>;
+    var c32: coop_mat16x16<f32, C>; var c33: coop_mat16x16<f32, C>;
     put_fours(index, 0u, a_fours(index, m0, first, last, a_start), b_fours(index, n0, first, last, b_start));
     if STEP == 32u {
         let v = index + 512u;

@@ -62,18 +62,26 @@ fn left_of(i: u32, k: u32, last: u32, m0: u32, start: u32, lane: u32) -> vec4f {
 
 // s + four rows of the left operand · four of the right one, in the order of k.
 fn low(s: mat4x4f, l: vec4f, r: mat4x4f) -> mat4x4f {
-    let c0 = vec4f(subgroupBroadcast(l.x, 0u), subgroupBroadcast(l.y, 0u), subgroupBroadcast(l.z, 0u), subgroupBroadcast(l.w, 0u));
-    let c1 = vec4f(subgroupBroadcast(l.x, 1u), subgroupBroadcast(l.y, 1u), subgroupBroadcast(l.z, 1u), subgroupBroadcast(l.w, 1u));
-    let c2 = vec4f(subgroupBroadcast(l.x, 2u), subgroupBroadcast(l.y, 2u), subgroupBroadcast(l.z, 2u), subgroupBroadcast(l.w, 2u));
-    let c3 = vec4f(subgroupBroadcast(l.x, 3u), subgroupBroadcast(l.y, 3u), subgroupBroadcast(l.z, 3u), subgroupBroadcast(l.w, 3u));
+    let c0 = vec4f(subgroupBroadcast(l.x, 0u), subgroupBroadcast(l.y, 0u),
+                   subgroupBroadcast(l.z, 0u), subgroupBroadcast(l.w, 0u));
+    let c1 = vec4f(subgroupBroadcast(l.x, 1u), subgroupBroadcast(l.y, 1u),
+                   subgroupBroadcast(l.z, 1u), subgroupBroadcast(l.w, 1u));
+    let c2 = vec4f(subgroupBroadcast(l.x, 2u), subgroupBroadcast(l.y, 2u),
+                   subgroupBroadcast(l.z, 2u), subgroupBroadcast(l.w, 2u));
+    let c3 = vec4f(subgroupBroadcast(l.x, 3u), subgroupBroadcast(l.y, 3u),
+                   subgroupBroadcast(l.z, 3u), subgroupBroadcast(l.w, 3u));
     return add(s, mat4x4f(c0, c1, c2, c3), r);
 }
 
 fn high(s: mat4x4f, l: vec4f, r: mat4x4f) -> mat4x4f {
-    let c0 = vec4f(subgroupBroadcast(l.x, 4u), subgroupBroadcast(l.y, 4u), subgroupBroadcast(l.z, 4u), subgroupBroadcast(l.w, 4u));
-    let c1 = vec4f(subgroupBroadcast(l.x, 5u), subgroupBroadcast(l.y, 5u), subgroupBroadcast(l.z, 5u), subgroupBroadcast(l.w, 5u));
-    let c2 = vec4f(subgroupBroadcast(l.x, 6u), subgroupBroadcast(l.y, 6u), subgroupBroadcast(l.z, 6u), subgroupBroadcast(l.w, 6u));
-    let c3 = vec4f(subgroupBroadcast(l.x, 7u), subgroupBroadcast(l.y, 7u), subgroupBroadcast(l.z, 7u), subgroupBroadcast(l.w, 7u));
+    let c0 = vec4f(subgroupBroadcast(l.x, 4u), subgroupBroadcast(l.y, 4u),
+                   subgroupBroadcast(l.z, 4u), subgroupBroadcast(l.w, 4u));
+    let c1 = vec4f(subgroupBroadcast(l.x, 5u), subgroupBroadcast(l.y, 5u),
+                   subgroupBroadcast(l.z, 5u), subgroupBroadcast(l.w, 5u));
+    let c2 = vec4f(subgroupBroadcast(l.x, 6u), subgroupBroadcast(l.y, 6u),
+                   subgroupBroadcast(l.z, 6u), subgroupBroadcast(l.w, 6u));
+    let c3 = vec4f(subgroupBroadcast(l.x, 7u), subgroupBroadcast(l.y, 7u),
+                   subgroupBroadcast(l.z, 7u), subgroupBroadcast(l.w, 7u));
     return add(s, mat4x4f(c0, c1, c2, c3), r);
 }
 

@@ -25,8 +25,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;            // (n)
 @group(0) @binding(4) var<storage, read_write> c: array<vec4<elem_out>>; // (z, m, n)
 
-var<workgroup> a_tile: array<vec4f, 2u * BUFFER>;                     // twice by_k(row, quad of k), or (k, quad of rows)
-var<workgroup> b_tile: array<vec4f, 2u * BUFFER>;                     // twice by_k(column, quad of k), or (k, quad of columns)
+var<workgroup> a_tile: array<vec4f, 2u * BUFFER>;                     // by_k(row, quad of k) or (k, quad of rows)
+var<workgroup> b_tile: array<vec4f, 2u * BUFFER>;                     // by_k(column, quad of k) or (k, quad of columns)
 
 // Where four k of a line (row or column) lie: neighbours that write, and those that read every fourth line, meet
 // different banks.

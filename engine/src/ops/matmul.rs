@@ -27,6 +27,8 @@ enum Kernel {
     Tile,
     /// 128 × 128 tiles, for lines of multiples of four elements.
     Large,
+    /// For few rows, both operands along k in lines of multiples of four elements: one row of a model that writes.
+    Few,
     /// Register tiles straight from storage, for CPUs.
     Direct,
     /// 128 × 128 tiles of cooperative matrices, for 16-bit operands in lines of multiples of four elements.
@@ -37,7 +39,7 @@ impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
         let capabilities = gpu.capabilities();
         match self {
-            Kernel::Tile | Kernel::Large => true,
+            Kernel::Tile | Kernel::Large | Kernel::Few => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
             Kernel::Coop => {
                 let memory = capabilities.workgroup_memory >= COOP[2].0;
@@ -75,7 +77,7 @@ impl Product {
         let Product { m, n, k, piece, batches, .. } = self;
         let bias_ = bias.map_or_else(|| b.0.clone(), Tensor::operand);
         let (a_by_k, b_by_k) = (self.a[1] == 1, self.b[0] == 1);
-        macro_rules! launch_one {
+        macro_rules! product_launch {
             ($stem:ident [$($spec:ident = $value:expr),*], $groups:expr) => {
                 launch!($stem [elem = a.1.wgsl(), elem_b = b.1.wgsl(), elem_out = c.1.wgsl(),
                                A_BY_K = u32::from(a_by_k), B_BY_K = u32::from(b_by_k), $($spec = $value),*] {
@@ -94,11 +96,13 @@ impl Product {
         let capabilities = a.0.gpu.capabilities();
         let four = a_four && b_four && line(2, [n, n]);
         let coop = four && a.1 == DType::F16 && !self.accumulate;
+        let few = a_four && b_four && a_by_k && b_by_k && !self.accumulate;
         let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
             None if coop && Kernel::Coop.runs_on(&a.0.gpu) => Kernel::Coop,
+            None if few && m <= 8 => Kernel::Few,
             // Smaller tiles where large ones would be half empty or too few to fill a device.
             None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
             None => Kernel::Tile,
@@ -110,22 +114,23 @@ impl Product {
                     .into_iter()
                     .find(|(bytes, ..)| *bytes <= capabilities.workgroup_memory)
                     .expect("adapters that run it have enough workgroup memory");
-                launch_one!(matmul_coop [STEP = step, STAGE = stage], large);
+                product_launch!(matmul_coop [STEP = step, STAGE = stage], large);
             }
+            Kernel::Few if few => product_launch!(matmul_few [], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop if four => {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                launch_one!(matmul_large[STEP = step], large);
+                product_launch!(matmul_large [STEP = step], large);
             }
             Kernel::Direct => {
                 let rows = if m <= 8 { 8 } else { 32 };
                 let unit =
                     |four, elem| if four { (4, format!("vec4<{elem}>")) } else { (1, String::from(elem)) };
                 let (a_unit, b_unit) = (unit(a_four, "elem"), unit(b_four, "elem_b"));
-                launch_one!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
+                product_launch!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
                                            B_WIDTH = b_unit.0, b_unit = b_unit.1],
                             (n.div_ceil(32), m.div_ceil(rows), batches));
             }
-            _ => launch_one!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
+            _ => product_launch!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
         }
     }
 }
@@ -397,9 +402,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend(by!(Tile, any_matmul, "matmul.tile", any_linear, "linear.tile"));
     cases.extend(by!(Large, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Few, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Direct, any_matmul, "matmul.direct", any_linear, "linear.direct"));
     cases.extend(by!(Tile, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
     cases.extend(by!(Large, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Few, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Direct, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
     cases.extend(by!(Coop, half_matmul, "matmul.coop.f16", half_linear, "linear.coop.f16"));
     cases
@@ -521,6 +528,10 @@ fn half_linear(stem: &'static str) -> Case {
             inputs
         },
         error: |_| 4.0,
+        cost: |s| {
+            let [m, k, n, _]: [usize; 4] = s.get();
+            Cost { bytes: 2 * (m * k + m * n) + 4 * k * n, flops: 2 * m * n * k }
+        },
         runs_on: |gpu| gpu.capabilities().f16,
         ..any_linear(stem)
     }
