@@ -31,6 +31,8 @@ pub struct Capabilities {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
+    /// Bytes of all buffers together, where the user set a cap.
+    pub max_memory: Option<u64>,
     /// Storage buffers a kernel may bind.
     pub storage_buffers: u32,
     /// Alignment of a storage binding's offset.
@@ -91,6 +93,7 @@ impl Capabilities {
             invocations: limits.max_compute_invocations_per_workgroup,
             max_binding: cap(limits.max_storage_buffer_binding_size, options.max_binding),
             max_buffer: limits.max_buffer_size,
+            max_memory: options.max_memory,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
