@@ -43,6 +43,7 @@ pub struct Ramba {
     pub config: Config,
     /// Whether HSA layers run. Without them memory stays unread: what is answered then comes from the state alone.
     pub hsa: bool,
+    dtype: DType,
     parameters: Parameters,
     embeddings: Tensor,
     layers: Vec<Layer>,
@@ -118,8 +119,8 @@ impl Ramba {
             });
         }
         let parameters = upload(gpu, checkpoint, options.trained)?;
-        let root =
-            Scope::new(&parameters, "").computing_in(if options.half { DType::F16 } else { DType::F32 });
+        let dtype = if options.half { DType::F16 } else { DType::F32 };
+        let root = Scope::new(&parameters, "").computing_in(dtype);
         let layers = config
             .layers()
             .into_iter()
@@ -142,6 +143,7 @@ impl Ramba {
             layers,
             parameters,
             config,
+            dtype,
             hsa: true,
         })
     }
@@ -154,6 +156,11 @@ impl Ramba {
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         self.embeddings.gpu()
+    }
+
+    /// The type that layers compute in, and memory is kept in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     fn visibility(&self, first_position: usize) -> Visibility {

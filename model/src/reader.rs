@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use rambutan_engine::{
-    DType, Gpu, Tensor,
+    Gpu, Tensor,
     gpu::{Purpose, with_purpose},
     no_grad, ops,
 };
@@ -115,8 +115,8 @@ impl<'m> Reader<'m> {
 
     /// Bytes that a token leaves in memory.
     pub fn bytes_per_token(&self) -> usize {
-        let chunk = self.model.config.chunk_size;
-        self.shapes(chunk).iter().map(|s| s.iter().product::<usize>() * 4).sum::<usize>().div_ceil(chunk)
+        let (chunk, size) = (self.model.config.chunk_size, self.model.dtype().bytes());
+        self.shapes(chunk).iter().map(|s| s.iter().product::<usize>() * size).sum::<usize>().div_ceil(chunk)
     }
 
     /// Tokens that are read at once.
@@ -204,17 +204,17 @@ impl<'m> Reader<'m> {
     fn allocate(&mut self, tokens: usize, working: u64) -> Result<(), Error> {
         let capabilities = self.gpu().capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer).min(PAGE_BYTES);
-        let widest =
-            self.shapes(self.segment).map(|s| s.iter().product::<usize>() as u64 * 4).into_iter().max();
+        let dtype = self.model.dtype();
+        let bytes = |s: [usize; 4]| (s.iter().product::<usize>() * dtype.bytes()) as u64;
+        let widest = self.shapes(self.segment).map(bytes).into_iter().max();
         let fitting = (limit / widest.expect("three shapes")).max(1) as usize * self.segment;
         let batch = self.batch;
         let mut size = if fitting > batch { fitting / batch * batch } else { fitting };
         let (mut left, mut failure) = (tokens, None);
         while left > 0 && (failure.is_none() || size > batch) {
             let n = size.min(left);
-            let [k, v, landmarks] = with_purpose(Purpose::Memory, || {
-                self.shapes(n).map(|s| Tensor::empty(self.gpu(), s, DType::F32))
-            });
+            let [k, v, landmarks] =
+                with_purpose(Purpose::Memory, || self.shapes(n).map(|s| Tensor::empty(self.gpu(), s, dtype)));
             match self.gpu().check() {
                 Ok(()) => {
                     self.pages.push(Memory { k, v, landmarks });

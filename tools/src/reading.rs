@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rambutan_engine::Gpu;
-use rambutan_model::{Checkpoint, Error, reader::Reader};
+use rambutan_model::{Checkpoint, Error, Ramba, ramba::Options, reader::Reader};
 
 use crate::problem::Problem;
 
@@ -20,6 +20,9 @@ pub struct Weights {
     /// A .safetensors checkpoint [default: the shipped model/weights/passkey.safetensors]
     #[arg(long, value_name = "FILE", env = "RAMBUTAN_WEIGHTS")]
     checkpoint: Option<PathBuf>,
+    /// Computes in f16 where the adapter has it: faster, and half the memory
+    #[arg(long)]
+    half: bool,
 }
 
 const SHIPPED: &str = "model/weights/passkey.safetensors";
@@ -48,6 +51,11 @@ impl Weights {
     /// Reads and checks it.
     pub fn open(&self) -> Result<Checkpoint, Problem> {
         Ok(Checkpoint::open(self.path()?)?)
+    }
+
+    /// Uploads it.
+    pub fn upload(&self, gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Ramba, Error> {
+        Ramba::with(gpu, checkpoint, Options { half: self.half, ..Options::default() })
     }
 }
 

@@ -44,7 +44,7 @@ impl Ask {
         }
         let checkpoint = self.weights.open()?;
         let gpu = device.open()?;
-        let model = Ramba::new(&gpu, &checkpoint, false)?;
+        let model = self.weights.upload(&gpu, &checkpoint)?;
         let mut reader = Reader::new(&model)?;
         let rate = text.len() as f64 / reading::read(&mut reader, &gpu, &text)?.as_secs_f64();
         let prompt = tasks::prompt(&self.question);

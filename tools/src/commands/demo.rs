@@ -71,7 +71,7 @@ impl Demo {
             ));
         }
         let gpu = device.open()?;
-        let model = Ramba::new(&gpu, &checkpoint, false)?;
+        let model = self.weights.upload(&gpu, &checkpoint)?;
         // Whether it can read at all.
         drop(Reader::new(&model)?);
         let picture = self.prepare_folder()?;

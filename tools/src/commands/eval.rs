@@ -100,7 +100,7 @@ impl Passkey {
             checkpoint = Checkpoint::initial(config.clone(), self.seed)?;
         }
         let gpu = device.open()?;
-        let mut model = Ramba::new(&gpu, &checkpoint, false)?;
+        let mut model = self.weights.upload(&gpu, &checkpoint)?;
         model.hsa = !self.no_hsa;
         let longest = self.lengths.iter().max().map_or(0, |&l| l as usize);
         let mut warm = Reader::new(&model)?;
