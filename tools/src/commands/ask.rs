@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use rambutan_model::{Ramba, data, reader::Reader, tasks};
+use rambutan_model::{data, reader::Reader, tasks};
 use serde_json::json;
 
 use crate::{
