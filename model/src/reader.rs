@@ -119,7 +119,7 @@ impl<'m> Reader<'m> {
         self.shapes(chunk).iter().map(|s| s.iter().product::<usize>() * size).sum::<usize>().div_ceil(chunk)
     }
 
-    /// Tokens that are read at once.
+    /// Tokens that are read at once, where the device's memory allows.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -129,11 +129,10 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// The device failed or its memory does not suffice; then nothing of `text` counts as read.
     pub fn read(&mut self, text: &[u8], mut progress: impl FnMut(usize)) -> Result<(), Error> {
-        let (pages, base) = (self.pages.len(), self.base());
+        let pages = self.pages.len();
         let result = self.read_segments(text, &mut progress);
         if result.is_err() {
             self.pages.truncate(pages);
-            debug_assert_eq!(self.base(), base);
             // Work that was under way when the first error came may add to it; all of it is void.
             self.gpu().trim();
             let _ = self.gpu().check();
@@ -154,7 +153,7 @@ impl<'m> Reader<'m> {
     fn read_segments(&mut self, text: &[u8], progress: &mut impl FnMut(usize)) -> Result<(), Error> {
         let kept = self.rest.len();
         let tokens = (kept + text.len()) / self.segment * self.segment;
-        let batch = self.batch;
+        let mut batch = self.batch;
         // Bytes of the segments' stretch `range`, which may begin in what was left.
         let bytes = |rest: &[u8], range: Range<usize>| {
             let cut = range.start.min(kept)..range.end.min(kept);
@@ -165,22 +164,35 @@ impl<'m> Reader<'m> {
         #[cfg(not(target_arch = "wasm32"))]
         let mut before: Option<(rambutan_engine::gpu::Ticket, usize)> = None;
         while done < tokens {
-            let room = self.pages.get(page).map_or(batch, |p| p.k.shape()[1] - filled);
-            let n = batch.min(tokens - done).min(room);
+            let n = batch.min(tokens - done);
             let memory = self.remember(&bytes(&self.rest, done..done + n))?;
             if done == 0 {
                 // Only now is it known what a batch needs beside the text's memory.
                 self.gpu().submit();
-                self.gpu().check()?;
+                match self.gpu().check() {
+                    Err(rambutan_engine::Error::OutOfMemory { .. }) if n > self.segment => {
+                        drop(memory);
+                        self.gpu().trim();
+                        batch = n / 2 / self.segment * self.segment;
+                        continue;
+                    }
+                    result => result?,
+                }
                 let report = self.gpu().memory();
                 working = report.reserved.saturating_sub(report.in_use);
-                self.allocate(tokens, working)?;
+                self.allocate(tokens, batch, working)?;
             }
-            self.write(&self.pages[page], filled, &[memory.k, memory.v, memory.landmarks]);
-            (done, filled) = (done + n, filled + n);
-            if filled == self.pages[page].k.shape()[1] {
-                (page, filled) = (page + 1, 0);
+            // A batch may fill several pages where bindings are small.
+            let mut from = 0;
+            while from < n {
+                let to = &self.pages[page];
+                let room = to.k.shape()[1] - filled;
+                let count = room.min(n - from);
+                self.write(to, filled, &self.rows_of(&memory, from..from + count));
+                from += count;
+                (page, filled) = if count == room { (page + 1, 0) } else { (page, filled + count) };
             }
+            done += n;
             // One batch is recorded while the device works on the one before.
             #[cfg(not(target_arch = "wasm32"))]
             if let Some((ticket, done)) = before.replace((self.gpu().ticket(), done)) {
@@ -200,15 +212,14 @@ impl<'m> Reader<'m> {
         Ok(self.gpu().check()?)
     }
 
-    /// Adds empty pages for `tokens` tokens. `working`: bytes that a batch needs beside them.
-    fn allocate(&mut self, tokens: usize, working: u64) -> Result<(), Error> {
+    /// Adds empty pages for `tokens` tokens. `working`: bytes that a batch of `batch` tokens needs beside them.
+    fn allocate(&mut self, tokens: usize, batch: usize, working: u64) -> Result<(), Error> {
         let capabilities = self.gpu().capabilities();
         let limit = capabilities.max_binding.min(capabilities.max_buffer).min(PAGE_BYTES);
         let dtype = self.model.dtype();
         let bytes = |s: [usize; 4]| (s.iter().product::<usize>() * dtype.bytes()) as u64;
         let widest = self.shapes(self.segment).map(bytes).into_iter().max();
         let fitting = (limit / widest.expect("three shapes")).max(1) as usize * self.segment;
-        let batch = self.batch;
         let mut size = if fitting > batch { fitting / batch * batch } else { fitting };
         let (mut left, mut failure) = (tokens, None);
         while left > 0 && (failure.is_none() || size > batch) {

@@ -1,7 +1,12 @@
 //! Reading by segments against one forward pass with the same restarts.
 
 use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, testing};
-use rambutan_model::{Checkpoint, Config, Error, Ramba, ramba::Sharing, reader::Reader, rng::Rng};
+use rambutan_model::{
+    Checkpoint, Config, Error, Ramba,
+    ramba::{Options, Sharing},
+    reader::Reader,
+    rng::Rng,
+};
 
 const SEGMENT: usize = 64;
 const CHUNK: usize = 16;
@@ -86,6 +91,54 @@ fn reading_equals_one_forward_pass() {
             close(&logits(&reader, &question), &whole(&model, &text, &question), &what);
         }
     }
+}
+
+#[test]
+fn pages_no_larger_than_a_binding_read_the_same() {
+    let options = GpuOptions { max_binding: Some(1 << 16), ..GpuOptions::from_env() };
+    let small = model(&Gpu::new(options).expect("an adapter"), "");
+    // Sixteen segments a page, fewer than a batch, and the last page is short.
+    let (text, question) = (bytes(1, 3333), bytes(2, 30));
+    let mut reader = read(&small, &[&text]);
+    let whole = model(&testing::gpu(), "");
+    let expected = logits(&read(&whole, &[&text]), &question);
+    close(&logits(&reader, &question), &expected, "pages");
+    close(
+        &logits(&read(&small, &[&text[..1000], &text[1000..]]).prefix(3328), &question),
+        &logits(&read(&whole, &[&text[..3328]]), &question),
+        "two reads and a prefix",
+    );
+    // Across the border of two pages.
+    let mut changed = text.clone();
+    changed[1000..1050].copy_from_slice(&bytes(3, 50));
+    let stretch = reader.stretch(1000..1050);
+    reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+    close(&logits(&reader, &question), &logits(&read(&whole, &[&changed]), &question), "replaced");
+}
+
+#[test]
+fn in_half_precision_it_is_the_same_pass_too() {
+    let gpu = testing::gpu();
+    if !gpu.capabilities().f16 {
+        println!("no f16 here: nothing to compute in it");
+        return;
+    }
+    let checkpoint = Checkpoint::initial(config(""), 7).expect("it is valid");
+    let options = Options { half: true, ..Options::default() };
+    let half = Ramba::with(&gpu, &checkpoint, options).expect("it uploads");
+    let (text, question) = (bytes(1, 1000), bytes(2, 30));
+    let mut reader = read(&half, &[&text]);
+    assert_eq!(2 * reader.bytes_per_token(), read(&model(&gpu, ""), &[]).bytes_per_token());
+    let got = logits(&reader, &question);
+    let expected = whole(&half, &text, &question);
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(&expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    // A few roundings to eleven bits.
+    assert!(worst <= 5e-3 * largest, "{worst:.1e} of {largest:.1e}");
+    let saved = reader.replace(64, &bytes(3, 192)).expect("it reads");
+    assert_ne!(logits(&reader, &question), got);
+    reader.restore(saved);
+    assert_eq!(logits(&reader, &question), got);
 }
 
 #[test]

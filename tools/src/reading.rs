@@ -22,7 +22,7 @@ pub struct Weights {
     checkpoint: Option<PathBuf>,
     /// Computes in f16 where the adapter has it: faster, and half the memory
     #[arg(long)]
-    half: bool,
+    pub half: bool,
 }
 
 const SHIPPED: &str = "model/weights/passkey.safetensors";

@@ -157,7 +157,7 @@ impl Passkey {
                     "exact": share(exact), "selected": share(selected), "tokens_per_s": rate,
                     "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
                     "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
-                    "hsa": !self.no_hsa, "random": self.random,
+                    "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
                 });
                 print_json(&line)?;
             } else {
