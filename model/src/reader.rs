@@ -441,9 +441,11 @@ impl<'m> Reader<'m> {
         first: usize,
     ) -> Result<(Vec<f32>, Vec<(usize, f32)>), Error> {
         let config = &self.model.config;
-        let gathered =
-            config.chunk_topk * config.retrieval_heads() * config.chunk_size * self.bytes_per_token();
-        let piece = (PIECE_BYTES / gathered).max(1);
+        // Keys, and as many values, of the chunks that a token selects; all of a piece's keys must fit a binding.
+        let slots = config.chunk_topk * config.retrieval_heads() * config.chunk_size;
+        let keys = slots * config.num_kv_heads * config.attention_head_dim * self.model.dtype().bytes();
+        let most = (self.gpu().capabilities().max_binding as usize).min(PIECE_BYTES / 2);
+        let piece = (most / keys).max(1);
         let (mut all, mut selected) = (Vec::new(), Vec::new());
         for start in (0..tokens.len()).step_by(piece) {
             let end = (start + piece).min(tokens.len());
