@@ -254,11 +254,11 @@ impl Ramba {
     /// into calls gives the logits of one forward pass. `segment`: (batch, tokens), u32, states restart wherever it
     /// changes, from one call to the next too; calls without it continue.
     pub fn extend(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
-        if let Some(segment) = segment {
-            if let Some(before) = cache.segment.replace(segment.detach()) {
-                for state in cache.states.iter_mut().flatten() {
-                    *state = state.restarted(&before, segment);
-                }
+        if let Some(segment) = segment
+            && let Some(before) = cache.segment.replace(segment.detach())
+        {
+            for state in cache.states.iter_mut().flatten() {
+                *state = state.restarted(&before, segment);
             }
         }
         let visibility = self.visibility(cache.position);
