@@ -184,9 +184,8 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     let words = with("words.safetensors", |c| c.vocab_size = 300);
     let many = with("many.safetensors", |c| c.chunk_topk = 1000);
 
-    let ask = |m: &str, file: &str| {
-        vec!["ask", "--checkpoint", m, "--file", file, "What is the passkey?"].join("\0")
-    };
+    let ask =
+        |m: &str, file: &str| ["ask", "--checkpoint", m, "--file", file, "What is the passkey?"].join("\0");
     let eval = |more: &str| format!("eval\0passkey\0--checkpoint\0{model}\0{more}");
     let demo = |more: &str| format!("demo\0--checkpoint\0{model}\0--out\0{}\0{more}", folder.path("out"));
     let demo_on = |file: &str| demo(&format!("--tokens\x001024\0--text\0{file}"));

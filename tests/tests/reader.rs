@@ -94,6 +94,15 @@ fn reading_equals_one_forward_pass() {
 }
 
 #[test]
+fn a_thousand_chunks_are_told_apart() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let (text, question) = (bytes(1, 20_001), bytes(2, 40));
+    let reader = read(&model, &[&text]);
+    close(&logits(&reader, &question), &whole(&model, &text, &question), "20001 + 40");
+}
+
+#[test]
 fn pages_no_larger_than_a_binding_read_the_same() {
     let options = GpuOptions { max_binding: Some(1 << 16), ..GpuOptions::from_env() };
     let small = model(&Gpu::new(options).expect("an adapter"), "");
