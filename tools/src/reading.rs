@@ -11,8 +11,8 @@ use rambutan_model::{Checkpoint, Error, Ramba, ramba::Options, reader::Reader};
 
 use crate::problem::Problem;
 
-/// More tokens than any device holds; a larger number is a slip of the keyboard.
-pub const MAX_TOKENS: u64 = 1 << 32;
+/// More tokens than the model was ever tried with; a larger number is a slip of the keyboard.
+pub const MAX_TOKENS: u64 = 1 << 30;
 
 /// Which weights.
 #[derive(clap::Args)]
