@@ -209,7 +209,7 @@ impl<'m> Reader<'m> {
         if let Some((ticket, _)) = before {
             self.gpu().wait_for(&ticket).map_err(|e| self.too_long(e, tokens, tokens, working))?;
         }
-        Ok(self.gpu().check()?)
+        self.gpu().check().map_err(|e| self.too_long(e, tokens, tokens, working))
     }
 
     /// Adds empty pages for `tokens` tokens. `working`: bytes that a batch of `batch` tokens needs beside them.
