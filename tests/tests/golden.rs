@@ -455,7 +455,7 @@ fn model(v: &Vectors, trained: bool) -> Result<Ramba, String> {
 fn loss(model: &Ramba, logits: &Tensor, ids: &Tensor) -> Result<Tensor, String> {
     let [batch, tokens] = ids.axes();
     let ids = ids.to_vec::<u32>().map_err(|e| e.to_string())?;
-    let next = |i: usize| if (i + 1) % tokens == 0 { 0 } else { ids[i + 1] };
+    let next = |i: usize| if (i + 1).is_multiple_of(tokens) { 0 } else { ids[i + 1] };
     let weight = 1.0 / (batch * (tokens - 1)) as f32;
     let targets: Vec<u32> = (0..ids.len()).map(next).collect();
     let weights: Vec<f32> =
