@@ -105,9 +105,20 @@ pub fn check_text(name: &str, bytes: &[u8]) -> Result<(), DataError> {
     Ok(())
 }
 
+/// Reads one file as it is. Devices and pipes, which may never end, are refused.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, DataError> {
+    let read = || {
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        std::fs::read(path)
+    };
+    read().map_err(|source| DataError::Read { path: path.to_owned(), source })
+}
+
 /// Reads one text file and checks it.
 pub fn read_text(path: &Path) -> Result<Vec<u8>, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    let bytes = read_bytes(path)?;
     check_text(&path.display().to_string(), &bytes)?;
     Ok(bytes)
 }

@@ -33,6 +33,21 @@ pub enum Error {
         "the configuration has no segment_size with segment_at_inference: this model cannot read a text by segments"
     )]
     NotSegmented,
+    /// The device's memory does not hold the text.
+    #[error(
+        "{tokens} tokens do not fit this device's memory: about {fit} do, at {bytes_per_token} bytes of keys, values \
+         and landmarks a token ({source})"
+    )]
+    TextTooLong {
+        /// Tokens to be read.
+        tokens: usize,
+        /// Tokens that fit, about.
+        fit: usize,
+        /// What each leaves in memory.
+        bytes_per_token: usize,
+        /// What the device said.
+        source: rambutan_engine::Error,
+    },
     /// There is nothing to continue.
     #[error("nothing to answer: the text and the question are both empty")]
     Empty,

@@ -16,6 +16,9 @@ use crate::{
     weights::{Norm, Scope, upload},
 };
 
+/// The most chunks a token may select: what the kernel of selection keeps in registers.
+const MAX_TOP_K: usize = 64;
+
 /// One layer. The token mixer is a choice: another one joins here.
 enum Layer {
     Mamba2(Mamba2),
@@ -38,6 +41,9 @@ pub struct Options {
 pub struct Ramba {
     /// Its configuration.
     pub config: Config,
+    /// Whether HSA layers run. Without them memory stays unread: what is answered then comes from the state alone.
+    pub hsa: bool,
+    dtype: DType,
     parameters: Parameters,
     embeddings: Tensor,
     layers: Vec<Layer>,
@@ -65,7 +71,7 @@ pub struct Trace {
 
 /// Logits, and where the model looked.
 pub struct Selected {
-    /// (1, tokens, vocabulary).
+    /// (1, rows, vocabulary): of the last rows asked for.
     pub logits: Tensor,
     /// (1, tokens, retrieval heads, K), where there was anything to look into.
     pub weights: Option<Tensor>,
@@ -91,7 +97,7 @@ impl Ramba {
     /// Uploads a checkpoint to compute in f32; gradients are allocated where it is to be trained.
     ///
     /// # Errors
-    /// The checkpoint lacks a parameter, or the device its memory.
+    /// The checkpoint lacks a parameter, the device its memory, or a kernel what the configuration asks of it.
     pub fn new(gpu: &Gpu, checkpoint: &Checkpoint, trained: bool) -> Result<Ramba, Error> {
         Ramba::with(gpu, checkpoint, Options { trained, ..Options::default() })
     }
@@ -105,9 +111,16 @@ impl Ramba {
             return Err(Error::NoHalf(gpu.capabilities().name.clone()));
         }
         let config = checkpoint.config.clone();
+        if config.chunk_topk > MAX_TOP_K {
+            return Err(Error::Setting {
+                field: "chunk_topk".into(),
+                value: config.chunk_topk.to_string(),
+                expected: format!("at most {MAX_TOP_K}, what selection keeps at hand"),
+            });
+        }
         let parameters = upload(gpu, checkpoint, options.trained)?;
-        let root =
-            Scope::new(&parameters, "").computing_in(if options.half { DType::F16 } else { DType::F32 });
+        let dtype = if options.half { DType::F16 } else { DType::F32 };
+        let root = Scope::new(&parameters, "").computing_in(dtype);
         let layers = config
             .layers()
             .into_iter()
@@ -130,6 +143,8 @@ impl Ramba {
             layers,
             parameters,
             config,
+            dtype,
+            hsa: true,
         })
     }
 
@@ -141,6 +156,11 @@ impl Ramba {
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         self.embeddings.gpu()
+    }
+
+    /// The type that layers compute in, and memory is kept in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     fn visibility(&self, first_position: usize) -> Visibility {
@@ -197,7 +217,7 @@ impl Ramba {
                     }
                 }
                 Layer::Hsa(hsa) => {
-                    if let (Some(m), Some(s)) = (&memory, &selection) {
+                    if let (Some(m), Some(s), true) = (&memory, &selection, self.hsa) {
                         x = hsa.forward(&x, &joined(m, sharing.group), s);
                     }
                 }
@@ -220,8 +240,14 @@ impl Ramba {
 
     /// Nothing read yet.
     pub fn cache(&self) -> Cache {
+        self.cache_at(0)
+    }
+
+    /// Nothing read yet of what begins at `position`, where states restart and a chunk begins.
+    pub fn cache_at(&self, position: usize) -> Cache {
+        assert!(position.is_multiple_of(self.config.chunk_size), "position {position} begins no chunk");
         let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mamba2(_))).count();
-        Cache { states: vec![None; blocks], pending: None, memory: None, segment: None, position: 0 }
+        Cache { states: vec![None; blocks], pending: None, memory: None, segment: None, position }
     }
 
     /// Reads further tokens, (batch, tokens), after those that `cache` has seen → their logits. Any split of a text
@@ -251,7 +277,7 @@ impl Ramba {
                         cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
                 }
                 Layer::Hsa(hsa) => {
-                    if let (Some(m), Some(s)) = (&cache.memory, &selection) {
+                    if let (Some(m), Some(s), true) = (&cache.memory, &selection, self.hsa) {
                         x = hsa.forward(&x, m, s);
                     }
                 }
@@ -305,42 +331,30 @@ impl Ramba {
         unreachable!("the configuration has a chunking layer before all retrieval")
     }
 
-    /// Continues a text whose whole segments are in `pages`, `base` tokens: ids (1, tokens), u32, of the segment that
-    /// begins there → logits, and what the first retrieval layer selected.
-    pub fn continue_after(&self, pages: &[&Memory], base: usize, ids: &Tensor) -> Selected {
+    /// [`Ramba::extend`] for one text whose beginning is remembered in `pages`, as many tokens as `cache` began at:
+    /// ids (1, tokens), u32 → logits of the last `rows` tokens, and what the first retrieval layer selected.
+    pub fn continue_after(&self, pages: &[Memory], cache: &mut Cache, ids: &Tensor, rows: usize) -> Selected {
+        let visibility = self.visibility(cache.position);
         let mut x = ops::embedding(&self.embeddings, ids);
-        let visibility = self.visibility(base);
         let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
+        let mut block = 0;
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Mamba2(mamba) => {
+                    let (y, state) = mamba.forward(&x, None, cache.states[block].as_ref());
+                    cache.states[block] = Some(state);
+                    (x, block) = (y, block + 1);
+                }
                 Layer::Chunking(chunking) => {
-                    all = pages.iter().map(|p| (*p).clone()).chain(chunking.forward(&x)).collect();
+                    self.remember(cache, chunking, &x);
+                    all = pages.iter().chain(&cache.memory).cloned().collect();
                 }
                 Layer::Retrieval(retrieval) if !all.is_empty() => {
                     let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
                     let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
-                    // The few chunks selected are brought together: each slot gets a chunk of its own.
-                    let gather = |pick: fn(&Memory) -> &Tensor| {
-                        let flat: Vec<Tensor> = all.iter().map(|m| rows(pick(m))).collect();
-                        let out = ops::gather_chunks(
-                            &flat.iter().collect::<Vec<_>>(),
-                            &selection.indices,
-                            self.config.chunk_size,
-                        );
-                        let mut shape = vec![1];
-                        shape.extend_from_slice(out.shape());
-                        out.reshape(shape)
-                    };
-                    let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
-                    let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
-                        .expect("as many numbers as slots");
-                    let memory = Memory {
-                        k: gather(|m| &m.k),
-                        v: gather(|m| &m.v),
-                        landmarks: all[0].landmarks.clone(),
-                    };
-                    compact = Some((memory, Selection { weights: selection.weights.clone(), indices }));
+                    if self.hsa {
+                        compact = Some(self.bring_together(&all, &selection));
+                    }
                     first.get_or_insert(selection);
                 }
                 Layer::Retrieval(_) => {}
@@ -351,9 +365,29 @@ impl Ramba {
                 }
             }
         }
+        let [_, tokens, width] = x.axes();
+        cache.position += tokens;
+        let x = ops::slice(&x, (tokens - rows) * width, rows * width).reshape([1, rows, width]);
         let logits = self.logits(&self.norm_f.forward(&x));
         let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
         Selected { logits, weights, indices }
+    }
+
+    /// The few chunks selected out of all pages, copied into one memory where each slot has a chunk of its own.
+    fn bring_together(&self, pages: &[Memory], selection: &Selection) -> (Memory, Selection) {
+        let gather = |pick: fn(&Memory) -> &Tensor| {
+            let flat: Vec<Tensor> = pages.iter().map(|m| rows(pick(m))).collect();
+            let flat: Vec<&Tensor> = flat.iter().collect();
+            let out = ops::gather_chunks(&flat, &selection.indices, self.config.chunk_size);
+            let shape: Vec<usize> = std::iter::once(1).chain(out.shape().iter().copied()).collect();
+            out.reshape(shape)
+        };
+        let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
+        let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
+            .expect("as many numbers as slots");
+        let memory =
+            Memory { k: gather(|m| &m.k), v: gather(|m| &m.v), landmarks: pages[0].landmarks.clone() };
+        (memory, Selection { weights: selection.weights.clone(), indices })
     }
 
     /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.

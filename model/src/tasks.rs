@@ -108,6 +108,18 @@ impl Fact {
     }
 }
 
+/// A question as people write it in the form that the model was trained on: `What is the passkey?` becomes
+/// `|What is the passkey? The passkey is:`, others end in `It is:`. What begins with `|` is taken as it is.
+pub fn prompt(question: &str) -> String {
+    let question = question.trim();
+    if question.starts_with('|') {
+        return question.to_owned();
+    }
+    let question = question.trim_end_matches('?').trim_end();
+    let plain = question.eq_ignore_ascii_case("what is the passkey");
+    format!("|{question}? {} is:", if plain { "The passkey" } else { "It" })
+}
+
 /// Two to four open syllables.
 fn name(rng: &mut Rng) -> String {
     let mut name = String::with_capacity(8);
@@ -641,9 +653,9 @@ impl Haystack {
         Ok(Self { text, statements })
     }
 
-    /// Generated text.
+    /// Generated text that training never draws.
     pub fn prose(seed: u64, length: usize) -> Result<Self, DataError> {
-        Self::new(Prose::new(seed).text(length))
+        Self::new(Prose::held(seed).text(length))
     }
 
     /// `length` bytes of a text: its beginning, or, if it is shorter, all of it and then pieces of up to 64 KiB from
@@ -1180,6 +1192,18 @@ mod tests {
             let lead = hay.lead(300, &mut rng);
             assert!(lead.len() <= 300);
             assert!(lead.is_empty() || hay.text().windows(lead.len()).any(|w| w == lead));
+        }
+    }
+
+    #[test]
+    fn questions_take_the_form_of_training() {
+        let mut rng = Rng::new(0);
+        for kind in FactKind::ALL {
+            let fact = Fact::draw(kind, (5, 8), &mut rng);
+            let plain = fact.question[1..].split_inclusive('?').next().unwrap();
+            assert_eq!(prompt(plain), fact.question);
+            assert_eq!(prompt(&format!(" {} ", plain.trim_end_matches('?'))), fact.question);
+            assert_eq!(prompt(&fact.question), fact.question);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The command `rambutan`.
 
 mod commands;
+mod picture;
 mod problem;
+mod reading;
 
 use std::process::ExitCode;
 
@@ -14,7 +16,7 @@ use rambutan_engine::{Gpu, GpuOptions};
 #[command(
     name = "rambutan",
     version,
-    after_help = "Examples:\n  rambutan info\n  rambutan selfcheck --quick\n  rambutan --backend vulkan --adapter nvidia bench matmul\n\nExit codes: 0 success, 1 a check failed, 2 the input cannot be used."
+    after_help = "Examples:\n  rambutan demo\n  rambutan ask --file notes.txt \"What is the code of Rivaze?\"\n  rambutan selfcheck --quick\n  rambutan --backend vulkan --adapter nvidia bench matmul\n\nExit codes: 0 success, 1 a check failed, 2 the input cannot be used."
 )]
 struct Cli {
     #[command(flatten)]
@@ -25,7 +27,7 @@ struct Cli {
 
 /// Which device, for every command.
 #[derive(Args)]
-struct Device {
+pub struct Device {
     /// A part of the adapter's name, or its index in `rambutan info`
     #[arg(long, global = true, value_name = "NAME|INDEX", env = "RAMBUTAN_ADAPTER")]
     adapter: Option<String>,
@@ -40,13 +42,17 @@ impl Device {
         GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..GpuOptions::from_env() }
     }
 
-    fn open(&self) -> Result<Gpu, Problem> {
+    /// The device asked for.
+    pub fn open(&self) -> Result<Gpu, Problem> {
         Ok(Gpu::new(self.options())?)
     }
 }
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(commands::demo::Demo),
+    Ask(commands::ask::Ask),
+    Eval(commands::eval::Eval),
     Info(commands::info::Info),
     Selfcheck(commands::selfcheck::Selfcheck),
     Train(commands::train::Train),
@@ -57,6 +63,9 @@ enum Command {
 
 fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
+        Command::Demo(c) => c.run(&cli.device),
+        Command::Ask(c) => c.run(&cli.device),
+        Command::Eval(c) => c.run(&cli.device),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
         Command::Train(c) => c.run(|| cli.device.open()),
@@ -67,6 +76,11 @@ fn run(cli: &Cli) -> Result<(), Problem> {
 }
 
 fn main() -> ExitCode {
+    // Vulkan's window system complains on stderr where there is none; nothing here opens windows.
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread exists yet.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version arrive as errors too.

@@ -52,12 +52,30 @@ impl From<rambutan_model::checkpoint::CheckpointError> for Problem {
     }
 }
 
+impl From<rambutan_model::data::DataError> for Problem {
+    fn from(error: rambutan_model::data::DataError) -> Problem {
+        use rambutan_model::data::DataError as E;
+        let hint = match &error {
+            E::TooShort { .. } => "a fact needs some 40 bytes: choose a longer text or fewer facts",
+            E::Setting { .. } => "`--help` shows what fits",
+            E::Occupied { .. } => "`rambutan ask` asks about facts that a text states itself",
+            _ => "expected a readable file of plain text",
+        };
+        Problem::input(error.to_string(), hint)
+    }
+}
+
 impl From<rambutan_model::Error> for Problem {
     fn from(error: rambutan_model::Error) -> Problem {
         match error {
             rambutan_model::Error::Engine(e) => e.into(),
             rambutan_model::Error::Checkpoint(e) => e.into(),
-            e => Problem::input(e.to_string(), "`--help` shows what fits"),
+            rambutan_model::Error::Data(e) => e.into(),
+            e @ rambutan_model::Error::TextTooLong { .. } => Problem::input(
+                e.to_string(),
+                "read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
+            ),
+            e => Problem::input(e.to_string(), "`rambutan inspect CHECKPOINT` shows its configuration"),
         }
     }
 }

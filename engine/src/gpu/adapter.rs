@@ -14,6 +14,8 @@ pub struct GpuOptions {
     pub portable: bool,
     /// Caps the bytes of one storage binding below the adapter's, to exercise paging.
     pub max_binding: Option<u64>,
+    /// Caps the bytes of all buffers together, to leave room for others or to see what happens.
+    pub max_memory: Option<u64>,
     /// Caps the bytes of workgroup memory below the adapter's, to exercise smaller tiles.
     pub workgroup_memory: Option<u32>,
     /// Leaves 16-bit floats, subgroups or cooperative matrices unused: `f16`, `subgroups`, `coop`.
@@ -24,7 +26,7 @@ pub struct GpuOptions {
 
 impl GpuOptions {
     /// From `RAMBUTAN_ADAPTER`, `RAMBUTAN_BACKEND`, `RAMBUTAN_PORTABLE`, `RAMBUTAN_MAX_BINDING`,
-    /// `RAMBUTAN_WORKGROUP_MEMORY`, `RAMBUTAN_WITHOUT` (a list with commas) and `RAMBUTAN_CHECKED`.
+    /// `RAMBUTAN_MAX_MEMORY`, `RAMBUTAN_WORKGROUP_MEMORY`, `RAMBUTAN_WITHOUT` (a list with commas) and `RAMBUTAN_CHECKED`.
     pub fn from_env() -> GpuOptions {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let flag = |name: &str| text(name).is_some_and(|v| v != "0");
@@ -33,6 +35,7 @@ impl GpuOptions {
             backend: text("RAMBUTAN_BACKEND"),
             portable: flag("RAMBUTAN_PORTABLE"),
             max_binding: text("RAMBUTAN_MAX_BINDING").and_then(|v| v.parse().ok()),
+            max_memory: text("RAMBUTAN_MAX_MEMORY").and_then(|v| v.parse().ok()),
             workgroup_memory: text("RAMBUTAN_WORKGROUP_MEMORY").and_then(|v| v.parse().ok()),
             without: text("RAMBUTAN_WITHOUT")
                 .map_or_else(Vec::new, |v| v.split(',').map(str::to_owned).collect()),

@@ -31,6 +31,8 @@ pub struct Capabilities {
     pub max_binding: u64,
     /// Bytes of one buffer.
     pub max_buffer: u64,
+    /// Bytes of all buffers together, where the user set a cap, or the adapter is a CPU.
+    pub max_memory: Option<u64>,
     /// Storage buffers a kernel may bind.
     pub storage_buffers: u32,
     /// Alignment of a storage binding's offset.
@@ -72,11 +74,12 @@ impl Capabilities {
             });
         let cap = |limit: u64, cap: Option<u64>| cap.map_or(limit, |c| c.min(limit));
         let f16 = features.contains(wgpu::Features::SHADER_F16);
+        let cpu = info.device_type == wgpu::DeviceType::Cpu;
         Capabilities {
             name: info.name,
             backend: info.backend.to_string(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            cpu,
             f16,
             subgroups: features
                 .contains(wgpu::Features::SUBGROUP)
@@ -91,10 +94,20 @@ impl Capabilities {
             invocations: limits.max_compute_invocations_per_workgroup,
             max_binding: cap(limits.max_storage_buffer_binding_size, options.max_binding),
             max_buffer: limits.max_buffer_size,
+            max_memory: options.max_memory.or_else(|| if cpu { host_memory() } else { None }),
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
             timestamp_period: 1.0,
         }
     }
+}
+
+/// Most of the memory that is free on this machine, where it tells. Software Vulkan promises more than there is, and the
+/// system then ends whoever uses it.
+fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some((kib << 10) / 10 * 9)
 }

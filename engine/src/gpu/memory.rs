@@ -78,6 +78,8 @@ pub struct Storage {
     pub(crate) id: u64,
     class: u64,
     purpose: Purpose,
+    /// False where the device refused: such a buffer must never be handed out again.
+    sound: bool,
 }
 
 impl Storage {
@@ -92,8 +94,10 @@ impl Drop for Storage {
         let Some(inner) = self.gpu.upgrade() else { return };
         let mut pool = lock(&inner.pool);
         pool.account(self.purpose, -(self.class as i64));
-        let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
-        pool.free.entry(self.class).or_default().insert(self.id, free);
+        if self.sound {
+            let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
+            pool.free.entry(self.class).or_default().insert(self.id, free);
+        }
     }
 }
 
@@ -112,6 +116,7 @@ pub(crate) struct Pool {
     total_peak: u64,
     reserved: u64,
     max_buffer: u64,
+    max_memory: u64,
     /// Counts submits; the stream advances it.
     pub epoch: u64,
     pub created: u64,
@@ -133,6 +138,7 @@ impl Pool {
             total_peak: 0,
             reserved: 0,
             max_buffer: capabilities.max_buffer,
+            max_memory: capabilities.max_memory.unwrap_or(u64::MAX),
             epoch: 0,
             created: 0,
         }
@@ -188,21 +194,30 @@ impl Gpu {
             pool.account(purpose, class as i64);
             found
         };
-        let (buffer, id) = match found {
-            Some((id, free)) => (free.buffer, id),
-            None => (self.create(class, bytes, purpose), self.0.id()),
+        let (buffer, id, sound) = match found {
+            Some((id, free)) => (free.buffer, id, true),
+            None => {
+                let (buffer, sound) = self.create(class, bytes, purpose);
+                (buffer, self.0.id(), sound)
+            }
         };
-        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose })
+        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose, sound })
     }
 
-    fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> wgpu::Buffer {
-        let limit = lock(&self.0.pool).max_buffer;
-        let class = class.min(limit.max(bytes)) / 4 * 4;
+    /// A new buffer, and whether it is one.
+    fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> (wgpu::Buffer, bool) {
+        let (limit, most) = {
+            let pool = lock(&self.0.pool);
+            (pool.max_buffer, pool.max_memory)
+        };
+        let size = class.min(limit.max(bytes)) / 4 * 4;
+        let over = || lock(&self.0.pool).reserved.saturating_add(class) > most;
         let attempt = || {
             self.0.scoped(|| {
                 self.0.device.create_buffer(&wgpu::BufferDescriptor {
                     label: None,
-                    size: class,
+                    // Beyond the user's cap nothing is taken; four bytes stand for the buffer that is not to be.
+                    size: if over() { 4 } else { size },
                     usage: wgpu::BufferUsages::STORAGE
                         | wgpu::BufferUsages::COPY_SRC
                         | wgpu::BufferUsages::COPY_DST,
@@ -210,31 +225,38 @@ impl Gpu {
                 })
             })
         };
-        if class > limit {
+        if size > limit {
             self.0.fail(Error::TooLarge { what: format!("a tensor for {purpose:?}"), asked: bytes, limit });
         }
         let (mut buffer, mut error) = attempt();
-        if matches!(error, Some(wgpu::Error::OutOfMemory { .. })) {
+        if matches!(error, Some(wgpu::Error::OutOfMemory { .. })) || over() {
             // What the pool holds unused may be enough, once the device has let go of it.
             self.submit();
             self.trim();
             let _ = self.0.device.poll(wgpu::PollType::wait_indefinitely());
             (buffer, error) = attempt();
         }
-        match error {
+        let out_of_memory = || Error::OutOfMemory {
+            asked: bytes,
+            purpose: format!("{purpose:?}").to_lowercase(),
+            in_use: self.memory().to_string(),
+        };
+        let failure = match error {
+            None if over() => Some(out_of_memory()),
             None => {
                 let mut pool = lock(&self.0.pool);
                 pool.reserved += class;
                 pool.created += 1;
+                None
             }
-            Some(wgpu::Error::OutOfMemory { .. }) => self.0.fail(Error::OutOfMemory {
-                asked: bytes,
-                purpose: format!("{purpose:?}").to_lowercase(),
-                in_use: self.memory().to_string(),
-            }),
-            Some(e) => self.0.fail(Error::Device(e.to_string())),
+            Some(wgpu::Error::OutOfMemory { .. }) => Some(out_of_memory()),
+            Some(e) => Some(Error::Device(e.to_string())),
+        };
+        let sound = failure.is_none();
+        if let Some(failure) = failure {
+            self.0.fail(failure);
         }
-        buffer
+        (buffer, sound)
     }
 }
 

@@ -136,6 +136,30 @@ impl Gpu {
         self.stream().flush(&self.0);
     }
 
+    /// Submits all recorded work; the ticket stands for it in [`Gpu::wait_for`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn ticket(&self) -> Ticket {
+        let mut stream = self.stream();
+        stream.flush(&self.0);
+        Ticket(stream.submitted.clone())
+    }
+
+    /// Waits until the work that `ticket` stands for is done, and no longer: what was submitted since goes on. So a
+    /// producer stays one step ahead of the device and not a thousand.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last read.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait_for(&self, ticket: &Ticket) -> Result<()> {
+        if let Some(index) = &ticket.0 {
+            let wait = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: None };
+            if let Err(e) = self.0.device.poll(wait) {
+                record(&self.0.fault, Error::Device(e.to_string()));
+            }
+        }
+        self.check()
+    }
+
     /// Submits all recorded work and waits for it.
     ///
     /// # Errors
@@ -203,6 +227,10 @@ impl Gpu {
         lock(&self.0.stream)
     }
 }
+
+/// Work that was submitted.
+#[cfg(not(target_arch = "wasm32"))]
+pub struct Ticket(Option<wgpu::SubmissionIndex>);
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

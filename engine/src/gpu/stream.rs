@@ -45,6 +45,8 @@ pub(crate) struct Stream {
     pending: usize,
     budget: usize,
     profiler: Option<Profiler>,
+    /// The latest submit.
+    pub submitted: Option<wgpu::SubmissionIndex>,
     pub counters: Counters,
 }
 
@@ -81,6 +83,7 @@ impl Stream {
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
             budget: if capabilities.cpu { 16 } else { 192 },
             profiler: None,
+            submitted: None,
             counters: Counters::default(),
         }
     }
@@ -169,12 +172,13 @@ impl Stream {
         if let Some(profiler) = &mut self.profiler {
             profiler.resolve(&inner.device, &mut encoder);
         }
-        let ((), error) = inner.scoped(|| {
+        let (submitted, error) = inner.scoped(|| {
             if !self.uniforms.is_empty() {
                 inner.queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
             }
-            inner.queue.submit([encoder.finish()]);
+            inner.queue.submit([encoder.finish()])
         });
+        self.submitted = Some(submitted);
         if let Some(e) = error {
             inner.fail(Error::Device(e.to_string()));
         }

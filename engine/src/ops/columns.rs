@@ -106,6 +106,31 @@ pub fn concat_columns(parts: &[&Tensor]) -> Tensor {
     y.with_grad(parts, move |dy| split_columns(dy, &widths).into_iter().map(Some).collect::<Vec<_>>())
 }
 
+/// `count` elements of x from element `start` on, as (count): a copy, outside of the graph.
+///
+/// # Panics
+/// Where x ends before.
+#[track_caller]
+pub fn slice(x: &Tensor, start: usize, count: usize) -> Tensor {
+    assert!(start + count <= x.len(), "slice: {count} elements from {start} on of x {:?}", x.shape());
+    let y = x.empty_on([count], x.dtype());
+    move_columns(x, &y, 1, count, (start, x.len()), (0, count));
+    y
+}
+
+/// Overwrites the elements of y from `start` on by those of x, outside of the graph: for buffers that live on while
+/// parts of them change, such as a text's memory.
+///
+/// # Panics
+/// Where y ends before, or types differ.
+#[track_caller]
+pub fn write_slice(y: &Tensor, start: usize, x: &Tensor) {
+    let end = start + x.len();
+    assert!(end <= y.len(), "write_slice: x {:?} from {start} on of y {:?}", x.shape(), y.shape());
+    assert_eq!(x.dtype(), y.dtype(), "write_slice: types differ");
+    move_columns(x, y, 1, x.len(), (0, x.len()), (start, y.len()));
+}
+
 /// (columns) repeated as (n, columns).
 ///
 /// # Panics
@@ -163,10 +188,34 @@ pub(super) fn cases() -> Vec<Case> {
             error_grad: Some(|s| 8.0 + s["rows"] as f64),
             ..Case::new("concat_columns")
         };
+    let slices = Case {
+        dims: vec![Dim::range("start", 0, 3000), Dim::range("count", 1, 3000), Dim::range("after", 0, 70)],
+        inputs: |s, draw| {
+            let [start, count, after] = s.get();
+            vec![Input::new("y", draw.normal(&[start + count + after])), Input::new("x", draw.normal(&[count]))]
+        },
+        run: |s, i| {
+            let [start, count, _] = s.get();
+            let y = crate::ops::copy(&i[0], i[0].dtype());
+            let before = slice(&y, start, count);
+            write_slice(&y, start, &i[1]);
+            vec![before, y]
+        },
+        reference: |s, i| {
+            let [start, count, _] = s.get();
+            let mut y = i[0].clone();
+            let before = Array::new(&[count], y.data[start..start + count].to_vec());
+            y.data[start..start + count].copy_from_slice(&i[1].data);
+            vec![before, y]
+        },
+        error: |_| 0.0,
+        ..Case::new("columns")
+    };
     vec![
         split.in_half("split_columns.f16", &["x"], 0.0),
         concat.in_half("concat_columns.f16", &["a", "b", "row"], 1.0),
         split,
         concat,
+        slices,
     ]
 }

@@ -77,6 +77,11 @@ impl Prose {
         Self::from_rng(Rng::from_parts(&[seed, 0x0070_726f_7365]))
     }
 
+    /// A stream of a domain of its own, which training never draws from: for examinations.
+    pub fn held(seed: u64) -> Self {
+        Self::from_rng(Rng::from_parts(&[seed, 0x0070_726f_7365, 0x6865_6c64]))
+    }
+
     /// A stream that begins somewhere inside a document, as a crop of a longer text does.
     pub fn inside(seed: u64) -> Self {
         let mut prose = Self::new(seed);

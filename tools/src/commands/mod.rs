@@ -1,7 +1,10 @@
 //! One file a command.
 
+pub mod ask;
 pub mod bench;
 mod bench_model;
+pub mod demo;
+pub mod eval;
 pub mod info;
 pub mod inspect;
 pub mod selfcheck;

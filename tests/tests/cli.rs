@@ -1,0 +1,472 @@
+//! The command line as users meet it: help, JSON, and input that cannot be used. Each such input ends with its exit
+//! code, one line that says what is wrong, one with a hint, and nothing half-written.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use rambutan_model::{
+    Checkpoint, Config,
+    checkpoint::{HostTensor, Precision},
+};
+use serde_json::Value;
+
+/// The built program; `cargo` says where it lies.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            // The tests' own package too: then features are the same, and nothing else is built anew.
+            .args(["build", "--offline", "-p", "rambutan", "-p", "rambutan-tests", "--message-format=json"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "the program builds");
+        let program = |line: &str| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            (message["target"]["name"] == "rambutan")
+                .then(|| message["executable"].as_str().map(PathBuf::from))?
+        };
+        String::from_utf8_lossy(&output.stdout).lines().find_map(program).expect("cargo names the program")
+    })
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("rambutan-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        fs::write(self.0.join(name), bytes).expect("it writes");
+        self.path(name)
+    }
+
+    /// All files in it, sorted.
+    fn list(&self) -> Vec<PathBuf> {
+        let mut all: Vec<_> =
+            fs::read_dir(&self.0).expect("it lists").map(|e| e.expect("an entry").path()).collect();
+        all.sort();
+        all
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rambutan(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(program());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(arguments: &[&str], folder: &Path) -> Output {
+    rambutan(arguments, folder).output().expect("the program starts")
+}
+
+/// A model of bytes so small that software Vulkan reads with it at once.
+fn small() -> Config {
+    let text = r#"{
+        "model_type": "mamba2", "vocab_size": 256, "hidden_size": 32, "expand": 2, "head_dim": 16, "num_heads": 4,
+        "state_size": 16, "n_groups": 1, "conv_kernel": 4, "layer_norm_epsilon": 1e-05, "tie_word_embeddings": false,
+        "num_lower_layers": 1, "num_upper_layers": 1, "num_upper_groups": 1, "num_mamba_per_gca": 1, "chunk_size": 16,
+        "encoder_layers": 0, "num_attention_heads": 2, "num_kv_heads": 1, "attention_head_dim": 16,
+        "retrieval_dim": 16, "singlehead_retrieval": true, "chunk_topk": 4, "segment_size": 128,
+        "segment_at_inference": true
+    }"#;
+    Config::from_json(text).expect("a valid configuration")
+}
+
+fn weights() -> Checkpoint {
+    Checkpoint::initial(small(), 1).expect("a valid configuration")
+}
+
+/// A safetensors file with this header and so many bytes behind it.
+fn raw(header: &str, data: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat()
+}
+
+/// What is wrong with an ended program, if anything is.
+fn misbehaved(output: &Output, code: i32) -> Option<String> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = stderr.lines().collect();
+    let starts = |prefix: &str| lines.iter().filter(|l| l.starts_with(prefix)).count();
+    if output.status.code() != Some(code) {
+        return Some(format!("ended with {:?}, expected {code}", output.status.code()));
+    }
+    if lines.len() != 2 || starts("error: ") != 1 || starts("hint: ") != 1 {
+        return Some("not one error and one hint".into());
+    }
+    let panicked = ["panicked", "RUST_BACKTRACE", "internal:", "src/"].iter().any(|w| stderr.contains(w));
+    let empty = lines.iter().any(|l| l.split_once(": ").is_none_or(|(_, text)| text.trim().len() < 8));
+    (panicked || empty).then(|| "a panic, or an empty line".into())
+}
+
+#[test]
+fn bad_input_ends_with_one_error_and_one_hint() {
+    let folder = Folder::new("bad");
+    let good = weights();
+    let save = |name: &str, checkpoint: &Checkpoint| {
+        checkpoint.save(folder.path(name), Precision::F32).expect("it saves");
+        folder.path(name)
+    };
+    let model = save("model.safetensors", &good);
+    let bytes = fs::read(&model).expect("it reads");
+    let text = folder.write("text.txt", "Nothing in particular was said here. ".repeat(40));
+    let short = folder.write("short.txt", "short");
+    let empty = folder.write("empty.txt", "");
+    let blank = folder.write("blank.txt", " \n\t ");
+    let binary = folder.write("binary.bin", [0u8, 159, 146, 150, 255].repeat(100));
+    let latin = folder.write("latin.txt", b"caf\xe9 ".repeat(100));
+    let stated = folder.write("stated.txt", format!("|The passkey is:12345| {}", "and so on. ".repeat(100)));
+
+    // Checkpoints that are none.
+    let cut = folder.write("cut.safetensors", &bytes[..bytes.len() / 2]);
+    let head = folder.write("head.safetensors", &bytes[..5]);
+    let longer = folder.write("longer.safetensors", [&bytes[..], b"more"].concat());
+    let huge = folder.write("huge.safetensors", [&u64::MAX.to_le_bytes()[..], b"{}"].concat());
+    let beyond = folder.write("beyond.safetensors", [&1000u64.to_le_bytes()[..], b"{}"].concat());
+    let not_json = folder.write("not-json.safetensors", raw("{\"a\": [", 0));
+    let overflow = folder.write(
+        "overflow.safetensors",
+        raw(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,16],"data_offsets":[0,18446744073709551615]}}"#, 8),
+    );
+    let negative = folder
+        .write("negative.safetensors", raw(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4));
+    let no_config = folder
+        .write("no-config.safetensors", raw(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, 4));
+    // The same length in other letters, so that offsets stay right.
+    let changed = |name: &str, from: &str, to: &str| {
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).expect("it is in the header");
+        let mut changed = bytes.clone();
+        changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+        folder.write(name, changed)
+    };
+    let renamed = changed("renamed.safetensors", "backbone.norm_f.weight", "backbone.norm_g.weight");
+    let integers = changed("integers.safetensors", "\"F32\"", "\"I32\"");
+    let config_value = changed("config-value.safetensors", r#"num_heads\":4"#, r#"num_heads\":5"#);
+    let config_key = changed("config-key.safetensors", "chunk_topk", "chunk_topq");
+    let nan = {
+        let mut nan = bytes.clone();
+        let at = nan.len() - 4;
+        nan[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        folder.write("nan.safetensors", nan)
+    };
+    // Sound models that cannot read texts.
+    let with = |name: &str, change: fn(&mut Config)| {
+        let mut config = small();
+        change(&mut config);
+        save(name, &Checkpoint::initial(config, 1).expect("a valid configuration"))
+    };
+    let unsegmented = with("unsegmented.safetensors", |c| c.segment_at_inference = false);
+    let words = with("words.safetensors", |c| c.vocab_size = 300);
+    let many = with("many.safetensors", |c| c.chunk_topk = 1000);
+
+    let ask =
+        |m: &str, file: &str| ["ask", "--checkpoint", m, "--file", file, "What is the passkey?"].join("\0");
+    let eval = |more: &str| format!("eval\0passkey\0--checkpoint\0{model}\0{more}");
+    let demo = |more: &str| format!("demo\0--checkpoint\0{model}\0--out\0{}\0{more}", folder.path("out"));
+    let demo_on = |file: &str| demo(&format!("--tokens\x001024\0--text\0{file}"));
+    let inspect = |file: &str| format!("inspect\0{file}");
+    let plain = |text: &str| text.replace(' ', "\0");
+    let rows: Vec<(&str, String)> = vec![
+        // Words that are no commands, options or numbers.
+        ("unknown command", plain("finds")),
+        ("unknown option", plain("info --fast")),
+        ("no question", format!("ask\0--file\0{text}")),
+        ("no file", plain("ask What?")),
+        ("empty question", format!("ask\0--checkpoint\0{model}\0--file\0{text}\0 ")),
+        ("eval of something else", plain("eval poetry")),
+        ("unknown kind", eval("--kind\0poems")),
+        ("no trials", eval("--trials\x000")),
+        ("negative trials", eval("--trials\0-3")),
+        ("trials in words", eval("--trials\0many")),
+        ("no length", eval("--lengths\0")),
+        ("length 0", eval("--lengths\x000")),
+        ("length in words", eval("--lengths\x004096,long")),
+        ("length below a chunk", eval("--lengths\x0015")),
+        ("length below a fact", eval("--lengths\x0016")),
+        ("length beyond all devices", eval("--lengths\x0099999999999999")),
+        ("seed below 0", eval("--seed\0-1")),
+        ("zero tokens", demo("--tokens\x000")),
+        ("tokens below a chunk", demo("--tokens\x0010")),
+        ("tokens below a fact", demo("--tokens\x0030")),
+        ("tokens beyond all numbers", demo("--tokens\x0099999999999999999999999")),
+        ("tokens in words", demo("--tokens\0lots")),
+        ("no facts", demo("--facts\x000")),
+        ("more facts than fit", demo("--tokens\x001024\0--facts\x005000")),
+        ("trailing words", demo("now")),
+        ("unknown op", plain("selfcheck nothing_of_the_kind")),
+        ("unknown op to time", plain("bench nothing_of_the_kind")),
+        ("unknown kernel", plain("shaders nothing_of_the_kind --to wgsl")),
+        ("unknown language", plain("shaders rms_norm --to cuda")),
+        // Adapters.
+        ("unknown adapter", plain("selfcheck --quick --adapter abacus")),
+        ("adapter's index", plain("selfcheck --quick --adapter 99")),
+        ("unknown backend", plain("info --backend cuda")),
+        ("unknown adapter for a demo", demo("--adapter\0abacus")),
+        // Texts.
+        ("missing text", ask(&model, &folder.path("none.txt"))),
+        ("folder as text", ask(&model, &folder.path(""))),
+        ("empty text", ask(&model, &empty)),
+        ("endless text", ask(&model, "/dev/zero")),
+        ("missing text to hide in", demo_on(&folder.path("none.txt"))),
+        ("folder to hide in", demo_on(&folder.path(""))),
+        ("empty text to hide in", demo_on(&empty)),
+        ("blank text to hide in", demo_on(&blank)),
+        ("binary text to hide in", demo_on(&binary)),
+        ("Latin-1 to hide in", demo_on(&latin)),
+        ("endless text to hide in", demo_on("/dev/zero")),
+        ("text with the fact's own words", demo_on(&stated)),
+        ("text below a fact", demo(&format!("--text\0{short}"))),
+        ("binary text to examine on", eval(&format!("--text\0{binary}"))),
+        ("empty text to examine on", eval(&format!("--text\0{empty}"))),
+        // Folders.
+        ("a file as folder", format!("demo\0--checkpoint\0{model}\0--tokens\x001024\0--out\0{text}")),
+        (
+            "a folder under a file",
+            format!("demo\0--checkpoint\0{model}\0--tokens\x001024\0--out\0{text}/deep"),
+        ),
+        ("a device as folder", format!("demo\0--checkpoint\0{model}\0--tokens\x001024\0--out\0/dev/full")),
+        (
+            "the kernel's folder",
+            format!("demo\0--checkpoint\0{model}\0--tokens\x001024\0--out\0/proc/rambutan"),
+        ),
+        // Checkpoints.
+        (
+            "no weights",
+            format!("ask\0--checkpoint\0{}\0--file\0{text}\0What?", folder.path("none.safetensors")),
+        ),
+        ("folder as weights", ask(&folder.path(""), &text)),
+        ("empty weights", ask(&empty, &text)),
+        ("text as weights", ask(&text, &text)),
+        ("endless weights", ask("/dev/zero", &text)),
+        ("half a checkpoint", ask(&cut, &text)),
+        ("five bytes", ask(&head, &text)),
+        ("bytes too many", ask(&longer, &text)),
+        ("header of 2^64 bytes", ask(&huge, &text)),
+        ("header beyond the file", ask(&beyond, &text)),
+        ("header that is no JSON", ask(&not_json, &text)),
+        ("sizes that overflow", ask(&overflow, &text)),
+        ("a negative size", ask(&negative, &text)),
+        ("no configuration", ask(&no_config, &text)),
+        ("a wrong name", ask(&renamed, &text)),
+        ("a wrong type", ask(&integers, &text)),
+        ("a wrong value", ask(&config_value, &text)),
+        ("a misspelt key", ask(&config_key, &text)),
+        ("not a number", ask(&nan, &text)),
+        ("no segments", ask(&unsegmented, &text)),
+        ("no segments to examine", format!("eval\0passkey\0--checkpoint\0{unsegmented}")),
+        ("no bytes", ask(&words, &text)),
+        ("more chunks than kernels keep", ask(&many, &text)),
+        ("nothing to inspect", inspect(&folder.path("none.safetensors"))),
+        ("a folder to inspect", inspect(&folder.path(""))),
+        ("half a checkpoint to inspect", inspect(&cut)),
+        ("numbers that are none to inspect", inspect(&nan)),
+        ("overflow to inspect", inspect(&overflow)),
+    ];
+    assert!(rows.len() >= 40);
+    let before = folder.list();
+    let mut failures = Vec::new();
+    // Programs of their own: as many at a time as there are cores.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    std::thread::scope(|scope| {
+        let rows = &rows;
+        let here = &folder.0;
+        let workers: Vec<_> = (0..cores)
+            .map(|first| {
+                scope.spawn(move || {
+                    let mut failures = Vec::new();
+                    for (name, line) in rows.iter().skip(first).step_by(cores) {
+                        let arguments: Vec<&str> = line.split('\0').collect();
+                        let output = run(&arguments, here);
+                        if let Some(why) = misbehaved(&output, 2) {
+                            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                            failures.push(format!("{name}: {why}\n  {}\n  {stderr}", arguments.join(" ")));
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        for worker in workers {
+            failures.extend(worker.join().expect("no worker panics"));
+        }
+    });
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), rows.len(), failures.join("\n"));
+    // A folder for pictures may be there, but nothing in it.
+    let after: Vec<_> = folder.list().into_iter().filter(|p| !p.ends_with("out")).collect();
+    assert_eq!(after, before, "nothing is left behind");
+    if let Ok(mut out) = fs::read_dir(folder.0.join("out")) {
+        assert!(out.next().is_none(), "no picture of a demo that failed");
+    }
+}
+
+/// Numbers that are finite alone, but not once they are multiplied: an error or an answer, never a panic.
+#[test]
+fn enormous_weights_do_not_panic() {
+    let folder = Folder::new("enormous");
+    let mut checkpoint = weights();
+    for tensor in checkpoint.tensors.values_mut() {
+        *tensor = HostTensor::new(tensor.shape.clone(), vec![3e38; tensor.data.len()]);
+    }
+    checkpoint.save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    folder.write("t.txt", "text ".repeat(100));
+    let output = run(&["ask", "--checkpoint", "m.safetensors", "--file", "t.txt", "What?"], &folder.0);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 2)) && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    if !Path::new("/dev/full").exists() {
+        println!("no /dev/full here: nothing to fill");
+        return;
+    }
+    let folder = Folder::new("full");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    folder.write("t.txt", "text ".repeat(100));
+    for line in [
+        "info",
+        "info --json",
+        "inspect m.safetensors",
+        "inspect m.safetensors --json",
+        "shaders rms_norm --to wgsl",
+        "ask --checkpoint m.safetensors --file t.txt What?",
+        "ask --checkpoint m.safetensors --file t.txt What? --json",
+        "eval passkey --checkpoint m.safetensors --lengths 256 --trials 1 --json",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("it opens");
+        let output = rambutan(&arguments, &folder.0).stdout(full).output().expect("the program starts");
+        let why = misbehaved(&output, 2);
+        assert!(why.is_none(), "{line}: {why:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn without_weights_it_says_where_it_looked() {
+    let folder = Folder::new("without");
+    folder.write("t.txt", "text ".repeat(100));
+    let output = run(&["ask", "--file", "t.txt", "What?"], &folder.0);
+    if output.status.success() {
+        println!("the shipped weights are in the source tree: nothing is missing");
+        return;
+    }
+    assert_eq!(misbehaved(&output, 2), None);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--checkpoint"));
+}
+
+#[test]
+fn a_cap_on_memory_says_how_much_fits() {
+    let folder = Folder::new("cap");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    let line = ["eval", "passkey", "--checkpoint", "m.safetensors", "--lengths", "4194304", "--trials", "1"];
+    let output = rambutan(&line, &folder.0).env("RAMBUTAN_MAX_MEMORY", (128 << 20).to_string()).output();
+    let output = output.expect("the program starts");
+    assert_eq!(misbehaved(&output, 2), None, "{}", String::from_utf8_lossy(&output.stderr));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("fit") && stderr.contains("--lengths"), "{stderr}");
+}
+
+#[test]
+fn help_of_every_command_has_examples() {
+    let folder = Folder::new("help");
+    let commands =
+        ["demo", "ask", "eval", "eval passkey", "info", "selfcheck", "bench", "inspect", "shaders"];
+    for command in [""].iter().chain(&commands) {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let output = run(&arguments, &folder.0);
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && output.stderr.is_empty(), "{command}");
+        assert!(help.contains("Examples:\n  rambutan ") && help.contains("Usage:"), "{command}: {help}");
+    }
+    // Every command there is stands in the list above.
+    let help = String::from_utf8_lossy(&run(&["--help"], &folder.0).stdout).into_owned();
+    let listed = help.split("Commands:\n").nth(1).expect("a list").split("\n\n").next().expect("its end");
+    for name in listed.lines().filter_map(|l| l.split_whitespace().next()).filter(|n| *n != "help") {
+        let output = run(&[name, "--help"], &folder.0);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{name}");
+    }
+}
+
+#[test]
+fn json_parses_and_says_what_it_should() {
+    let folder = Folder::new("json");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    // Any bytes may be asked about; what is not text is shown as such.
+    folder.write("t.bin", (0..2000u32).map(|i| (i * 7 % 256) as u8).collect::<Vec<_>>());
+    let lines = |line: &str| -> Vec<Value> {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = run(&arguments, &folder.0);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{line}: {stderr}");
+        assert!(!stdout.trim().is_empty(), "{line}");
+        stdout
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{line}: {e}: {l}")))
+            .collect()
+    };
+    let info = lines("info --json");
+    assert!(info[0].as_array().is_some_and(|a| !a.is_empty()));
+    let inspect = lines("inspect m.safetensors --json");
+    assert_eq!((inspect.len(), &inspect[0]["model"]), (1, &Value::from(true)));
+
+    let ask = &lines("ask --checkpoint m.safetensors --file t.bin --json What?")[0];
+    assert_eq!((ask["tokens"].as_u64(), ask["prompt"].as_str()), (Some(2000), Some("|What? It is:")));
+    let sources = ask["sources"].as_array().expect("a list");
+    assert!(!sources.is_empty() && sources.len() <= 4, "at most K places");
+    for source in sources {
+        assert!(source["offset"].as_u64().is_some_and(|o| o < 2000 && o.is_multiple_of(16)));
+        assert!(source["excerpt"].is_string() && source["weight"].as_f64().is_some_and(|w| w > 0.0));
+    }
+
+    let eval =
+        lines("eval passkey --checkpoint m.safetensors --lengths 256,1000 --trials 2 --kind both --json");
+    let heads: Vec<_> = eval.iter().map(|l| (l["length"].as_u64(), l["kind"].as_str())).collect();
+    let expected =
+        [(256, "plain"), (256, "named"), (1000, "plain"), (1000, "named")].map(|(l, k)| (Some(l), Some(k)));
+    assert_eq!(heads, expected);
+    for line in &eval {
+        assert_eq!(line["exact"].as_f64(), Some(0.0), "random weights know nothing");
+        assert!(line["selected"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)));
+        for key in ["trials", "tokens_per_s", "peak_device_bytes"] {
+            assert!(line[key].as_f64().is_some_and(|n| n > 0.0), "{key}");
+        }
+        assert!(line["peak_host_bytes"].is_u64() == Path::new("/proc/self/status").exists());
+        assert!(line["device"].is_string());
+    }
+
+    let demo = lines("demo --checkpoint m.safetensors --tokens 1024 --facts 3 --out pictures --json");
+    let last = demo.last().expect("a last line");
+    assert_eq!(demo.len(), 4);
+    assert_eq!((last["asked"].as_u64(), last["tokens"].as_u64()), (Some(3), Some(1024)));
+    assert!(last["found"].is_u64() && demo[0]["expected"].is_string());
+    let picture = fs::read(folder.0.join("pictures/heatmap.png")).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG"));
+    let files = fs::read_dir(folder.0.join("pictures")).expect("it lists").count();
+    assert_eq!(files, 1, "and nothing else");
+}

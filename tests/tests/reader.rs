@@ -1,0 +1,300 @@
+//! Reading by segments against one forward pass with the same restarts.
+
+use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, testing};
+use rambutan_model::{
+    Checkpoint, Config, Error, Ramba,
+    ramba::{Options, Sharing},
+    reader::Reader,
+    rng::Rng,
+};
+
+const SEGMENT: usize = 64;
+const CHUNK: usize = 16;
+
+/// A small model whose every size differs from the others', but for these keys.
+fn config(changes: &str) -> Config {
+    let base = r#"{
+        "model_type": "mamba2", "vocab_size": 256, "hidden_size": 48, "expand": 2, "head_dim": 32, "num_heads": 3,
+        "state_size": 16, "n_groups": 1, "conv_kernel": 4, "layer_norm_epsilon": 1e-05, "tie_word_embeddings": false,
+        "num_lower_layers": 1, "num_upper_layers": 2, "num_upper_groups": 1, "num_mamba_per_gca": 1, "chunk_size": 16,
+        "encoder_layers": 1, "num_attention_heads": 4, "encoder_num_attention_heads": 3,
+        "encoder_num_key_value_heads": 3, "encoder_intermediate_size": 64, "num_kv_heads": 2, "attention_head_dim": 8,
+        "retrieval_dim": 32, "singlehead_retrieval": false, "chunk_topk": 4, "segment_size": 64,
+        "segment_at_inference": true, "initializer_range": 0.2
+    }"#;
+    let parse = |text: &str| serde_json::from_str::<serde_json::Map<_, _>>(text).expect("JSON");
+    let mut map = parse(base);
+    map.extend(parse(&format!("{{{changes}}}")));
+    Config::from_json(&serde_json::Value::from(map).to_string()).expect("a valid configuration")
+}
+
+fn model(gpu: &Gpu, changes: &str) -> Ramba {
+    let checkpoint = Checkpoint::initial(config(changes), 7).expect("it is valid");
+    Ramba::new(gpu, &checkpoint, false).expect("it uploads")
+}
+
+fn bytes(seed: u64, count: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..count).map(|_| rng.below(256) as u8).collect()
+}
+
+/// The logits after each byte of `question`, by one pass over everything.
+fn whole(model: &Ramba, text: &[u8], question: &[u8]) -> Vec<f32> {
+    let all = [text, question].concat();
+    let ids: Vec<u32> = all.iter().map(|&b| b.into()).collect();
+    let base = text.len() / SEGMENT;
+    let segment: Vec<u32> = (0..all.len()).map(|t| (t / SEGMENT).min(base) as u32).collect();
+    let upload = |x: &[u32]| Tensor::from_slice(model.gpu(), x, [1, x.len()]).expect("it fills its shape");
+    let logits = no_grad(|| model.forward(&upload(&ids), Some(&upload(&segment)), &Sharing::default()));
+    let logits = logits.to_vec::<f32>().expect("the device works");
+    logits[logits.len() - question.len() * 256..].to_vec()
+}
+
+fn read<'m>(model: &'m Ramba, parts: &[&[u8]]) -> Reader<'m> {
+    let mut reader = Reader::new(model).expect("it has segments");
+    for part in parts {
+        reader.read(part, |_| {}).expect("it reads");
+    }
+    reader
+}
+
+fn logits(reader: &Reader<'_>, question: &[u8]) -> Vec<f32> {
+    pollster::block_on(reader.logits(question)).expect("the device works")
+}
+
+#[track_caller]
+fn close(got: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(worst <= 1e-5 * largest, "{what}: {worst:.1e} of {largest:.1e}");
+}
+
+#[test]
+fn reading_equals_one_forward_pass() {
+    let gpu = testing::gpu();
+    for changes in [
+        "",
+        r#""num_upper_groups": 2"#,
+        r#""enable_softmax": true, "enable_softmax1": true, "enable_lmk_norm": true, "enable_qk_norm": true"#,
+        r#""mask_slide_window": true, "slide_window": 40"#,
+        r#""encoder_layers": 0, "singlehead_retrieval": true"#,
+    ] {
+        let model = model(&gpu, changes);
+        // Text lengths on and off the borders of chunks and segments, shorter than either, and none at all.
+        for (text, question) in
+            [(0, 5), (3, 4), (20, 9), (64, 1), (128, 70), (191, 33), (1000, 23), (1024, 200)]
+        {
+            let (text, question) = (bytes(text as u64, text), bytes(99, question));
+            let reader = read(&model, &[&text]);
+            let what = format!("{changes} {} + {}", text.len(), question.len());
+            close(&logits(&reader, &question), &whole(&model, &text, &question), &what);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_chunks_are_told_apart() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let (text, question) = (bytes(1, 20_001), bytes(2, 40));
+    let reader = read(&model, &[&text]);
+    close(&logits(&reader, &question), &whole(&model, &text, &question), "20001 + 40");
+}
+
+#[test]
+fn pages_no_larger_than_a_binding_read_the_same() {
+    let options = GpuOptions { max_binding: Some(1 << 16), ..GpuOptions::from_env() };
+    let small = model(&Gpu::new(options).expect("an adapter"), "");
+    // Sixteen segments a page, fewer than a batch, and the last page is short.
+    let (text, question) = (bytes(1, 3333), bytes(2, 30));
+    let mut reader = read(&small, &[&text]);
+    let whole = model(&testing::gpu(), "");
+    let expected = logits(&read(&whole, &[&text]), &question);
+    close(&logits(&reader, &question), &expected, "pages");
+    close(
+        &logits(&read(&small, &[&text[..1000], &text[1000..]]).prefix(3328), &question),
+        &logits(&read(&whole, &[&text[..3328]]), &question),
+        "two reads and a prefix",
+    );
+    // Across the border of two pages.
+    let mut changed = text.clone();
+    changed[1000..1050].copy_from_slice(&bytes(3, 50));
+    let stretch = reader.stretch(1000..1050);
+    reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+    close(&logits(&reader, &question), &logits(&read(&whole, &[&changed]), &question), "replaced");
+}
+
+#[test]
+fn in_half_precision_it_is_the_same_pass_too() {
+    let gpu = testing::gpu();
+    if !gpu.capabilities().f16 {
+        println!("no f16 here: nothing to compute in it");
+        return;
+    }
+    let checkpoint = Checkpoint::initial(config(""), 7).expect("it is valid");
+    let options = Options { half: true, ..Options::default() };
+    let half = Ramba::with(&gpu, &checkpoint, options).expect("it uploads");
+    let (text, question) = (bytes(1, 1000), bytes(2, 30));
+    let mut reader = read(&half, &[&text]);
+    assert_eq!(2 * reader.bytes_per_token(), read(&model(&gpu, ""), &[]).bytes_per_token());
+    let got = logits(&reader, &question);
+    let expected = whole(&half, &text, &question);
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(&expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    // A few roundings to eleven bits.
+    assert!(worst <= 5e-3 * largest, "{worst:.1e} of {largest:.1e}");
+    let saved = reader.replace(64, &bytes(3, 192)).expect("it reads");
+    assert_ne!(logits(&reader, &question), got);
+    reader.restore(saved);
+    assert_eq!(logits(&reader, &question), got);
+}
+
+#[test]
+fn memory_matters_and_can_be_switched_off() {
+    let gpu = testing::gpu();
+    let mut model = model(&gpu, "");
+    let (text, other, question) = (bytes(1, 640), bytes(2, 640), bytes(3, 20));
+    let [a, b] = [&text, &other].map(|t| logits(&read(&model, &[t]), &question));
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart(&a, &b) > 1e-3, "what was read changes the answer");
+    model.hsa = false;
+    let [a, b] = [&text, &other].map(|t| logits(&read(&model, &[t]), &question));
+    assert_eq!(a, b, "without HSA it cannot");
+    close(&a, &whole(&model, &text, &question), "the whole pass without HSA");
+}
+
+#[test]
+fn any_split_of_a_text_reads_the_same() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let (text, question) = (bytes(5, 700), bytes(6, 30));
+    let expected = logits(&read(&model, &[&text]), &question);
+    let mut rng = Rng::new(8);
+    for _ in 0..6 {
+        let (a, b) = (rng.below(700), rng.below(700));
+        let (a, b) = (a.min(b), a.max(b));
+        let reader = read(&model, &[&text[..a], &text[a..b], &text[b..]]);
+        assert_eq!(reader.len(), 700);
+        assert_eq!(logits(&reader, &question), expected, "split at {a} and {b}");
+    }
+}
+
+#[test]
+fn replaced_segments_read_as_if_written_so_and_come_back() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let (text, question) = (bytes(11, 64 * 9 + 37), bytes(12, 30));
+    let mut reader = read(&model, &[&text]);
+    let before = logits(&reader, &question);
+    // Within a segment, across a border, into the remainder, within it, the end, everything.
+    for range in [5..9, 60..70, 120..200, 560..590, 580..600, 600..613, 0..613] {
+        let mut changed = text.clone();
+        changed[range.clone()].copy_from_slice(&bytes(13, range.len()));
+        let stretch = reader.stretch(range.clone());
+        let saved = reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+        let got = logits(&reader, &question);
+        close(&got, &whole(&model, &changed, &question), &format!("{range:?}"));
+        assert_ne!(got, before, "{range:?} changes something");
+        reader.restore(saved);
+        assert_eq!(logits(&reader, &question), before, "{range:?} is back");
+    }
+}
+
+#[test]
+fn the_memory_of_a_beginning_is_the_beginning_of_memory() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let (text, question) = (bytes(21, 640), bytes(22, 30));
+    let mut reader = read(&model, &[&text[..300], &text[300..]]);
+    for tokens in [0, 64, 256, 320, 640] {
+        let expected = logits(&read(&model, &[&text[..tokens]]), &question);
+        assert_eq!(logits(&reader.prefix(tokens), &question), expected, "{tokens} tokens");
+    }
+    // It shares the buffers: what changes here changes there.
+    let prefix = reader.prefix(128);
+    let before = logits(&prefix, &question);
+    let saved = reader.replace(64, &bytes(23, 64)).expect("it reads");
+    assert_ne!(logits(&prefix, &question), before);
+    reader.restore(saved);
+    assert_eq!(logits(&prefix, &question), before);
+}
+
+#[test]
+fn answers_are_greedy_and_examined_in_one_pass() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    let text = bytes(31, 400);
+    let reader = read(&model, &[&text]);
+    let question = b"what now?";
+    let answer = pollster::block_on(reader.ask(question, b"", 24)).expect("it answers");
+    assert_eq!(answer.text.len(), 24);
+    // The definition: the most probable byte after everything so far, again and again.
+    let mut said = question.to_vec();
+    for &byte in &answer.text {
+        let row = whole(&model, &text, &said);
+        let row = &row[row.len() - 256..];
+        let best = (0..256).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        assert_eq!(best, usize::from(byte));
+        said.push(byte);
+    }
+    let right = pollster::block_on(reader.examine(question, &answer.text)).expect("it answers");
+    assert_eq!(right, answer);
+    let mut wrong = answer.text.clone();
+    wrong[5] ^= 1;
+    let until = pollster::block_on(reader.examine(question, &wrong)).expect("it answers");
+    assert_eq!(until.text, answer.text[..6], "up to the first token that differs");
+    let stop = &answer.text[3..5];
+    let stopped = pollster::block_on(reader.ask(question, stop, 24)).expect("it answers");
+    let at = answer.text.windows(2).position(|w| w == stop).expect("it is there");
+    assert_eq!(stopped.text, answer.text[..at + 2]);
+    // Weights are means over two heads of sticks of length one.
+    let sum: f32 = answer.selected.iter().map(|s| s.1).sum();
+    assert!(sum > 0.0 && sum <= 1.0 + 1e-5, "{sum}");
+    assert!(answer.selected.windows(2).all(|w| w[0].0 > w[1].0), "newest first");
+    assert!(answer.selected.iter().all(|s| s.0 < (400 + question.len()) / CHUNK));
+}
+
+#[test]
+fn a_text_that_does_not_fit_says_how_much_does() {
+    // A device of its own: the cap must not disturb other tests.
+    let open =
+        |max_memory| Gpu::new(GpuOptions { max_memory, ..GpuOptions::from_env() }).expect("an adapter");
+    let free = open(None);
+    let text = bytes(41, 64 * 1024);
+    let unlimited = model(&free, "");
+    let new = |model| Reader::new(model).expect("it has segments").with_batch(1024);
+    let mut reader = new(&unlimited);
+    reader.read(&text, |_| {}).expect("without a cap it fits");
+    let gpu = open(Some(free.memory().in_use - (1 << 20)));
+    let model = model(&gpu, "");
+    let mut reader = new(&model);
+    let short = bytes(42, 200);
+    reader.read(&short, |_| {}).expect("a short text fits");
+    let before = logits(&reader, b"?");
+    let error = reader.read(&text, |_| {}).expect_err("the long one does not");
+    let Error::TextTooLong { tokens, fit, .. } = error else { panic!("{error}") };
+    assert!(
+        tokens >= text.len() - SEGMENT && fit < tokens && fit.is_multiple_of(SEGMENT),
+        "{fit} of {tokens}"
+    );
+    assert_eq!((reader.len(), logits(&reader, b"?")), (200, before), "nothing of it counts as read");
+    reader.read(&text[..fit / 2], |_| {}).expect("half of what fits does fit");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let gpu = testing::gpu();
+    for changes in
+        [r#""segment_size": -1, "segment_at_inference": false"#, r#""segment_at_inference": false"#]
+    {
+        assert!(matches!(Reader::new(&model(&gpu, changes)), Err(Error::NotSegmented)));
+    }
+    let more = model(&gpu, r#""vocab_size": 300"#);
+    assert!(matches!(Reader::new(&more), Err(Error::Setting { .. })));
+    let model = model(&gpu, "");
+    let reader = Reader::new(&model).expect("it has segments");
+    assert!(reader.is_empty());
+    assert!(matches!(pollster::block_on(reader.ask(b"", b"|", 4)), Err(Error::Empty)));
+    assert!(matches!(pollster::block_on(reader.examine(b"", b"1|")), Err(Error::Empty)));
+}

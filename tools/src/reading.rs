@@ -1,0 +1,139 @@
+//! What the commands that read texts share: which weights, a reader with a progress bar, and what it took.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rambutan_engine::Gpu;
+use rambutan_model::{Checkpoint, Error, Ramba, ramba::Options, reader::Reader};
+
+use crate::problem::Problem;
+
+/// More tokens than the model was ever tried with; a larger number is a slip of the keyboard.
+pub const MAX_TOKENS: u64 = 1 << 30;
+
+/// Which weights.
+#[derive(clap::Args)]
+pub struct Weights {
+    /// A .safetensors checkpoint [default: the shipped model/weights/passkey.safetensors]
+    #[arg(long, value_name = "FILE", env = "RAMBUTAN_WEIGHTS")]
+    checkpoint: Option<PathBuf>,
+    /// Computes in f16 where the adapter has it: faster, and half the memory
+    #[arg(long)]
+    pub half: bool,
+}
+
+const SHIPPED: &str = "model/weights/passkey.safetensors";
+
+impl Weights {
+    /// The file: what was given, else the shipped weights in the current folder, in the source tree that this
+    /// program was built from, or beside the program.
+    pub fn path(&self) -> Result<PathBuf, Problem> {
+        if let Some(given) = self.checkpoint.as_ref().filter(|p| !p.as_os_str().is_empty()) {
+            return Ok(given.clone());
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(SHIPPED));
+        let program = std::env::current_exe().ok();
+        let folder = program.as_deref().and_then(Path::parent);
+        let beside = ["passkey.safetensors", SHIPPED].map(|name| folder.map(|f| f.join(name)));
+        let mut places =
+            std::iter::once(Some(PathBuf::from(SHIPPED))).chain([source]).chain(beside).flatten();
+        places.find(|place| place.is_file()).ok_or_else(|| {
+            Problem::input(
+                format!("the shipped weights ({SHIPPED}) are neither here, nor in the source tree, nor beside the program"),
+                "name a checkpoint with --checkpoint FILE or RAMBUTAN_WEIGHTS, or run from a checkout of the repository",
+            )
+        })
+    }
+
+    /// Reads and checks it.
+    pub fn open(&self) -> Result<Checkpoint, Problem> {
+        Ok(Checkpoint::open(self.path()?)?)
+    }
+
+    /// Uploads it.
+    pub fn upload(&self, gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Ramba, Error> {
+        Ramba::with(gpu, checkpoint, Options { half: self.half, ..Options::default() })
+    }
+}
+
+/// A bar on stderr; none where that is no terminal.
+pub fn bar(what: &str, length: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} {msg}");
+    let bar = ProgressBar::new(length as u64).with_prefix(what.to_owned());
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Reads `text` with a bar, and returns the time it took.
+pub fn read(reader: &mut Reader<'_>, gpu: &Gpu, text: &[u8]) -> Result<Duration, Error> {
+    let (bar, begin) = (bar("reading", text.len()), Instant::now());
+    let result = reader.read(text, |done| {
+        bar.set_position(done as u64);
+        let rate = done as f64 / begin.elapsed().as_secs_f64();
+        bar.set_message(format!("tokens, {}/s, {} MiB", short(rate), gpu.memory().in_use >> 20));
+    });
+    bar.finish_and_clear();
+    result?;
+    gpu.wait()?;
+    Ok(begin.elapsed())
+}
+
+/// Lets kernels compile before anything is timed.
+pub fn warm_up(reader: &mut Reader<'_>, gpu: &Gpu, tokens: usize) -> Result<(), Error> {
+    reader.read(&vec![b' '; tokens.next_multiple_of(reader.segment())], |_| {})?;
+    Ok(gpu.wait()?)
+}
+
+/// 1234567 → `1.23M`.
+pub fn short(value: f64) -> String {
+    let (scaled, unit) = match value {
+        v if v >= 1e9 => (v / 1e9, "G"),
+        v if v >= 1e6 => (v / 1e6, "M"),
+        v if v >= 1e3 => (v / 1e3, "k"),
+        v => (v, ""),
+    };
+    let digits = if scaled >= 100.0 || unit.is_empty() { 0 } else { 2 - usize::from(scaled >= 10.0) };
+    format!("{scaled:.digits$}{unit}")
+}
+
+/// A length in tokens as people say it: 65536 → `64 K`.
+pub fn tokens(n: usize) -> String {
+    match n {
+        n if n >= 1 << 20 && n.is_multiple_of(1 << 20) => format!("{} M", n >> 20),
+        n if n >= 1 << 10 && n.is_multiple_of(1 << 10) => format!("{} K", n >> 10),
+        n => n.to_string(),
+    }
+}
+
+/// The most memory this process has held, where the system tells.
+pub fn peak_host_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let shorts = [
+            (0.0, "0"),
+            (999.4, "999"),
+            (1234.0, "1.23k"),
+            (65536.0, "65.5k"),
+            (9.99e6, "9.99M"),
+            (2e9, "2.00G"),
+        ];
+        for (value, text) in shorts {
+            assert_eq!(short(value), text);
+        }
+        assert_eq!([65536, 1 << 24, 1000].map(tokens), ["64 K", "16 M", "1000"]);
+    }
+}
