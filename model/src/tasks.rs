@@ -172,6 +172,9 @@ pub struct TaskMix {
     /// Share of the facts laid across a border of two chunks with a restart exactly there, as happens to one needle
     /// in twenty when a text is read in segments.
     pub border: f64,
+    /// Whether chunks whose only facts and questions are named count as fact-free for the other sequences of a group:
+    /// their names are other names, so they are the hardest of honest distractors.
+    pub share_named: bool,
     /// Weight of the answers' mean cross entropy beside the text's.
     pub answer_weight: f64,
     /// Share of the crops from the generator rather than the corpus; without a corpus, all of them.
@@ -199,6 +202,7 @@ impl Default for TaskMix {
             question_restart: 0.6,
             lead_max: 180,
             border: 0.0,
+            share_named: false,
             answer_weight: 1.0,
             prose: 0.5,
             chunk: 64,
@@ -263,7 +267,7 @@ pub struct Sample {
     pub answer: Vec<bool>,
     /// How many restarts lie at or before the position; states never pass between different numbers.
     pub segment: Vec<u32>,
-    /// A flag for each full chunk: no part of a fact or a question is in it.
+    /// A flag for each full chunk: no part of a fact or a question is in it that others must not see.
     pub clean: Vec<bool>,
 }
 
@@ -286,7 +290,7 @@ pub struct Batch {
     pub answer_weights: Vec<f32>,
     /// Restart number of each token, from 0 in each row.
     pub segment: Vec<u32>,
-    /// `sequences × (length / chunk)` flags: 1 where a chunk holds no part of a fact or question.
+    /// `sequences × (length / chunk)` flags: 1 where other sequences may see the chunk.
     pub clean: Vec<u32>,
 }
 
@@ -353,11 +357,13 @@ impl Sampler {
             cuts.insert(at);
             at += rng.range(mix.cut_min, mix.cut_max);
         }
-        // Where facts and questions stand; of those, where the questions do.
+        // Where facts and questions stand; of those, where the questions do, and what others must not see.
         let mut used: Vec<Range<usize>> = Vec::new();
+        let mut own: Vec<Range<usize>> = Vec::new();
         let mut asked: Vec<Range<usize>> = Vec::new();
         let mut answer = vec![false; length];
         for fact in self.facts(rng) {
+            let shared = mix.share_named && fact.kind == FactKind::Named;
             let n = fact.text.len();
             let limit = if length <= mix.short_crop { length / 2 } else { length.saturating_sub(mix.tail) };
             let limit = limit.min((length + 1).saturating_sub(n));
@@ -381,6 +387,9 @@ impl Sampler {
             let Some(place) = place else { continue };
             ids[place.clone()].copy_from_slice(fact.text.as_bytes());
             used.push(place.clone());
+            if !shared {
+                own.push(place.clone());
+            }
             let (question, n) = (fact.question.len(), fact.question.len() + fact.answer.len());
             for _ in 0..mix.questions {
                 let low = place.end + mix.question_gap;
@@ -404,6 +413,9 @@ impl Sampler {
                 cuts.insert(cut);
                 used.push(start..start + n);
                 asked.push(start..start + n);
+                if !shared {
+                    own.push(start..start + n);
+                }
             }
         }
         let mut segment = vec![0; length];
@@ -416,7 +428,7 @@ impl Sampler {
             }
         }
         let mut clean = vec![true; length / mix.chunk];
-        for span in used {
+        for span in own {
             clean[span.start / mix.chunk..(span.end - 1) / mix.chunk + 1].fill(false);
         }
         Sample { ids, answer, segment, clean }
@@ -969,18 +981,23 @@ mod tests {
 
     #[test]
     fn clean_chunks_are_those_without_facts_and_questions() {
-        for chunk in [32, 64] {
-            let sampler = sampler(TaskMix { chunk, ..TaskMix::default() });
+        for (chunk, share_named) in [(32, false), (64, false), (64, true)] {
+            let sampler = sampler(TaskMix { chunk, share_named, ..TaskMix::default() });
             for index in 0..100 {
                 let sample = sampler.sample(2, index, 4096).unwrap();
                 let mut dirty = vec![false; 4096];
                 let mut heads = vec![PLAIN.to_owned()];
-                heads.extend(NOUNS.iter().map(|noun| format!("|The {noun} of ")));
+                if !share_named {
+                    heads.extend(NOUNS.iter().map(|noun| format!("|The {noun} of ")));
+                }
                 for span in heads.iter().flat_map(|head| find(&sample.ids, head)) {
                     dirty[span].fill(true);
                 }
                 for (start, run) in questions(&sample) {
-                    dirty[start..run.end].fill(true);
+                    let named = sample.ids[start..run.end].windows(4).any(|w| w == b" of ");
+                    if !(share_named && named) {
+                        dirty[start..run.end].fill(true);
+                    }
                 }
                 let expected: Vec<bool> = dirty.chunks(chunk).map(|c| !c.contains(&true)).collect();
                 assert_eq!(sample.clean, expected);

@@ -29,7 +29,7 @@ use crate::problem::{Problem, print, print_json};
 /// Trains a model by a plan; Ctrl-C writes a checkpoint and stops, --resume goes on bit for bit
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan train passkey.toml --out out/passkey\n  rambutan train passkey.toml --out out/passkey --resume --seconds 600\n  rambutan train passkey.toml --text book.txt --text notes.txt\n\nThe folder gets checkpoint.safetensors (to resume from), weights.safetensors (16 bits, to use), log.jsonl and curves.png.\nThe plan is a TOML file: [model], [plan] with [[plan.phases]] and [plan.optimizer], [tasks], [run]; see model/weights/passkey.toml."
+    after_help = "Examples:\n  rambutan train passkey.toml --out out/passkey\n  rambutan train passkey.toml --out out/passkey --resume --seconds 600\n  rambutan train passkey.toml --text book.txt --text notes.txt\n  rambutan train harder.toml --init out/passkey/weights.safetensors --out out/harder\n\nThe folder gets checkpoint.safetensors (to resume from), weights.safetensors (16 bits, to use), log.jsonl and curves.png.\nThe plan is a TOML file: [model], [plan] with [[plan.phases]] and [plan.optimizer], [tasks], [run]; see model/weights/passkey.toml."
 )]
 pub struct Train {
     /// The plan
@@ -43,6 +43,9 @@ pub struct Train {
     /// Goes on from the folder's checkpoint
     #[arg(long)]
     resume: bool,
+    /// Begins with this checkpoint's parameters instead of random ones
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Stops after so many seconds, with a checkpoint
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
@@ -195,7 +198,21 @@ impl Train {
                     "--resume goes on with it; --out names another folder",
                 ));
             }
-            (false, false) => Checkpoint::initial(config, file.plan.seed)?,
+            (false, false) => match &self.init {
+                None => Checkpoint::initial(config, file.plan.seed)?,
+                Some(path) => {
+                    let mut begun = Checkpoint::open(path)?;
+                    if begun.config != config {
+                        return Err(Problem::input(
+                            format!("{} is of another model than the plan's", path.display()),
+                            "the plan's [model] names the checkpoint's configuration; `rambutan inspect` shows it",
+                        ));
+                    }
+                    begun.extras.clear();
+                    begun.metadata.training = None;
+                    begun
+                }
+            },
         };
         fs::create_dir_all(&self.out).map_err(unwritable)?;
         let gpu = open()?;
