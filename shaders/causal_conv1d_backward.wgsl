@@ -14,7 +14,7 @@ struct Params { batches: u32, tokens: u32, channels: u32, width: u32, has_bias: 
 @group(0) @binding(4) var<storage, read> bias: array<f32>;            // (channels)
 @group(0) @binding(5) var<storage, read> initial: array<f32>;         // (batches, channels, width − 1)
 @group(0) @binding(6) var<storage, read> segment: array<u32>;         // (batches, tokens)
-@group(0) @binding(7) var<storage, read_write> du: array<elem>;       // (batches, tokens, channels)
+@group(0) @binding(7) var<storage, read_write> du: array<f32>;        // (batches, tokens, channels)
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, channels, width + 1): dweight, dbias
 
 @compute @workgroup_size(WG)
@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let u = convolved(b, t, c);
         let s = sigmoid(u);
         let d = f32(dy[at]) * s * (1.0 + u * (1.0 - s));
-        du[at] = elem(d);
+        du[at] = d;
         dbias += d;
         for (var j = 0u; j < params.width; j++) { dweight[j] += d * tap(b, t, params.width - 1u - j, c); }
     }

@@ -7,7 +7,7 @@ const WG: u32 = 256u;
 struct Params { batches: u32, tokens: u32, channels: u32, width: u32, has_initial: u32, has_segment: u32, has_final: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> du: array<elem>;             // (batches, tokens, channels)
+@group(0) @binding(1) var<storage, read> du: array<f32>;              // (batches, tokens, channels)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;          // (channels, width)
 @group(0) @binding(3) var<storage, read> segment: array<u32>;         // (batches, tokens)
 @group(0) @binding(4) var<storage, read> dfinal: array<f32>;          // (batches, channels, width − 1)
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let t = s + back;                                             // token t − kept sees s − kept
         if t < kept || t - kept >= params.tokens { continue; }
         if params.has_segment != 0u && segment[first + t - kept] != segment[own] { continue; }
-        sum += weight[c * params.width + kept - back] * f32(du[(first + t - kept) * params.channels + c]);
+        sum += weight[c * params.width + kept - back] * du[(first + t - kept) * params.channels + c];
     }
     if params.has_final != 0u && s >= params.tokens {
         if params.has_segment == 0u || segment[first + params.tokens - 1u] == segment[own] {

@@ -72,7 +72,9 @@ pub fn causal_conv1d(
     inputs.extend(initial_state);
     let [y, state] = autograd::record(&inputs, [y, state], move |[dy, dstate]| {
         let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
-        let (du, dx, dinitial) = (x_.like(), x_.like(), x_.empty_on(kept, DType::F32));
+        // du stays f32: the states' gradient is f32 too, whatever x is.
+        let du = x_.empty_on(x_.shape(), DType::F32);
+        let (dx, dinitial) = (x_.like(), x_.empty_on(kept, DType::F32));
         let blocks = tokens.div_ceil(BLOCK);
         let sums = PartialSums::new(&x_, batches * blocks, channels * (width + 1));
         let all = sums.all();
