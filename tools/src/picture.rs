@@ -41,6 +41,15 @@ impl Canvas {
         }
     }
 
+    /// A line two points wide.
+    pub fn line(&mut self, from: (i32, i32), to: (i32, i32), color: Color) {
+        let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).max(1);
+        for i in 0..=steps {
+            let at = |a: i32, b: i32| a + ((b - a) as i64 * i64::from(i) / i64::from(steps)) as i32;
+            self.fill(at(from.0, to.0), at(from.1, to.1), 2, 2, color);
+        }
+    }
+
     /// Letters `scale` points wide a dot, their upper left corner at (x, y). What has no glyph is a gap.
     pub fn text(&mut self, x: i32, y: i32, scale: i32, text: &str, color: Color) {
         for (i, letter) in text.chars().enumerate() {
@@ -156,6 +165,60 @@ impl HeatMap<'_> {
     }
 }
 
+/// One quantity over the steps of a run.
+pub struct Curve {
+    pub name: String,
+    /// (step, value), by step.
+    pub points: Vec<(f64, f64)>,
+    /// Whether the axis is logarithmic.
+    pub log: bool,
+}
+
+/// Curves under each other, over the same steps.
+pub fn curves(title: &str, curves: &[Curve]) -> Canvas {
+    const LEFT: i32 = 110;
+    const WIDTH: i32 = 640;
+    const HEIGHT: i32 = 150;
+    const GAP: i32 = 46;
+    let mut canvas =
+        Canvas::new((LEFT + WIDTH + 40) as u32, (80 + curves.len() as i32 * (HEIGHT + GAP)) as u32);
+    canvas.text(LEFT, 22, 2, title, INK);
+    let last = curves.iter().flat_map(|c| c.points.last()).fold(1.0f64, |m, p| m.max(p.0));
+    for (i, curve) in curves.iter().enumerate() {
+        let top = 70 + i as i32 * (HEIGHT + GAP);
+        let value = |v: f64| if curve.log { v.max(1e-6).log10() } else { v };
+        let drawn = || curve.points.iter().map(|p| value(p.1)).filter(|v| v.is_finite());
+        let (low, high) = (drawn().fold(f64::MAX, f64::min), drawn().fold(f64::MIN, f64::max));
+        canvas.text(LEFT, top - 14, 1, &curve.name, INK);
+        canvas.fill(LEFT, top + HEIGHT, WIDTH, 1, INK);
+        canvas.fill(LEFT, top, 1, HEIGHT, INK);
+        if low > high {
+            continue;
+        }
+        let span = (high - low).max(1e-9);
+        let place = |p: &(f64, f64)| {
+            let across = LEFT + (p.0 / last * f64::from(WIDTH)) as i32;
+            (across, top + HEIGHT - 1 - ((value(p.1) - low) / span * f64::from(HEIGHT - 2)) as i32)
+        };
+        for share in [0.0, 0.5, 1.0] {
+            let (y, v) = (top + HEIGHT - 1 - (share * f64::from(HEIGHT - 2)) as i32, low + share * span);
+            canvas.fill(LEFT + 1, y, WIDTH, 1, FAINT);
+            let v = if curve.log { 10f64.powf(v) } else { v };
+            canvas.right(LEFT - 8, y - 3, 1, &format!("{v:.4}"), INK);
+        }
+        for pair in curve.points.windows(2).filter(|w| w.iter().all(|p| value(p.1).is_finite())) {
+            canvas.line(place(&pair[0]), place(&pair[1]), [34, 94, 168]);
+        }
+        if let [one] = curve.points.as_slice() {
+            let (x, y) = place(one);
+            canvas.fill(x - 1, y - 1, 3, 3, [34, 94, 168]);
+        }
+        canvas.text(LEFT, top + HEIGHT + 6, 1, "0", INK);
+        canvas.right(LEFT + WIDTH, top + HEIGHT + 6, 1, &format!("step {last:.0}"), INK);
+    }
+    canvas
+}
+
 /// Rows from above, the leftmost dot in the highest of five bits.
 #[rustfmt::skip]
 const GLYPHS: &[(u8, [u8; 7])] = &[
@@ -212,6 +275,16 @@ mod tests {
         canvas.text(-50, -50, 9, "outside", INK);
         canvas.text(38, 18, 9, "edge", INK);
         assert_eq!((text_width("abc", 2), text_width("", 3)), (34, 0));
+    }
+
+    #[test]
+    fn curves_fall_where_their_values_do() {
+        let curve = Curve { name: "loss".into(), points: vec![(0.0, 4.0), (10.0, 1.0)], log: false };
+        let canvas = curves("a run", &[curve]);
+        let blue = |x: u32, y: u32| *canvas.0.get_pixel(x, y) == Rgb([34, 94, 168]);
+        let row = |x: u32| (0..canvas.0.height()).find(|&y| blue(x, y)).expect("the curve is there");
+        assert!(row(115) < row(400) && row(400) < row(745), "from upper left to lower right");
+        assert!(curves("nothing yet", &[]).0.height() > 0);
     }
 
     #[test]

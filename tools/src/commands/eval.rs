@@ -137,24 +137,17 @@ impl Passkey {
             Kinds::Both => &FactKind::ALL,
         };
         for &kind in kinds {
-            let needles = hay.trials(kind, self.trials as usize, self.seed)?;
-            let (bar, begin) = (reading::bar(kind.name(), needles.len()), Instant::now());
-            let (mut exact, mut selected) = (0, 0);
-            for (trial, needle) in needles.iter().enumerate() {
-                let mut rng = Rng::from_parts(&[self.seed, length as u64, kind as u64, trial as u64]);
-                let found = examine(&mut reader, model, &hay, needle, hay.lead(LEAD, &mut rng))?;
-                exact += u32::from(found.exact);
-                selected += u32::from(found.selected);
-                bar.inc(1);
-            }
+            let trials = self.trials as usize;
+            let (bar, begin) = (reading::bar(kind.name(), trials), Instant::now());
+            let Score { exact, selected } =
+                score(&mut reader, model, &hay, kind, trials, self.seed, || bar.inc(1))?;
             bar.finish_and_clear();
             let each = begin.elapsed().as_secs_f64() / f64::from(self.trials);
-            let share = |n: u32| f64::from(n) / f64::from(self.trials);
             let (memory, c) = (gpu.memory(), gpu.capabilities());
             if self.json {
                 let line: Value = json!({
                     "length": length, "kind": kind.name(), "trials": self.trials,
-                    "exact": share(exact), "selected": share(selected), "tokens_per_s": rate,
+                    "exact": exact, "selected": selected, "tokens_per_s": rate,
                     "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
                     "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
                     "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
@@ -165,8 +158,8 @@ impl Passkey {
                     "{length:>12} {:>6} {:>7} {:>7.3} {:>9.3} {:>9} {:>11} {each:>8.3}\n",
                     kind.name(),
                     self.trials,
-                    share(exact),
-                    share(selected),
+                    exact,
+                    selected,
                     short(rate),
                     memory.peak >> 20
                 ))?;
@@ -174,6 +167,37 @@ impl Passkey {
         }
         Ok(())
     }
+}
+
+/// Shares of the trials of one kind.
+pub struct Score {
+    /// Answered to the last digit.
+    pub exact: f64,
+    /// With all of the needle's chunks selected.
+    pub selected: f64,
+}
+
+/// Tries needles of one kind in what `reader` has read of `hay`; `tried` hears of each.
+pub fn score(
+    reader: &mut Reader<'_>,
+    model: &Ramba,
+    hay: &Haystack,
+    kind: FactKind,
+    trials: usize,
+    seed: u64,
+    mut tried: impl FnMut(),
+) -> Result<Score, Problem> {
+    let needles = hay.trials(kind, trials, seed)?;
+    let (mut exact, mut selected) = (0, 0);
+    for (trial, needle) in needles.iter().enumerate() {
+        let mut rng = Rng::from_parts(&[seed, hay.len() as u64, kind as u64, trial as u64]);
+        let found = examine(reader, model, hay, needle, hay.lead(LEAD, &mut rng))?;
+        exact += usize::from(found.exact);
+        selected += usize::from(found.selected);
+        tried();
+    }
+    let share = |n: usize| n as f64 / trials as f64;
+    Ok(Score { exact: share(exact), selected: share(selected) })
 }
 
 /// How a trial went.

@@ -1,6 +1,7 @@
 //! `rambutan train`: follows a plan, keeps a log, and can be stopped and resumed at any moment.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -18,13 +19,18 @@ use rambutan_model::{
     Checkpoint, Config,
     checkpoint::Precision,
     data::Corpus,
-    tasks::{Prefetch, Sampler, TaskMix},
+    reader::Reader,
+    tasks::{FactKind, Haystack, Prefetch, Sampler, TaskMix},
     train::{self, Plan, Trainer},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::problem::{Problem, print, print_json};
+use super::eval::{Score, score};
+use crate::{
+    picture::{Curve, curves},
+    problem::{Problem, print, print_json},
+};
 
 /// Trains a model by a plan; Ctrl-C writes a checkpoint and stops, --resume goes on bit for bit
 #[derive(clap::Args)]
@@ -78,7 +84,7 @@ struct Run {
     checkpoint_steps: u64,
     /// Seconds after which one is written in any case.
     checkpoint_seconds: u64,
-    /// Steps between two examinations; 0 for none but the last.
+    /// Steps between two examinations, as `eval passkey` does them; 0 for none.
     eval_steps: u64,
     /// Lengths to examine.
     eval_lengths: Vec<usize>,
@@ -129,6 +135,9 @@ impl File {
         }
         if !(0.0..1.0).contains(&run.held) {
             return refuse("held", "a share from 0 to below 1");
+        }
+        if run.eval_steps > 0 && (run.eval_trials == 0 || run.eval_lengths.iter().any(|&l| l < 256)) {
+            return refuse("eval_trials and run.eval_lengths", "at least 1, and at least 256 tokens each");
         }
         if !(1..=64).contains(&run.threads) {
             return refuse("threads", "from 1 to 64");
@@ -214,6 +223,9 @@ impl Train {
                 }
             },
         };
+        if file.run.eval_steps > 0 && !checkpoint.config.segment_at_inference {
+            return Err(rambutan_model::Error::NotSegmented.into());
+        }
         fs::create_dir_all(&self.out).map_err(unwritable)?;
         let gpu = open()?;
         let mut trainer = Trainer::new(&gpu, &checkpoint, file.plan.clone())?;
@@ -269,6 +281,15 @@ impl Train {
                     ));
                 }
             }
+            if file.run.eval_steps > 0 && (step.is_multiple_of(file.run.eval_steps) || step == total) {
+                for line in file.run.examine(&trainer, corpus.as_deref())? {
+                    log.write(&line).map_err(unwritable)?;
+                    if self.json {
+                        print_json(&line)?;
+                    }
+                }
+                window = (Instant::now(), trainer.tokens());
+            }
             let asked = STOP.load(Ordering::Relaxed);
             let timed_out = self.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));
             let due = step.is_multiple_of(file.run.checkpoint_steps)
@@ -287,6 +308,7 @@ impl Train {
         shipped.extras.clear();
         shipped.metadata.training = None;
         shipped.save(self.out.join("weights.safetensors"), Precision::F16)?;
+        log.draw(&self.out.join("curves.png"))?;
         let step = trainer.next_step();
         match stopped {
             Some(why) => {
@@ -297,8 +319,36 @@ impl Train {
     }
 }
 
+impl Run {
+    /// A line for each length and kind, on text that is not trained on.
+    fn examine(&self, trainer: &Trainer, corpus: Option<&Corpus>) -> Result<Vec<Value>, Problem> {
+        let mut lines = Vec::new();
+        for &length in &self.eval_lengths {
+            let held = corpus.map(Corpus::held).filter(|text| !text.is_empty());
+            let hay = match held {
+                Some(text) => Haystack::from_text(text, length, 0)?,
+                None => Haystack::prose(0, length)?,
+            };
+            let mut reader = Reader::new(trainer.model())?;
+            reader.read(hay.text(), |_| ())?;
+            for kind in FactKind::ALL {
+                let Score { exact, selected } =
+                    score(&mut reader, trainer.model(), &hay, kind, self.eval_trials, 0, || ())?;
+                lines.push(json!({
+                    "step": trainer.next_step(), "eval": "passkey", "length": length, "kind": kind.name(),
+                    "trials": self.eval_trials, "exact": exact, "selected": selected,
+                }));
+            }
+        }
+        Ok(lines)
+    }
+}
+
 /// The log: a line of JSON for every read-back.
-struct Log(fs::File);
+struct Log {
+    path: PathBuf,
+    file: fs::File,
+}
 
 impl Log {
     /// Opens it for the run that goes on at `step`: later lines are of steps that will be trained again.
@@ -312,10 +362,37 @@ impl Log {
         };
         let kept: String = old.lines().filter(before).map(|l| format!("{l}\n")).collect();
         rambutan_model::checkpoint::write_atomically(path, |w| w.write_all(kept.as_bytes()))?;
-        Ok(Log(fs::OpenOptions::new().append(true).open(path)?))
+        Ok(Log { path: path.to_owned(), file: fs::OpenOptions::new().append(true).open(path)? })
     }
 
     fn write(&mut self, line: &Value) -> std::io::Result<()> {
-        writeln!(self.0, "{line}")
+        writeln!(self.file, "{line}")
+    }
+
+    /// Draws the whole run: losses, rate, and what examinations found.
+    fn draw(&self, path: &Path) -> Result<(), Problem> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let over = |name: &str, key: &str, log, takes: &dyn Fn(&Value) -> bool| Curve {
+            name: name.into(),
+            points: lines
+                .iter()
+                .filter(|l| takes(l))
+                .filter_map(|l| Some((l["step"].as_f64()?, l[key].as_f64()?)))
+                .collect(),
+            log,
+        };
+        let mut all = vec![
+            over("text, nats a token", "text", false, &|_| true),
+            over("answers, nats a token", "answers", true, &|_| true),
+            over("tokens a second", "tokens_per_s", false, &|_| true),
+        ];
+        let examined: BTreeSet<(u64, &str)> =
+            lines.iter().filter_map(|l| Some((l["length"].as_u64()?, l["kind"].as_str()?))).collect();
+        for (length, kind) in examined {
+            let name = format!("exact answers, {kind}, {length} tokens");
+            all.push(over(&name, "exact", false, &|l| l["length"] == length && l["kind"] == kind));
+        }
+        curves("training", &all).save(path)
     }
 }
