@@ -190,6 +190,12 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     let demo = |more: &str| format!("demo\0--checkpoint\0{model}\0--out\0{}\0{more}", folder.path("out"));
     let demo_on = |file: &str| demo(&format!("--tokens\x001024\0--text\0{file}"));
     let inspect = |file: &str| format!("inspect\0{file}");
+    let toml = |name: &str, from: &str, to: &str| {
+        assert!(PLAN.contains(from), "the plan has no `{from}`");
+        folder.write(name, PLAN.replace(from, to))
+    };
+    let plan = folder.write("plan.toml", PLAN);
+    let train = |plan: &str, more: &str| format!("train\0{plan}\0--out\0{}{more}", folder.path("out"));
     let plain = |text: &str| text.replace(' ', "\0");
     let rows: Vec<(&str, String)> = vec![
         // Words that are no commands, options or numbers.
@@ -281,6 +287,33 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("no segments to examine", format!("eval\0passkey\0--checkpoint\0{unsegmented}")),
         ("no bytes", ask(&words, &text)),
         ("more chunks than kernels keep", ask(&many, &text)),
+        // Plans.
+        ("no plan", train(&folder.path("none.toml"), "")),
+        ("a folder as plan", train(&folder.path(""), "")),
+        ("a text as plan", train(&text, "")),
+        ("bytes as plan", train(&binary, "")),
+        ("an unknown table", train(&toml("t0.toml", "[run]", "[walk]"), "")),
+        ("a misspelt setting", train(&toml("t1.toml", "log_steps", "log_step"), "")),
+        ("no steps", train(&toml("t2.toml", "steps = 30", "steps = 0"), "")),
+        ("steps below 0", train(&toml("t3.toml", "steps = 30", "steps = -1"), "")),
+        ("length 0", train(&toml("t4.toml", "length = 64", "length = 0"), "")),
+        ("a length in part chunks", train(&toml("t5.toml", "length = 64", "length = 65"), "")),
+        ("a group that does not divide", train(&toml("t6.toml", "group = 1", "group = 2"), "")),
+        ("a learning rate of 0", train(&toml("t7.toml", "lr = 1e-3", "lr = 0.0"), "")),
+        ("a learning rate that is none", train(&toml("t8.toml", "lr = 1e-3", "lr = nan"), "")),
+        ("beta of 1", train(&toml("t9.toml", "warmup = 2", "beta1 = 1.0"), "")),
+        ("an unknown preset", train(&toml("t10.toml", "\"small\"", "\"gigantic\""), "")),
+        ("a misspelt key of the model", train(&toml("t11.toml", "head_dim", "head_dmi"), "")),
+        ("heads that do not fit", train(&toml("t12.toml", "num_heads = 4", "num_heads = 3"), "")),
+        ("more facts at least than at most", train(&toml("t13.toml", "facts_min = 0", "facts_min = 3"), "")),
+        ("a log that is never written", train(&toml("t14.toml", "log_steps = 10", "log_steps = 0"), "")),
+        ("nothing to resume", train(&plan, "\0--resume")),
+        ("no weights to begin with", train(&plan, &format!("\0--init\0{}", folder.path("none.safetensors")))),
+        ("weights of another model", train(&plan, &format!("\0--init\0{model}"))),
+        ("a text to train on that is none", train(&plan, &format!("\0--text\0{binary}"))),
+        ("a text too short to train on", train(&plan, &format!("\0--text\0{short}"))),
+        ("a file as the run's folder", format!("train\0{plan}\0--out\0{text}")),
+        ("seconds in words", train(&plan, "\0--seconds\0many")),
         ("nothing to inspect", inspect(&folder.path("none.safetensors"))),
         ("a folder to inspect", inspect(&folder.path(""))),
         ("half a checkpoint to inspect", inspect(&cut)),
@@ -321,6 +354,95 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     assert_eq!(after, before, "nothing is left behind");
     if let Ok(mut out) = fs::read_dir(folder.0.join("out")) {
         assert!(out.next().is_none(), "no picture of a demo that failed");
+    }
+}
+
+/// A run of a few seconds on software Vulkan.
+const PLAN: &str = r#"
+[model]
+preset = "small"
+hidden_size = 32
+head_dim = 16
+num_heads = 4
+state_size = 8
+num_lower_layers = 1
+num_upper_layers = 1
+encoder_num_attention_heads = 2
+encoder_num_key_value_heads = 2
+encoder_intermediate_size = 32
+num_attention_heads = 4
+attention_head_dim = 8
+retrieval_dim = 16
+
+[plan]
+seed = 3
+[[plan.phases]]
+steps = 30
+length = 64
+sequences = 1
+group = 1
+[plan.optimizer]
+lr = 1e-3
+warmup = 2
+
+[tasks]
+facts_min = 0
+facts_max = 0
+prose = 0.5
+
+[run]
+log_steps = 10
+checkpoint_steps = 4
+threads = 1
+"#;
+
+/// A run ended by its time, one interrupted and one killed, each gone on with, leave what an unbroken one does.
+#[test]
+fn training_that_stops_resumes_to_the_same_weights() {
+    let folder = Folder::new("resume");
+    folder.write("plan.toml", PLAN);
+    let weights = |out: &str| fs::read(folder.0.join(out).join("weights.safetensors")).expect("weights");
+    let train = |more: &[&str]| {
+        let output = run(&[&["train", "plan.toml"], more].concat(), &folder.0);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{more:?}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    train(&["--out", "whole"]);
+    let again = run(&["train", "plan.toml", "--out", "whole"], &folder.0);
+    assert_eq!(misbehaved(&again, 2), None, "a run is not overwritten");
+
+    assert!(train(&["--out", "timed", "--seconds", "0"]).contains("out of time at step 1 of 30"));
+    train(&["--out", "timed", "--resume"]);
+    assert!(weights("timed") == weights("whole"), "after its time was up");
+
+    for (out, signal) in [("interrupted", "-INT"), ("killed", "-KILL")] {
+        let kept = folder.0.join(out).join("checkpoint.safetensors");
+        let mut child = rambutan(&["train", "plan.toml", "--out", out], &folder.0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        while !kept.exists() && child.try_wait().expect("a state").is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        if !sent.is_ok_and(|s| s.success()) {
+            println!("{out}: no signal could be sent here");
+        }
+        let status = child.wait().expect("it ends");
+        assert!(status.success() || signal == "-KILL", "{out}: {status}");
+        train(&["--out", out, "--resume"]);
+        assert!(weights(out) == weights("whole"), "after it was {out}");
+        let log = fs::read_to_string(folder.0.join(out).join("log.jsonl")).expect("a log");
+        let steps: Vec<u64> = log
+            .lines()
+            .map(|l| {
+                serde_json::from_str::<Value>(l).expect("a line of JSON")["step"].as_u64().expect("a step")
+            })
+            .collect();
+        assert_eq!(steps, [10, 20, 30], "{out}: each line once");
+        assert!(folder.0.join(out).join("curves.png").exists());
     }
 }
 
@@ -395,7 +517,7 @@ fn a_cap_on_memory_says_how_much_fits() {
 fn help_of_every_command_has_examples() {
     let folder = Folder::new("help");
     let commands =
-        ["demo", "ask", "eval", "eval passkey", "info", "selfcheck", "bench", "inspect", "shaders"];
+        ["demo", "ask", "eval", "eval passkey", "train", "info", "selfcheck", "bench", "inspect", "shaders"];
     for command in [""].iter().chain(&commands) {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = run(&arguments, &folder.0);

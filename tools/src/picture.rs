@@ -204,7 +204,8 @@ pub fn curves(title: &str, curves: &[Curve]) -> Canvas {
             let (y, v) = (top + HEIGHT - 1 - (share * f64::from(HEIGHT - 2)) as i32, low + share * span);
             canvas.fill(LEFT + 1, y, WIDTH, 1, FAINT);
             let v = if curve.log { 10f64.powf(v) } else { v };
-            canvas.right(LEFT - 8, y - 3, 1, &format!("{v:.4}"), INK);
+            let digits = if v.abs() < 100.0 { 4 } else { 0 };
+            canvas.right(LEFT - 8, y - 3, 1, &format!("{v:.digits$}"), INK);
         }
         for pair in curve.points.windows(2).filter(|w| w.iter().all(|p| value(p.1).is_finite())) {
             canvas.line(place(&pair[0]), place(&pair[1]), [34, 94, 168]);
