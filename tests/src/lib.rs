@@ -1,3 +1,8 @@
 //! What the integration tests in `tests/` share.
 
 pub mod golden;
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
