@@ -198,6 +198,13 @@ const DEFECTS: &[Defect] = &[
     defect("a decay dropped", "ssd_scan",
         ("if REVERSE == 0u { u *= step.y; }", ""),
         ("ssd_scan", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
+    defect("a decay dropped, without workgroup memory", "ssd_scan_direct",
+        ("if REVERSE == 0u {
+            s0 = s0 * step.y;", "if REVERSE == 0u {"),
+        ("ssd_scan.direct", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
+    defect("one lane's share of a token taken from its neighbour", "ssd_scan_direct",
+        ("subgroupBroadcast(v.y, 5u)", "subgroupBroadcast(v.y, 4u)"),
+        ("ssd_scan.direct", &[1, 20, 1, 1, 4, 36, 0, 0, 0])),
     defect("dt dropped", "ssd_scan",
         ("v = plain * select(1.0, step.x, params.dt_in != 0u);", "v = plain;"),
         ("ssd_scan", &[1, 20, 1, 1, 4, 4, 0, 0, 0])),
