@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16
+// variants: elem=f16 | WG=8
 // lse[r] = ln Σ_c exp(logits[r, c]);  ce[r] = lse[r] − logits[r, target[r]], 0 where weight[r] = 0.
 // One workgroup a row; nothing of the row's length is stored.
 alias elem = f32;

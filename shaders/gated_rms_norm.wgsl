@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16
+// variants: elem=f16 | WG=8
 // g = x · silu(z);  y[r, c] = g[r, c] · rstd[r, group(c)] · weight[c],  rstd = 1 / √(mean over the group's columns g² + eps)
 // One workgroup a row and group.
 alias elem = f32;

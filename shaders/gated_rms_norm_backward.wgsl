@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16
+// variants: elem=f16 | WG=8
 // With g = x · silu(z): dg = rstd · (dy·w − g · rstd² · mean(dy·w·g)),  dx = dg · silu(z),  dz = dg · x · silu'(z),
 // dweight[c] = Σ_r dy·g·rstd. One workgroup a block of ROWS rows; dweight is one partial sum a block, added in order.
 alias elem = f32;

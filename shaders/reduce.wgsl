@@ -1,6 +1,6 @@
 // uses: lib/reduce.wgsl
 // y[r] = factor · Σ_c x[r, c]: one workgroup a row.
-// variants: elem=f16
+// variants: elem=f16 | WG=8
 alias elem = f32;
 const WG: u32 = 256u;
 struct Params { rows: u32, columns: u32, factor: f32 }

@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | WG=64
+// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | WG=64 | WG=8
 // y[r, c] = x[r, c] · rstd[r] · weight[c],   rstd[r] = 1 / √(mean_c x² + eps)
 // One workgroup a row.
 alias elem = f32;

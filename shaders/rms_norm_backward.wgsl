@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | WG=64
+// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | WG=64 | WG=8
 // dx[r, c] = rstd · (dy·w − x · rstd² · mean_c(dy·w·x)),   dweight[c] = Σ_r dy·x·rstd
 // One workgroup a block of ROWS rows; dweight is left as one partial sum a block, added in order afterwards.
 alias elem = f32;

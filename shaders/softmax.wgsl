@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16 | WG=64
+// variants: elem=f16 | WG=64 | WG=8
 // y[r, c] = exp(x[r, c] − max) / Σ exp(x[r, ·] − max) over the columns that the mask keeps, 0 elsewhere; a row without
 // any is 0. One workgroup a row.
 alias elem = f32;

@@ -1,5 +1,5 @@
 // uses: lib/reduce.wgsl
-// variants: elem=f16 | WG=64
+// variants: elem=f16 | WG=64 | WG=8
 // dx[r, c] = y[r, c] · (dy[r, c] − Σ_j dy[r, j]·y[r, j]); masked columns have y = 0. One workgroup a row.
 alias elem = f32;
 const WG: u32 = 256u;

@@ -44,6 +44,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Lanes that share the reduction of a row. Where subgroups are a CPU's vectors a barrier switches between those of
+    /// a workgroup, at many times the price of the sums: one of them does it all.
+    pub fn row_lanes(&self) -> usize {
+        if self.cpu && self.subgroups.is_some() { 8 } else { 256 }
+    }
+
     /// The features to open the adapter with.
     pub(super) fn features(adapter: &wgpu::Adapter, options: &GpuOptions) -> wgpu::Features {
         let timing = wgpu::Features::TIMESTAMP_QUERY

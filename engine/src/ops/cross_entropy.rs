@@ -22,12 +22,12 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Te
     assert_eq!(weights.shape(), [rows], "cross_entropy: weights for logits {:?}", logits.shape());
     let (lse, ce) = (weights.like(), weights.like());
     let (bytes, elem) = (columns * logits.dtype().bytes(), logits.dtype().wgsl());
-    let step = rows_a_page(logits.gpu(), &[bytes, 4]);
+    let (step, wg) = (rows_a_page(logits.gpu(), &[bytes, 4]), logits.gpu().capabilities().row_lanes());
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let row = |t: &Tensor| t.page(first, n, 4);
         let (x, t, w, lse, ce) = (logits.page(first, n, bytes), row(targets), row(weights), row(&lse), row(&ce));
-        launch!(cross_entropy [elem = elem] { rows: n, columns }, [x, t, w] -> [lse, ce], n);
+        launch!(cross_entropy [elem = elem, WG = wg] { rows: n, columns }, [x, t, w] -> [lse, ce], n);
     }
     let loss = crate::no_grad(|| sum(&mul(&ce, weights)));
     let (x_, t_, w_) = (logits.detach(), targets.detach(), weights.detach());

@@ -27,12 +27,13 @@ pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, ep
     assert!(groups > 0 && columns.is_multiple_of(groups), "gated_rms_norm: {groups} groups of {columns} columns");
     let (y, rstd) = (x.like(), x.empty_on([rows, groups], DType::F32));
     let (bytes, elem) = (columns * x.dtype().bytes(), x.dtype().wgsl());
+    let wg = x.gpu().capabilities().row_lanes();
     let step = rows_a_page(x.gpu(), &[bytes, 4 * groups]);
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x, z, y) = (x.page(first, n, bytes), z.page(first, n, bytes), y.page(first, n, bytes));
         let rstd = rstd.page(first, n, 4 * groups);
-        launch!(gated_rms_norm [elem = elem] { rows: n, columns, groups, eps }, [x, z, weight] -> [y, rstd], n * groups);
+        launch!(gated_rms_norm [elem = elem, WG = wg] { rows: n, columns, groups, eps }, [x, z, weight] -> [y, rstd], n * groups);
     }
     let (x_, z_, weight_) = (x.detach(), z.detach(), weight.detach());
     y.with_grad(&[x, z, weight], move |dy| {
@@ -44,7 +45,7 @@ pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, ep
             let page = |t: &Tensor| t.page(first, n, bytes);
             let (dy_, x, z, dx, dz) = (page(dy), page(&x_), page(&z_), page(&dx), page(&dz));
             let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
-            launch!(gated_rms_norm_backward [elem = elem] { rows: n, columns, groups, first_block: first / ROWS },
+            launch!(gated_rms_norm_backward [elem = elem, WG = wg] { rows: n, columns, groups, first_block: first / ROWS },
                     [dy_, x, z, weight_, rstd] -> [dx, dz, sums], n.div_ceil(ROWS));
         }
         [dx, dz, dweight.in_order()]

@@ -13,12 +13,12 @@ const BLOCK: usize = 1024;
 /// factor · Σ over the last axis of x (rows, columns), in f32.
 fn rows_summed(x: &Tensor, rows: usize, columns: usize, factor: f32) -> Tensor {
     let y = x.empty_on([rows], DType::F32);
-    let bytes = columns * x.dtype().bytes();
+    let (bytes, wg) = (columns * x.dtype().bytes(), x.gpu().capabilities().row_lanes());
     let step = rows_a_page(x.gpu(), &[bytes, 4]);
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_) = (x.page(first, n, bytes), y.page(first, n, 4));
-        launch!(reduce [elem = x.dtype().wgsl()] { rows: n, columns, factor }, [x_] -> [y_], n);
+        launch!(reduce [elem = x.dtype().wgsl(), WG = wg] { rows: n, columns, factor }, [x_] -> [y_], n);
     }
     y
 }

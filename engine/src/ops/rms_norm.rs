@@ -28,12 +28,12 @@ pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tenso
     let (rows, columns) = x.rows_by_last();
     assert_eq!(weight.shape(), [columns], "rms_norm: weight for x {:?}", x.shape());
     let (y, rstd) = (x.empty_on(x.shape(), dtype), x.empty_on([rows], DType::F32));
-    let bytes = (columns * x.dtype().bytes(), columns * dtype.bytes());
+    let (bytes, wg) = ((columns * x.dtype().bytes(), columns * dtype.bytes()), x.gpu().capabilities().row_lanes());
     let step = rows_a_page(x.gpu(), &[bytes.0, bytes.1, 4]);
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_, rstd_) = (x.page(first, n, bytes.0), y.page(first, n, bytes.1), rstd.page(first, n, 4));
-        launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl()] { rows: n, columns, eps },
+        launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg] { rows: n, columns, eps },
                 [x_, weight] -> [y_, rstd_], n);
     }
     // Backward needs x and rstd: y is not kept, so its buffer is free as soon as its users are done.
@@ -46,7 +46,7 @@ pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tenso
             let n = step.min(rows - first);
             let (dy_, x_, rstd_) = (dy.page(first, n, bytes.1), x.page(first, n, bytes.0), rstd.page(first, n, 4));
             let (dx_, sums) = (dx.page(first, n, bytes.0), dweight.all());
-            launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl()]
+            launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
                     { rows: n, columns, first_block: first / ROWS },
                     [dy_, x_, weight, rstd_] -> [dx_, sums], n.div_ceil(ROWS));
         }

@@ -39,7 +39,7 @@ fn run(x: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let (y, bytes) = (x.like(), columns * dtype.bytes());
     let mask_rows = mask.map_or(0, |m| m.rows_by_last().0);
     // Short rows need few lanes: the idle ones of a wide workgroup would cost as much as the busy ones.
-    let wg = if columns <= 64 { 64 } else { 256 };
+    let wg = x.gpu().capabilities().row_lanes().min(if columns <= 64 { 64 } else { 256 });
     let step = rows_a_page(x.gpu(), &[bytes]);
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);

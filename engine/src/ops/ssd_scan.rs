@@ -19,7 +19,7 @@
 use std::ops::Range;
 
 use crate::{
-    DType, Tensor, autograd, launch,
+    DType, Gpu, Tensor, autograd, launch,
     ops::{PartialSums, batches_a_binding, in_batches},
     reference::Array,
     testing::{Case, Cost, Dim, Input},
@@ -33,6 +33,10 @@ const TILE: usize = 8;
 
 /// Rows a workgroup; `WG` in the kernel.
 const ROWS: usize = 64;
+
+/// Rows a workgroup of `ssd_scan_direct`, and the most elements of one.
+const ROWS_DIRECT: usize = 8;
+const MOST_DIRECT: usize = 64;
 
 /// Bytes of marks at a time.
 const MARKS: usize = 256 << 20;
@@ -62,6 +66,25 @@ pub struct SsdInputs<'a> {
     pub dt_limit: (f32, f32),
 }
 
+/// The kernel of the recurrence.
+#[derive(Clone, Copy, PartialEq)]
+enum Kernel {
+    /// A token's operands pass through workgroup memory.
+    Tile,
+    /// Straight from storage, for CPUs.
+    Direct,
+}
+
+impl Kernel {
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        self == Kernel::Tile || gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8)
+    }
+
+    fn best(gpu: &Gpu) -> Kernel {
+        if gpu.capabilities().cpu && Kernel::Direct.runs_on(gpu) { Kernel::Direct } else { Kernel::Tile }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Sizes {
     batches: usize,
@@ -72,6 +95,7 @@ struct Sizes {
     /// Heads a group of B and C.
     share: usize,
     blocks: usize,
+    kernel: Kernel,
 }
 
 /// An operand of the recurrence: the tensor, and how many heads share its entries.
@@ -133,10 +157,13 @@ impl Sizes {
     ) {
         let (rows, j) = if way.rows_are_p { (self.p, self.n) } else { (self.n, self.p) };
         let (state_row, state_j) = if way.rows_are_p { (self.n, 1) } else { (1, self.n) };
-        let row_tiles = rows.div_ceil(ROWS);
+        // Marks lie as the tiles of the one kernel that leaves them.
+        let direct = self.kernel == Kernel::Direct && marks.is_none() && j <= MOST_DIRECT;
+        let row_tiles = rows.div_ceil(if direct { ROWS_DIRECT } else { ROWS });
+        let all = self.batches * self.blocks * self.heads * row_tiles;
         let stride = |a: Along<'_>, width: usize| self.heads / a.1 * width;
         let (side, extra, marked, range) = match &marks {
-            None => (d.unwrap_or(steps), totals, 0, 0..self.groups(way)),
+            None => (d.unwrap_or(steps), totals, 0, 0..all),
             Some(Marks { left, met: None, groups }) => (steps, *left, 1, groups.clone()),
             Some(Marks { left, met: Some(products), groups }) => (*left, *products, 2, groups.clone()),
         };
@@ -150,14 +177,24 @@ impl Sizes {
                 &none
             }
         };
-        launch!(ssd_scan [elem = input.0.dtype().wgsl(), elem_out = out_.dtype().wgsl(), OUTPUT = u32::from(out.is_some()),
-                          REVERSE = u32::from(way.reverse), EXCLUSIVE = u32::from(way.exclusive), MARKS = marked,
-                          J4 = j.div_ceil(4)] {
-            tokens: self.tokens, blocks: self.blocks, heads: self.heads, rows, j, row_tiles,
-            in_stride: stride(input, rows), in_share: input.1, wr_stride: stride(wr, j), wr_share: wr.1,
-            read_stride: stride(read, j), read_share: read.1,
-            state_row, state_j, dt_in: way.dt_in, has_d: d.is_some(), first, groups,
-        }, [input.0, wr.0, read.0, steps, side] -> [states, extra, out_], groups - first);
+        macro_rules! scan_launch {
+            ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                launch!($stem [elem = input.0.dtype().wgsl(), elem_out = out_.dtype().wgsl(),
+                               OUTPUT = u32::from(out.is_some()), REVERSE = u32::from(way.reverse),
+                               EXCLUSIVE = u32::from(way.exclusive), $($spec = $value),*] {
+                    tokens: self.tokens, blocks: self.blocks, heads: self.heads, rows, j, row_tiles,
+                    in_stride: stride(input, rows), in_share: input.1, wr_stride: stride(wr, j), wr_share: wr.1,
+                    read_stride: stride(read, j), read_share: read.1,
+                    state_row, state_j, dt_in: way.dt_in, has_d: d.is_some(), first, groups,
+                }, [input.0, wr.0, read.0, steps, side] -> [states, extra, out_], groups - first)
+            };
+        }
+        if direct {
+            let (width, unit) = if j.is_multiple_of(4) { (4, "vec4<elem>") } else { (1, "elem") };
+            scan_launch!(ssd_scan_direct [J16 = j.div_ceil(16), WIDTH = width, unit = unit]);
+        } else {
+            scan_launch!(ssd_scan [MARKS = marked, J4 = j.div_ceil(4)]);
+        }
     }
 
     /// Hands states on from block to block; returns what leaves the last one.
@@ -177,6 +214,11 @@ impl Sizes {
 /// Where shapes or types disagree, there are no tokens, or P or N exceeds 256.
 #[track_caller]
 pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
+    scan(inputs, Kernel::best(inputs.x.gpu()))
+}
+
+#[track_caller]
+fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let SsdInputs { x, dt, dt_bias, a_log, b, c, d, initial_state, segment, dt_limit } = inputs;
     let [batches, tokens, heads, p] = x.axes();
     let [_, _, groups, n] = b.axes();
@@ -205,7 +247,7 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
         cut.extend(initial_state);
         cut.extend(segment);
         let mut parts = in_batches(&cut, most, |i| {
-            let (y, state) = ssd_scan(SsdInputs {
+            let part = SsdInputs {
                 x: &i[0],
                 dt: &i[1],
                 b: &i[2],
@@ -213,12 +255,13 @@ pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
                 initial_state: initial_state.map(|_| &i[4]),
                 segment: segment.map(|_| &i[i.len() - 1]),
                 ..inputs
-            });
+            };
+            let (y, state) = scan(part, kernel);
             vec![y, state]
         });
         return (parts.remove(0), parts.remove(0));
     }
-    let sizes = Sizes { batches, tokens, heads, p, n, share: heads / groups, blocks };
+    let sizes = Sizes { batches, tokens, heads, p, n, share: heads / groups, blocks, kernel };
     let share = sizes.share;
     let (elem, (low, high)) = (x.dtype().wgsl(), dt_limit);
 
@@ -342,6 +385,24 @@ fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
 /// Narrow, so that the steps drawn meet both ends.
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
+fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
+    let on = |name: &str, t| (s[name] == 1).then_some(t);
+    let inputs = SsdInputs {
+        x: &i[0],
+        dt: &i[1],
+        dt_bias: &i[2],
+        a_log: &i[3],
+        b: &i[4],
+        c: &i[5],
+        d: on("d", &i[6]),
+        initial_state: on("initial", &i[7]),
+        segment: on("segment", &i[8]),
+        dt_limit: LIMIT,
+    };
+    let (y, last) = scan(inputs, kernel);
+    vec![y, last]
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {
         dims: vec![
@@ -376,22 +437,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("segment", segment).of(DType::U32),
             ]
         },
-        run: |s, i| {
-            let on = |name: &str, t| (s[name] == 1).then_some(t);
-            let (y, last) = ssd_scan(SsdInputs {
-                x: &i[0],
-                dt: &i[1],
-                dt_bias: &i[2],
-                a_log: &i[3],
-                b: &i[4],
-                c: &i[5],
-                d: on("d", &i[6]),
-                initial_state: on("initial", &i[7]),
-                segment: on("segment", &i[8]),
-                dt_limit: LIMIT,
-            });
-            vec![y, last]
-        },
+        run: |s, i| run(s, i, Kernel::best(i[0].gpu())),
         reference,
         error: |_| 64.0,
         error_grad: Some(|s| 100.0 + 2.0 * ((s["batches"] * s["tokens"]) as f64).sqrt()),
@@ -407,6 +453,15 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),
+        Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
+        Case {
+            stem: "ssd_scan.direct",
+            dims: plain.dims.iter().map(|d| if d.name == "n" { Dim::one_of("n", &[4, 1, 10, 17, 36, 64]) } else { *d }).collect(),
+            run: |s, i| run(s, i, Kernel::Direct),
+            runs_on: |gpu| Kernel::Direct.runs_on(gpu),
+            bench: &[],
+            ..plain.clone()
+        },
         plain,
     ]
 }
