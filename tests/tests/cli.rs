@@ -19,8 +19,8 @@ fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let output = Command::new(env!("CARGO"))
-            // The tests' own package too: then features are the same, and nothing else is built anew.
-            .args(["build", "--offline", "-p", "rambutan", "-p", "rambutan-tests", "--message-format=json"])
+            // The whole workspace: then features are the tests' own, and nothing is built anew.
+            .args(["build", "--offline", "--workspace", "--message-format=json"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .stderr(Stdio::inherit())
             .output()

@@ -195,3 +195,28 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         assert!(behind < 2e-3 && extended < 2e-3, "behind memory {behind:.1e}, in parts {extended:.1e}");
     });
 }
+
+/// A sequence's logits are the same bits alone, in company, and whatever the company says.
+#[test]
+fn logits_do_not_depend_on_the_batch() {
+    let gpu = testing::gpu();
+    for half in [false, half()] {
+        let model = Ramba::with(&gpu, &small(), Options { trained: false, half }).expect("it uploads");
+        let tokens = 150;
+        let text = |seed: u32| (0..tokens as u32).map(move |t| (t * (7 + seed) + seed * 31) % 97);
+        let logits = |seeds: &[u32]| {
+            let ids: Vec<u32> = seeds.iter().flat_map(|&s| text(s)).collect();
+            let ids = Tensor::from_slice(&gpu, &ids, [seeds.len(), tokens]).expect("ids fill their shape");
+            read(&no_grad(|| model.forward(&ids, None, &Sharing::default())))
+        };
+        let (alone, size) = (logits(&[1]), tokens * 97);
+        for (company, place) in [(&[1, 2][..], 0), (&[2, 3, 1], 2), (&[5, 1, 5, 4, 6, 2, 9], 1)] {
+            let all = logits(company);
+            assert!(
+                all[place * size..][..size] == alone,
+                "sequence {place} of {} in half {half}",
+                company.len()
+            );
+        }
+    }
+}

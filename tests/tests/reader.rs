@@ -1,11 +1,13 @@
 //! Reading by segments against one forward pass with the same restarts.
 
+use pollster::block_on;
 use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, testing};
 use rambutan_model::{
     Checkpoint, Config, Error, Ramba,
     ramba::{Options, Sharing},
     reader::Reader,
     rng::Rng,
+    tasks::{FactKind, Haystack, Needle},
 };
 
 const SEGMENT: usize = 64;
@@ -297,4 +299,27 @@ fn what_cannot_be_read_is_said() {
     assert!(reader.is_empty());
     assert!(matches!(pollster::block_on(reader.ask(b"", b"|", 4)), Err(Error::Empty)));
     assert!(matches!(pollster::block_on(reader.examine(b"", b"1|")), Err(Error::Empty)));
+}
+
+/// The weights beside the model crate do what they are for; with HSA switched off they do not.
+#[test]
+fn shipped_weights_find_facts() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/weights/passkey.safetensors");
+    let checkpoint = Checkpoint::open(path).expect("the shipped weights read");
+    let mut model = Ramba::new(&testing::gpu(), &checkpoint, false).expect("they upload");
+    let mut hay = Haystack::prose(1, 6000).expect("a text");
+    let needles =
+        hay.plant(&[FactKind::Named, FactKind::Plain, FactKind::Named], 1).expect("room for three facts");
+    for hsa in [true, false] {
+        model.hsa = hsa;
+        let mut reader = Reader::new(&model).expect("it reads by segments");
+        reader.read(hay.text(), |_| ()).expect("it fits");
+        let right = |needle: &&Needle| {
+            let question = needle.fact.question.as_bytes();
+            let answer = block_on(reader.ask(question, b"|", 12)).expect("an answer");
+            needle.fact.is_answered_by(&answer.text)
+        };
+        let found = needles.iter().filter(right).count();
+        assert_eq!(found, if hsa { 3 } else { 0 }, "facts found with HSA {hsa}");
+    }
 }
