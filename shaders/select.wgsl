@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl
-// variants: elem=f16 | TT=32 K=32 | TT=16 K=64
+// variants: elem=f16 | TT=32 K=32 | TT=16 K=64 | CT=64 | CT=96 | CT=96 TT=16 K=64
 // score[t, c] = q[t] · landmark[c] · scale over the visible chunks c of each token; the K best stay, an equal score of a
 // more recent chunk wins. One workgroup a (batch, head, tile of TT tokens): tiles of CT chunks stream by, their scores
 // live in workgroup memory until the next. After the last page slots are sorted by chunk, most recent first.

@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl
-// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | elem=f16 OUTPUT=1 REVERSE=1 | OUTPUT=1 EXCLUSIVE=1 MARKS=1 | OUTPUT=1 REVERSE=1 EXCLUSIVE=1 MARKS=2 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1
+// variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | elem=f16 OUTPUT=1 REVERSE=1 | OUTPUT=1 EXCLUSIVE=1 MARKS=1 | OUTPUT=1 REVERSE=1 EXCLUSIVE=1 MARKS=2 | J4=4 OUTPUT=1 | J4=32 OUTPUT=1 | J4=64 STAGE=4 OUTPUT=1
 // The recurrence of a block of Q tokens, one head: with state s (rows, J),
 //   forward:  s ← decay[t] · s + in[t] ⊗ wr[t],  out[t] = s · read[t]
 //   reverse:  s ← s + in[t] ⊗ wr[t],  out[t] = s · read[t],  s ← decay[t] · s,  t descending
@@ -17,6 +17,7 @@ const MARKS: u32 = 0u;                                                // 1: leav
 const J4: u32 = 16u;                                                  // ⌈J / 4⌉
 const Q: u32 = 128u;
 const TILE: u32 = 8u;
+const STAGE: u32 = 8u;                                                // tokens staged at a time
 const WG: u32 = 64u;
 struct Params {
     tokens: u32, blocks: u32, heads: u32, rows: u32, j: u32, row_tiles: u32,
@@ -35,9 +36,9 @@ struct Params {
                                                                       // products (batches, blocks, Q / TILE, heads, rows)
 @group(0) @binding(8) var<storage, read_write> out: array<elem_out>;  // (batches, tokens, heads, rows)
 
-var<workgroup> wr_tile: array<vec4f, J4 * TILE>;
-var<workgroup> read_tile: array<vec4f, J4 * TILE>;
-var<workgroup> step_tile: array<vec2f, TILE>;
+var<workgroup> wr_tile: array<vec4f, J4 * STAGE>;
+var<workgroup> read_tile: array<vec4f, J4 * STAGE>;
+var<workgroup> step_tile: array<vec2f, STAGE>;
 
 fn load_wr(at: u32, j: u32) -> f32 {
     if j >= params.j { return 0.0; }
@@ -70,16 +71,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     var total = 1.0;
     let first = block * Q;
-    for (var tile = 0u; tile < Q / TILE; tile++) {
-        let mark = (index - params.first) * (Q / TILE) + select(tile, Q / TILE - 1u - tile, REVERSE == 1u);
-        if MARKS == 1u {
-            for (var q = 0u; q < J4; q++) {
-                for (var e = 0u; e < 4u; e++) { extra[((mark * J4 + q) * 4u + e) * WG + lane] = s[q][e]; }
-            }
-        }
-        // Tokens of the tile, in the order of the recurrence.
-        for (var i = lane; i < J4 * TILE; i += WG) {
-            let k = tile * TILE + i / J4;
+    for (var stage = 0u; stage < Q / STAGE; stage++) {
+        // Tokens in the order of the recurrence.
+        for (var i = lane; i < J4 * STAGE; i += WG) {
+            let k = stage * STAGE + i / J4;
             let t = first + select(k, Q - 1u - k, REVERSE == 1u);
             var w = vec4f(0.0);
             var r = vec4f(0.0);
@@ -95,16 +90,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             wr_tile[i] = w;
             read_tile[i] = r;
         }
-        if lane < TILE {
-            let k = tile * TILE + lane;
+        if lane < STAGE {
+            let k = stage * STAGE + lane;
             let t = first + select(k, Q - 1u - k, REVERSE == 1u);
             // Beyond the end nothing decays and nothing comes in.
             step_tile[lane] = vec2f(0.0, 1.0);
             if t < params.tokens { step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
         }
         workgroupBarrier();
-        for (var i = 0u; i < TILE; i++) {
-            let k = tile * TILE + i;
+        for (var i = 0u; i < STAGE; i++) {
+            let k = stage * STAGE + i;
+            let tile = k / TILE;
+            let mark = (index - params.first) * (Q / TILE) + select(tile, Q / TILE - 1u - tile, REVERSE == 1u);
+            if MARKS == 1u && k % TILE == 0u {
+                for (var q = 0u; q < J4; q++) {
+                    for (var e = 0u; e < 4u; e++) { extra[((mark * J4 + q) * 4u + e) * WG + lane] = s[q][e]; }
+                }
+            }
             let t = first + select(k, Q - 1u - k, REVERSE == 1u);
             let step = step_tile[i];
             var v = 0.0;
@@ -130,16 +132,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 if params.has_d != 0u { y += side[h] * plain; }
                 out[(at * params.heads + h) * params.rows + row] = elem_out(y);
             }
-        }
-        if MARKS == 2u {
-            var product = vec4f(0.0);
-            for (var q = 0u; q < J4; q++) {
-                let at = (mark * J4 + q) * 4u * WG + lane;
-                product = fma(s[q], vec4f(side[at], side[at + WG], side[at + 2u * WG], side[at + 3u * WG]), product);
-            }
-            if live {
-                let at = (b * params.blocks + block) * (Q / TILE) + Q / TILE - 1u - tile;
-                extra[(at * params.heads + h) * params.rows + row] = (product.x + product.y) + (product.z + product.w);
+            if MARKS == 2u && k % TILE == TILE - 1u {
+                var product = vec4f(0.0);
+                for (var q = 0u; q < J4; q++) {
+                    let at = (mark * J4 + q) * 4u * WG + lane;
+                    product = fma(s[q], vec4f(side[at], side[at + WG], side[at + 2u * WG], side[at + 3u * WG]), product);
+                }
+                if live {
+                    let at = (b * params.blocks + block) * (Q / TILE) + Q / TILE - 1u - tile;
+                    extra[(at * params.heads + h) * params.rows + row] = (product.x + product.y) + (product.z + product.w);
+                }
             }
         }
         workgroupBarrier();

@@ -50,6 +50,30 @@ fn property_determinism() {
     all(4, |case, sizes, seed| testing::check_determinism(&gpu, case, sizes, seed));
 }
 
+/// Kernels whose tiles follow workgroup memory, at each size that this adapter can play.
+#[test]
+fn property_tiles() {
+    let own = testing::gpu().capabilities().workgroup_memory;
+    for memory in [16384, 32768, 49152].into_iter().filter(|m| *m <= own) {
+        let options = GpuOptions { workgroup_memory: Some(memory), checked: true, ..GpuOptions::from_env() };
+        let gpu = Gpu::new(options).unwrap_or_else(|e| panic!("{e}"));
+        let wanted = std::env::var("RAMBUTAN_CASE").unwrap_or_default();
+        let tiled = |stem: &str| {
+            ["matmul", "linear", "select", "hsa", "ssd_scan"].iter().any(|t| stem.starts_with(t))
+        };
+        for case in
+            ops::cases().iter().filter(|c| tiled(c.stem) && c.stem.contains(&wanted) && (c.runs_on)(&gpu))
+        {
+            for seed in 0..3 {
+                let sizes = case.draw(seed);
+                let values = testing::check(&gpu, case, &sizes, seed).map(drop);
+                let both = values.and_then(|()| testing::check_gradients(&gpu, case, &sizes, seed).map(drop));
+                both.unwrap_or_else(|e| panic!("with {memory} bytes of workgroup memory: {e}"));
+            }
+        }
+    }
+}
+
 /// Mistakes between workgroups show only where there are some: the sizes that cases draw give every kernel more than
 /// two at least once.
 #[test]

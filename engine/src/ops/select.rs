@@ -98,6 +98,12 @@ fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibi
     let (scores, indices) =
         (q.empty_on([batches, tokens, heads, k], DType::F32), q.empty_on([batches, tokens, heads, k], DType::U32));
     let tt = if k <= 8 { 64 } else if k <= 32 { 32 } else { 16 };
+    // More chunks at a time where workgroup memory holds their scores.
+    let ct = match q.gpu().capabilities().workgroup_memory {
+        49152.. => 96,
+        32768.. => 64,
+        _ => 32,
+    };
     let tiles = tokens.div_ceil(tt);
     let groups = batches * heads * tiles;
     let nothing = Tensor::zeros(q.gpu(), [1], DType::U32);
@@ -110,7 +116,7 @@ fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibi
         assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
         assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
         let (resume, finish) = (i > 0, i + 1 == pages.len());
-        launch!(select [elem = q.dtype().wgsl(), TT = tt, K = k] {
+        launch!(select [elem = q.dtype().wgsl(), TT = tt, CT = ct, K = k] {
             tokens, chunks, heads, r, chunk, first_position, window, has_window, group, own_chunks, first_chunk,
             resume, finish, scale, tiles, groups,
         }, [q, page, clean] -> [scores, indices], groups);

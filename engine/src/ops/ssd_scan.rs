@@ -193,7 +193,10 @@ impl Sizes {
             let (width, unit) = if j.is_multiple_of(4) { (4, "vec4<elem>") } else { (1, "elem") };
             scan_launch!(ssd_scan_direct [J16 = j.div_ceil(16), WIDTH = width, unit = unit]);
         } else {
-            scan_launch!(ssd_scan [MARKS = marked, J4 = j.div_ceil(4)]);
+            // Two vectors of J and a step a token; wide states leave room for fewer tokens.
+            let stage = |n: &usize| n * (32 * j.div_ceil(4) + 8) <= states.gpu().capabilities().workgroup_memory as usize;
+            let stage = [TILE, TILE / 2].into_iter().find(stage).expect("P and N to 256 fit 16 KiB");
+            scan_launch!(ssd_scan [MARKS = marked, J4 = j.div_ceil(4), STAGE = stage]);
         }
     }
 
@@ -454,6 +457,24 @@ pub(super) fn cases() -> Vec<Case> {
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),
         Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
+        // The widest heads and states: what is staged must fit the least workgroup memory.
+        Case {
+            stem: "ssd_scan.wide",
+            dims: vec![
+                Dim::one_of("batches", &[1]),
+                Dim::one_of("tokens", &[9, 20, 33]),
+                Dim::one_of("share", &[1]),
+                Dim::one_of("groups", &[1]),
+                Dim::one_of("p", &[4, 256, 70]),
+                Dim::one_of("n", &[256, 250, 4]),
+                Dim::one_of("d", &[0, 1]),
+                Dim::one_of("initial", &[0, 1]),
+                Dim::one_of("segment", &[0, 1]),
+            ],
+            run: |s, i| run(s, i, Kernel::Tile),
+            bench: &[],
+            ..plain.clone()
+        },
         Case {
             stem: "ssd_scan.direct",
             dims: plain.dims.iter().map(|d| if d.name == "n" { Dim::one_of("n", &[4, 1, 10, 17, 36, 64]) } else { *d }).collect(),
