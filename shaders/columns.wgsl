@@ -1,6 +1,6 @@
 // uses: lib/grid.wgsl
-// variants: elem=f16 | elem=u32
-// y[r, to + c] = x[r, start + c] for c < width: parts of rows. A row stride of 0 repeats one row.
+// variants: elem=f16 | elem=u32 | elem=vec4<f32> | elem=vec4<f16> | elem=vec4<u32>
+// y[r, to + c] = x[r, start + c] for c < width: parts of rows. A row stride of 0 repeats one row. An element may be four.
 alias elem = f32;
 const WG: u32 = 256u;
 struct Params { rows: u32, width: u32, x_stride: u32, start: u32, y_stride: u32, to: u32 }

@@ -44,10 +44,16 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Lanes that share the reduction of a row. Where subgroups are a CPU's vectors a barrier switches between those of
-    /// a workgroup, at many times the price of the sums: one of them does it all.
+    /// Whether subgroups are the vectors of a CPU, of eight lanes at least. What costs there is a load or a store,
+    /// whatever its address, and a barrier, which switches between a workgroup's subgroups.
+    pub fn cpu_vectors(&self) -> bool {
+        self.cpu && self.subgroups.is_some_and(|(least, _)| least >= 8)
+    }
+
+    /// Lanes that share the reduction of a row: on a CPU's vectors those of one, since barriers would cost many times
+    /// what the sums do.
     pub fn row_lanes(&self) -> usize {
-        if self.cpu && self.subgroups.is_some() { 8 } else { 256 }
+        if self.cpu_vectors() { 8 } else { 256 }
     }
 
     /// The features to open the adapter with.

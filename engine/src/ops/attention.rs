@@ -18,6 +18,12 @@ use crate::{
 /// Where shapes or types disagree.
 #[track_caller]
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    attend(q, k, v, q.gpu().capabilities().cpu_vectors())
+}
+
+/// [`attention`], forward by the kernel for CPUs where d allows.
+#[track_caller]
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, direct: bool) -> Tensor {
     assert!(q.shape().len() == 4, "attention: q: expected (n, T, H, d), got {:?}", q.shape());
     assert!(k.shape().len() == 4, "attention: k: expected (n, T, Hkv, d), got {:?}", k.shape());
     let ([n, tokens, heads, d], [_, _, kv_heads, _]) = (q.axes(), k.axes());
@@ -41,9 +47,16 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let chunks = step.min(n - first);
         let (q, k, v) = (page(q, 0, first), page(k, 1, first), page(v, 1, first));
         let (o, lse) = (page(&o, 0, first), page(&lse, 2, first));
-        launch!(attention [elem = elem, WG = wg, D4 = d4, KEYS = keys]
-                { chunks, tokens, heads, kv_heads, tiles, stride, scale },
-                [q, k, v] -> [o, lse], chunks * heads * tiles);
+        if direct && d.is_multiple_of(16) && d <= 64 {
+            let tiles = tokens.div_ceil(8);
+            launch!(attention_direct [elem = elem, D16 = d / 16]
+                    { chunks, tokens, heads, kv_heads, tiles, stride, scale },
+                    [q, k, v] -> [o, lse], chunks * heads * tiles);
+        } else {
+            launch!(attention [elem = elem, WG = wg, D4 = d4, KEYS = keys]
+                    { chunks, tokens, heads, kv_heads, tiles, stride, scale },
+                    [q, k, v] -> [o, lse], chunks * heads * tiles);
+        }
     }
     let (q_, k_, v_, o_) = (q.detach(), k.detach(), v.detach(), o.detach());
     o.with_grad(&[q, k, v], move |dy| {
@@ -139,6 +152,14 @@ pub(super) fn cases() -> Vec<Case> {
             ..plain.clone()
         },
         plain.in_half("attention.f16", &["q", "k", "v"], 2.0),
+        Case {
+            stem: "attention.direct",
+            dims: plain.dims.iter().map(|d| if d.name == "d" { Dim::one_of("d", &[16, 32, 48, 64]) } else { *d }).collect(),
+            run: |_, i| vec![attend(&i[0], &i[1], &i[2], true)],
+            runs_on: |gpu| gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+            bench: &[],
+            ..plain.clone()
+        },
         plain,
     ]
 }

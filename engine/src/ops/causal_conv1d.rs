@@ -4,11 +4,14 @@ use crate::{
     DType, Tensor, autograd, launch,
     ops::{PartialSums, batches_a_binding, in_batches},
     reference::Array,
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Sizes},
 };
 
 /// Tokens that share one partial sum; `BLOCK` in the kernel.
 const BLOCK: usize = 64;
+
+/// Tokens an invocation of `causal_conv1d_direct`; `BLOCK` there.
+const BLOCK_DIRECT: usize = 16;
 
 /// `y[t] = silu(bias + Σ_j weight[j] · x[t − W + 1 + j])` per channel.
 ///
@@ -26,6 +29,19 @@ pub fn causal_conv1d(
     bias: Option<&Tensor>,
     initial_state: Option<&Tensor>,
     segment: Option<&Tensor>,
+) -> (Tensor, Tensor) {
+    convolve(x, weight, bias, initial_state, segment, x.gpu().capabilities().cpu_vectors())
+}
+
+/// [`causal_conv1d`], where widths and channels allow by the kernel for CPUs.
+#[track_caller]
+fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    initial_state: Option<&Tensor>,
+    segment: Option<&Tensor>,
+    direct: bool,
 ) -> (Tensor, Tensor) {
     let [batches, tokens, channels] = x.axes();
     let [rows, width] = weight.axes();
@@ -50,7 +66,7 @@ pub fn causal_conv1d(
         cut.extend(segment);
         let mut parts = in_batches(&cut, most, |i| {
             let (initial_state, segment) = (initial_state.map(|_| &i[1]), segment.map(|_| &i[i.len() - 1]));
-            let (y, state) = causal_conv1d(&i[0], weight, bias, initial_state, segment);
+            let (y, state) = convolve(&i[0], weight, bias, initial_state, segment, direct);
             vec![y, state]
         });
         return (parts.remove(0), parts.remove(0));
@@ -61,9 +77,15 @@ pub fn causal_conv1d(
     let any = |t: Option<&Tensor>| t.unwrap_or(weight).detach();
     let (bias_, initial_, segment_) = (any(bias), any(initial_state), any(segment));
     let (has_bias, has_initial, has_segment) = (bias.is_some(), initial_state.is_some(), segment.is_some());
-    let count = batches * tokens * channels;
-    launch!(causal_conv1d [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
-            [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(256));
+    if direct && width == 4 && channels.is_multiple_of(4) {
+        let count = batches * tokens.div_ceil(BLOCK_DIRECT) * channels / 4;
+        launch!(causal_conv1d_direct [elem = elem] { batches, tokens, channels, has_bias, has_initial, has_segment },
+                [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(32));
+    } else {
+        let count = batches * tokens * channels;
+        launch!(causal_conv1d [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
+                [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(256));
+    }
     launch!(causal_conv1d_state [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
             [x, weight, bias_, initial_, segment_] -> [state], (batches * channels * (width - 1)).div_ceil(64));
     let (x_, weight_) = (x.detach(), weight.detach());
@@ -123,6 +145,12 @@ fn reference(x: &Array, weight: &Array, bias: &Array, initial: &Array, segment: 
     vec![y, state]
 }
 
+fn run(s: &Sizes, i: &[Tensor], direct: bool) -> Vec<Tensor> {
+    let on = |name: &str, t| (s[name] == 1).then_some(t);
+    let (y, state) = convolve(&i[0], &i[1], on("bias", &i[2]), on("initial", &i[3]), on("segment", &i[4]), direct);
+    vec![y, state]
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {
         dims: vec![
@@ -152,12 +180,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("segment", segment).of(DType::U32),
             ]
         },
-        run: |s, i| {
-            let on = |name: &str, t| (s[name] == 1).then_some(t);
-            let (y, state) =
-                causal_conv1d(&i[0], &i[1], on("bias", &i[2]), on("initial", &i[3]), on("segment", &i[4]));
-            vec![y, state]
-        },
+        run: |s, i| run(s, i, i[0].gpu().capabilities().cpu_vectors()),
         reference: |s, i| {
             let on = ["bias", "initial", "segment"].map(|n| s[n] == 1);
             reference(&i[0], &i[1], &i[2], &i[3], &i[4], on)
@@ -168,5 +191,13 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[32, 4096, 640, 4, 1, 0, 1]],
         ..Case::new("causal_conv1d")
     };
-    vec![plain.in_half("causal_conv1d.f16", &["x"], 2.0), plain]
+    let mut dims = plain.dims.clone();
+    dims[2] = Dim::one_of("channels", &[4, 32, 108]);
+    dims[3] = Dim::one_of("width", &[4]);
+    let direct = Case { stem: "causal_conv1d.direct", dims, run: |s, i| run(s, i, true), bench: &[], ..plain.clone() };
+    vec![
+        plain.in_half("causal_conv1d.f16", &["x"], 2.0),
+        direct,
+        plain,
+    ]
 }

@@ -81,7 +81,7 @@ impl Kernel {
     }
 
     fn best(gpu: &Gpu) -> Kernel {
-        if gpu.capabilities().cpu && Kernel::Direct.runs_on(gpu) { Kernel::Direct } else { Kernel::Tile }
+        if gpu.capabilities().cpu_vectors() { Kernel::Direct } else { Kernel::Tile }
     }
 }
 

@@ -1,0 +1,73 @@
+// uses: lib/grid.wgsl
+// variants: elem=f16
+// causal_conv1d.wgsl for adapters that are CPUs, where loads are what costs: an invocation takes four channels through
+// BLOCK tokens and keeps the taps in registers. Widths of 4, channels in multiples of 4.
+alias elem = f32;
+const BLOCK: u32 = 16u;
+const WG: u32 = 32u;
+struct Params { batches: u32, tokens: u32, channels: u32, has_bias: u32, has_initial: u32, has_segment: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, channels / 4)
+@group(0) @binding(2) var<storage, read> weight: array<vec4f>;        // (channels, taps)
+@group(0) @binding(3) var<storage, read> bias: array<f32>;            // (channels)
+@group(0) @binding(4) var<storage, read> initial: array<f32>;         // (batches, channels, 3)
+@group(0) @binding(5) var<storage, read> segment: array<u32>;         // (batches, tokens)
+@group(0) @binding(6) var<storage, read_write> y: array<vec4<elem>>;  // (batches, tokens, channels / 4)
+
+fn silu(u: vec4f) -> vec4f {
+    let e = exp(-abs(u));
+    return u * select(e, vec4f(1.0), u >= vec4f(0.0)) / (1.0 + e);
+}
+
+fn segment_of(token: u32) -> u32 {
+    if params.has_segment == 0u { return 0u; }
+    return segment[token];
+}
+
+// The inputs of channels 4c … 4c + 3 at `back` tokens before t, where a block begins.
+fn before(b: u32, t: u32, back: u32, c: u32) -> vec4f {
+    if t > 0u { return vec4f(x[(b * params.tokens + t - back) * params.channels / 4u + c]); }
+    if params.has_initial == 0u { return vec4f(0.0); }
+    let at = (b * params.channels + 4u * c) * 3u + 3u - back;
+    return vec4f(initial[at], initial[at + 3u], initial[at + 6u], initial[at + 9u]);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let fours = params.channels / 4u;
+    let blocks = (params.tokens + BLOCK - 1u) / BLOCK;
+    let i = row_of(group) * WG + lane;
+    if i >= params.batches * blocks * fours { return; }
+    let c = i % fours;
+    let start = (i / fours) % blocks * BLOCK;
+    let b = i / fours / blocks;
+    let first = b * params.tokens;
+    // By taps, the oldest first, a component a channel.
+    let w = transpose(mat4x4f(weight[4u * c], weight[4u * c + 1u], weight[4u * c + 2u], weight[4u * c + 3u]));
+    var plus = vec4f(0.0);
+    if params.has_bias != 0u { plus = vec4f(bias[4u * c], bias[4u * c + 1u], bias[4u * c + 2u], bias[4u * c + 3u]); }
+    // What came one, two and three tokens before, and its segment. The initial state is of the first token's.
+    var x1 = before(b, start, 1u, c);
+    var x2 = before(b, start, 2u, c);
+    var x3 = before(b, start, 3u, c);
+    var s1 = segment_of(first + max(start, 1u) - 1u);
+    var s2 = segment_of(first + max(start, 2u) - 2u);
+    var s3 = segment_of(first + max(start, 3u) - 3u);
+    let end = min(start + BLOCK, params.tokens);
+    for (var t = start; t < end; t++) {
+        let s = segment_of(first + t);
+        let x0 = vec4f(x[(first + t) * fours + c]);
+        var u = fma(w[0], select(vec4f(0.0), x3, s3 == s), plus);
+        u = fma(w[1], select(vec4f(0.0), x2, s2 == s), u);
+        u = fma(w[2], select(vec4f(0.0), x1, s1 == s), u);
+        u = fma(w[3], x0, u);
+        y[(first + t) * fours + c] = vec4<elem>(silu(u));
+        x3 = x2;
+        x2 = x1;
+        x1 = x0;
+        s3 = s2;
+        s2 = s1;
+        s1 = s;
+    }
+}
