@@ -18,7 +18,9 @@ use std::{fmt, ops::Index};
 
 use half::f16;
 
-use crate::{DType, Gpu, Tensor, autograd, reference::Array};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::autograd;
+use crate::{DType, Gpu, Tensor, reference::Array};
 
 /// One size of a case: a range, or a few values.
 #[derive(Clone, Copy, Debug)]
@@ -305,6 +307,7 @@ impl Case {
     }
 
     /// The relative error allowed for a result of type `dtype` where `units` roundings are.
+    #[cfg(not(target_arch = "wasm32"))]
     fn allowed(&self, units: f64, dtype: DType) -> f64 {
         match self.half {
             Some(half) if dtype == DType::F16 => {
@@ -354,6 +357,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+#[cfg(not(target_arch = "wasm32"))]
 fn device_error(case: &Case, sizes: &Sizes, e: &crate::Error) -> Failure {
     Failure(format!("{} [{sizes}]: {e}", case.stem))
 }
@@ -374,6 +378,7 @@ pub fn read(tensor: &Tensor) -> crate::Result<Array> {
 }
 
 /// Rounding of one operation, relative.
+#[cfg(not(target_arch = "wasm32"))]
 fn rounding(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2f64.powi(-24),
@@ -576,6 +581,7 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
 }
 
 impl Report {
+    #[cfg(not(target_arch = "wasm32"))]
     fn note(&mut self, worst: f64, allowed: f64) {
         if worst >= self.worst {
             *self = Report { worst, allowed };

@@ -1,6 +1,8 @@
 //! GPU time by kernel stem, from timestamps around every dispatch.
 
-use std::{collections::BTreeMap, sync::Arc};
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::stream::Stamps;
 
@@ -74,6 +76,7 @@ impl Profiler {
         }
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn collect(&mut self, device: &wgpu::Device, period: f32) -> Vec<KernelTime> {
         let mut times: BTreeMap<&'static str, KernelTime> = BTreeMap::new();
         for batch in self.resolved.drain(..) {

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
-use super::{
-    Capabilities, Inner, launch, lock,
-    profiler::{KernelTime, Profiler},
-};
+use super::{Capabilities, Inner, launch, lock, profiler::Profiler};
 use crate::Error;
 
 /// Work done so far.
@@ -201,7 +198,8 @@ impl Stream {
         able
     }
 
-    pub fn kernel_times(&mut self, inner: &Inner) -> Vec<KernelTime> {
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn kernel_times(&mut self, inner: &Inner) -> Vec<super::KernelTime> {
         let period = inner.queue.get_timestamp_period();
         self.profiler.as_mut().map_or_else(Vec::new, |p| p.collect(&inner.device, period))
     }
