@@ -1,8 +1,9 @@
 // uses: lib/grid.wgsl, lib/eight_lanes.wgsl
 // variants: OUTPUT=1 | REVERSE=1 | OUTPUT=1 REVERSE=1 EXCLUSIVE=1 | elem=f16 | elem=f16 elem_out=f16 OUTPUT=1 | unit=elem WIDTH=1 J16=1 OUTPUT=1 | J16=2 OUTPUT=1 | J16=3 OUTPUT=1
 // The recurrence of ssd_scan.wgsl, but for its marks, for adapters that are CPUs: no workgroup memory, no barriers. Each
-// of eight lanes owns a row of s and loads an eighth of a token's wr and read, which subgroupBroadcast hands to the
-// others. Written out, since compilers keep arrays that loops index in memory. Subgroups have at least eight lanes.
+// of eight lanes owns two rows of s, 8 apart, and loads an eighth of a token's wr and read, which subgroupBroadcast
+// hands to the others. Written out, since compilers keep arrays that loops index in memory. Subgroups have at least
+// eight lanes.
 alias elem = f32;
 alias elem_out = f32;
 // What one load takes: four elements where J is a multiple of four, else one (WIDTH = 1).
@@ -52,7 +53,7 @@ fn read_four(start: u32, j: u32) -> vec4f {
     return select(vec4f(0.0), four, live);
 }
 
-// Columns 16i … 16i + 15 of the state's row that starts at `start`.
+// Elements j … j + 3 of the row of the state that starts at `start`, zeros from J on.
 fn state_four(start: u32, j: u32) -> vec4f {
     var v = vec4f(0.0);
     if j < params.j { v.x = states[start + j * params.state_j]; }
@@ -74,12 +75,19 @@ fn store_four(start: u32, j: u32, v: vec4f) {
     if j + 3u < params.j { states[start + (j + 3u) * params.state_j] = v.w; }
 }
 
-fn store_state(start: u32, i: u32, s: mat4x4f) {
+fn store_sixteen(start: u32, i: u32, s: mat4x4f) {
     let j = 16u * i;
     store_four(start, j, s[0]);
     store_four(start, j + 4u, s[1]);
     store_four(start, j + 8u, s[2]);
     store_four(start, j + 12u, s[3]);
+}
+
+fn store_state(start: u32, s0: mat4x4f, s1: mat4x4f, s2: mat4x4f, s3: mat4x4f) {
+    store_sixteen(start, 0u, s0);
+    if J16 > 1u { store_sixteen(start, 1u, s1); }
+    if J16 > 2u { store_sixteen(start, 2u, s2); }
+    if J16 > 3u { store_sixteen(start, 3u, s3); }
 }
 
 // s + v · w.
@@ -97,22 +105,34 @@ fn dots(sum: vec4f, s: mat4x4f, r: mat4x4f) -> vec4f {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = row_of(group) + params.first;
     if index >= params.groups { return; }                             // uniform
-    let own = (index % params.row_tiles) * WG + lane;
+    let own = (index % params.row_tiles) * 2u * WG + lane;
     let live = own < params.rows;
+    let live_b = own + WG < params.rows;
     let row = min(own, params.rows - 1u);
+    let row_b = min(own + WG, params.rows - 1u);
     let h = (index / params.row_tiles) % params.heads;
     let block = (index / params.row_tiles / params.heads) % params.blocks;
     let b = index / params.row_tiles / params.heads / params.blocks;
-    let state_start = ((b * params.blocks + block) * params.heads + h) * params.rows * params.j + row * params.state_row;
+    let state_start = ((b * params.blocks + block) * params.heads + h) * params.rows * params.j;
+    let start_a = state_start + row * params.state_row;
+    let start_b = state_start + row_b * params.state_row;
     var s0: mat4x4f;
     var s1: mat4x4f;
     var s2: mat4x4f;
     var s3: mat4x4f;
+    var t0: mat4x4f;
+    var t1: mat4x4f;
+    var t2: mat4x4f;
+    var t3: mat4x4f;
     if OUTPUT == 1u {
-        s0 = state_at(state_start, 0u);
-        if J16 > 1u { s1 = state_at(state_start, 1u); }
-        if J16 > 2u { s2 = state_at(state_start, 2u); }
-        if J16 > 3u { s3 = state_at(state_start, 3u); }
+        s0 = state_at(start_a, 0u);
+        t0 = state_at(start_b, 0u);
+        if J16 > 1u { s1 = state_at(start_a, 1u); }
+        if J16 > 1u { t1 = state_at(start_b, 1u); }
+        if J16 > 2u { s2 = state_at(start_a, 2u); }
+        if J16 > 2u { t2 = state_at(start_b, 2u); }
+        if J16 > 3u { s3 = state_at(start_a, 3u); }
+        if J16 > 3u { t3 = state_at(start_b, 3u); }
     }
     var d = 0.0;
     if OUTPUT == 1u && params.has_d != 0u { d = side[h]; }
@@ -122,8 +142,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var i = 0u; i < count; i++) {
         let at = b * params.tokens + first + select(i, count - 1u - i, REVERSE == 1u);
         let step = steps[at * params.heads + h];
-        let plain = f32(input[at * params.in_stride + (h / params.in_share) * params.rows + row]);
-        let v = plain * select(1.0, step.x, params.dt_in != 0u);
+        let in_at = at * params.in_stride + (h / params.in_share) * params.rows;
+        let plain = f32(input[in_at + row]);
+        let plain_b = f32(input[in_at + row_b]);
+        let dt = select(1.0, step.x, params.dt_in != 0u);
+        let v = plain * dt;
+        let v_b = plain_b * dt;
         // Lane l has columns 4l … 4l + 3, and 32 + 4l … 32 + 4l + 3.
         let w_at = at * params.wr_stride + (h / params.wr_share) * params.j;
         let r_at = at * params.read_stride + (h / params.read_share) * params.j;
@@ -138,43 +162,82 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         if REVERSE == 0u {
             s0 = s0 * step.y;
+            t0 = t0 * step.y;
             if J16 > 1u { s1 = s1 * step.y; }
+            if J16 > 1u { t1 = t1 * step.y; }
             if J16 > 2u { s2 = s2 * step.y; }
+            if J16 > 2u { t2 = t2 * step.y; }
             if J16 > 3u { s3 = s3 * step.y; }
+            if J16 > 3u { t3 = t3 * step.y; }
         }
         var sum = vec4f(0.0);
+        var sum_b = vec4f(0.0);
         if OUTPUT == 1u && EXCLUSIVE == 1u {
             sum = dots(sum, s0, of_lanes_0_to_3(r_low));
-            if J16 > 1u { sum = dots(sum, s1, of_lanes_4_to_7(r_low)); }
-            if J16 > 2u { sum = dots(sum, s2, of_lanes_0_to_3(r_high)); }
-            if J16 > 3u { sum = dots(sum, s3, of_lanes_4_to_7(r_high)); }
+            sum_b = dots(sum_b, t0, of_lanes_0_to_3(r_low));
+            if J16 > 1u {
+                sum = dots(sum, s1, of_lanes_4_to_7(r_low));
+                sum_b = dots(sum_b, t1, of_lanes_4_to_7(r_low));
+            }
+            if J16 > 2u {
+                sum = dots(sum, s2, of_lanes_0_to_3(r_high));
+                sum_b = dots(sum_b, t2, of_lanes_0_to_3(r_high));
+            }
+            if J16 > 3u {
+                sum = dots(sum, s3, of_lanes_4_to_7(r_high));
+                sum_b = dots(sum_b, t3, of_lanes_4_to_7(r_high));
+            }
         }
         s0 = add(s0, v, of_lanes_0_to_3(w_low));
-        if J16 > 1u { s1 = add(s1, v, of_lanes_4_to_7(w_low)); }
-        if J16 > 2u { s2 = add(s2, v, of_lanes_0_to_3(w_high)); }
-        if J16 > 3u { s3 = add(s3, v, of_lanes_4_to_7(w_high)); }
+        t0 = add(t0, v_b, of_lanes_0_to_3(w_low));
+        if J16 > 1u {
+            s1 = add(s1, v, of_lanes_4_to_7(w_low));
+            t1 = add(t1, v_b, of_lanes_4_to_7(w_low));
+        }
+        if J16 > 2u {
+            s2 = add(s2, v, of_lanes_0_to_3(w_high));
+            t2 = add(t2, v_b, of_lanes_0_to_3(w_high));
+        }
+        if J16 > 3u {
+            s3 = add(s3, v, of_lanes_4_to_7(w_high));
+            t3 = add(t3, v_b, of_lanes_4_to_7(w_high));
+        }
         if OUTPUT == 1u && EXCLUSIVE == 0u {
             sum = dots(sum, s0, of_lanes_0_to_3(r_low));
-            if J16 > 1u { sum = dots(sum, s1, of_lanes_4_to_7(r_low)); }
-            if J16 > 2u { sum = dots(sum, s2, of_lanes_0_to_3(r_high)); }
-            if J16 > 3u { sum = dots(sum, s3, of_lanes_4_to_7(r_high)); }
+            sum_b = dots(sum_b, t0, of_lanes_0_to_3(r_low));
+            if J16 > 1u {
+                sum = dots(sum, s1, of_lanes_4_to_7(r_low));
+                sum_b = dots(sum_b, t1, of_lanes_4_to_7(r_low));
+            }
+            if J16 > 2u {
+                sum = dots(sum, s2, of_lanes_0_to_3(r_high));
+                sum_b = dots(sum_b, t2, of_lanes_0_to_3(r_high));
+            }
+            if J16 > 3u {
+                sum = dots(sum, s3, of_lanes_4_to_7(r_high));
+                sum_b = dots(sum_b, t3, of_lanes_4_to_7(r_high));
+            }
         }
         if REVERSE == 1u {
             s0 = s0 * step.y;
+            t0 = t0 * step.y;
             if J16 > 1u { s1 = s1 * step.y; }
+            if J16 > 1u { t1 = t1 * step.y; }
             if J16 > 2u { s2 = s2 * step.y; }
+            if J16 > 2u { t2 = t2 * step.y; }
             if J16 > 3u { s3 = s3 * step.y; }
+            if J16 > 3u { t3 = t3 * step.y; }
         }
         total *= step.y;
-        if OUTPUT == 1u && live {
-            out[(at * params.heads + h) * params.rows + row] = elem_out((sum.x + sum.y) + (sum.z + sum.w) + d * plain);
+        if OUTPUT == 1u {
+            let out_at = (at * params.heads + h) * params.rows;
+            if live { out[out_at + row] = elem_out((sum.x + sum.y) + (sum.z + sum.w) + d * plain); }
+            if live_b { out[out_at + row_b] = elem_out((sum_b.x + sum_b.y) + (sum_b.z + sum_b.w) + d * plain_b); }
         }
     }
-    if OUTPUT == 0u && live {
-        store_state(state_start, 0u, s0);
-        if J16 > 1u { store_state(state_start, 1u, s1); }
-        if J16 > 2u { store_state(state_start, 2u, s2); }
-        if J16 > 3u { store_state(state_start, 3u, s3); }
-        if row == 0u { extra[(b * params.blocks + block) * params.heads + h] = total; }
+    if OUTPUT == 0u {
+        if live { store_state(start_a, s0, s1, s2, s3); }
+        if live_b { store_state(start_b, t0, t1, t2, t3); }
+        if own == 0u { extra[(b * params.blocks + block) * params.heads + h] = total; }
     }
 }

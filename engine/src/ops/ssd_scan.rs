@@ -34,8 +34,8 @@ const TILE: usize = 8;
 /// Rows a workgroup; `WG` in the kernel.
 const ROWS: usize = 64;
 
-/// Rows a workgroup of `ssd_scan_direct`, and the most elements of one.
-const ROWS_DIRECT: usize = 8;
+/// Rows a workgroup of `ssd_scan_direct`, two a lane, and the most elements of one.
+const ROWS_DIRECT: usize = 16;
 const MOST_DIRECT: usize = 64;
 
 /// Bytes of marks at a time.
