@@ -1,1 +1,1 @@
-//! Benchmarks live in `benches/`.
+//! `rambutan bench` takes timings, `record` keeps them, NOTES.md says what was tried.
