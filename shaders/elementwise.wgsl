@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl, lib/softplus.wgsl
-// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | OP=10 | elem=f16 elem_b=f16 | elem_b=f16 | elem=f16 elem_b=f16 OP=6
+// variants: OP=1 | OP=2 | OP=3 | OP=4 | OP=5 | OP=6 | OP=7 | OP=8 | OP=9 | elem=f16 elem_b=f16 | elem_b=f16 | elem=f16 elem_b=f16 OP=6
 // y[i] = f(a[i], b[i mod period]); the list of f is engine/src/ops/elementwise.rs.
 alias elem = f32;
 alias elem_b = f32;

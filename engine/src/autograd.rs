@@ -8,6 +8,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BinaryHeap},
+    panic::Location,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -59,6 +60,8 @@ type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>) -> Gradients + Send + Sync>;
 
 pub(crate) struct Node {
     id: u64,
+    /// Where the op recorded it: what panics in its backward pass names it.
+    at: &'static Location<'static>,
     inputs: Vec<Edge>,
     outputs: Vec<(Shape, DType)>,
     backward: Mutex<Option<Backward>>,
@@ -115,7 +118,8 @@ fn with_grad<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Puts the results of one op into the graph. `backward` gets a gradient for each output, of the output's type, None for
-/// those that nothing used, and returns one for each input, in order and of the input's type.
+/// those that nothing used, and returns one for each input, in order, of the input's shape and type.
+#[track_caller]
 pub fn record<const N: usize, G: Into<Gradients>>(
     inputs: &[&Tensor],
     outputs: [Tensor; N],
@@ -128,6 +132,7 @@ pub fn record<const N: usize, G: Into<Gradients>>(
 }
 
 /// [`record`] for any number of outputs.
+#[track_caller]
 pub fn record_all<G: Into<Gradients>>(
     inputs: &[&Tensor],
     outputs: Vec<Tensor>,
@@ -140,6 +145,7 @@ pub fn record_all<G: Into<Gradients>>(
     }
     let node = Arc::new(Node {
         id: NEXT.fetch_add(1, Ordering::Relaxed),
+        at: Location::caller(),
         inputs: inputs.iter().map(|x| x.edge.clone()).collect(),
         outputs: outputs.iter().map(|y| (y.shape().into(), y.dtype())).collect(),
         backward: Mutex::new(Some(Box::new(move |grads| backward(grads).into()))),
@@ -201,14 +207,31 @@ pub fn backward(results: &[(&Tensor, &Tensor)]) {
             let shaped =
                 |(grad, (shape, _)): (Option<Tensor>, &(Shape, DType))| grad.map(|g| g.reshape(shape));
             let Gradients(inputs) = backward(grads.into_iter().zip(&node.outputs).map(shaped).collect());
-            assert_eq!(inputs.len(), node.inputs.len(), "a backward closure returns one gradient an input");
-            for (edge, grad) in node.inputs.iter().zip(inputs) {
+            let (n, got) = (node.inputs.len(), inputs.len());
+            assert!(got == n, "{}: {got} gradients for {n} inputs: backward returns one an input", node.at);
+            for (i, (edge, grad)) in node.inputs.iter().zip(inputs).enumerate() {
                 if let Some(grad) = grad {
+                    fits(edge, &grad, i, &node);
                     deliver(edge, grad, &mut waiting, &mut order);
                 }
             }
         }
     });
+}
+
+/// Holds the gradient that `from` gives its i-th input to what that input is, where this is known.
+fn fits(edge: &Edge, grad: &Tensor, i: usize, from: &Node) {
+    let (len, dtype) = match edge {
+        Edge::Node(node, output) => (node.outputs[*output].0.len(), node.outputs[*output].1),
+        Edge::Leaf(_) | Edge::None => return,
+    };
+    assert!(
+        (grad.len(), grad.dtype()) == (len, dtype),
+        "{}: gradient {i} is {} {:?}, its input {len} elements of {dtype}",
+        from.at,
+        grad.dtype(),
+        grad.shape()
+    );
 }
 
 fn deliver(edge: &Edge, grad: Tensor, waiting: &mut BTreeMap<u64, Waiting>, order: &mut BinaryHeap<u64>) {

@@ -9,6 +9,7 @@
 //! const WG: u32 = 256u;
 //! ```
 //!
+//! `uses` and `variants` count among the comments that begin the file, before the first line of code or blank line.
 //! A variant replaces the value of a module-scope `const` or the target of an `alias`; nothing else is generated,
 //! so the text in an editor is the text that runs. Libraries are appended after the kernel (WGSL's module scope is
 //! order-free), so line numbers in error messages are those of the file.
@@ -64,6 +65,12 @@ pub fn kernel(stem: &str) -> Result<&'static str, Error> {
         .binary_search_by_key(&stem, |(s, _)| s)
         .map(|i| KERNELS[i].1)
         .map_err(|_| Error::UnknownKernel(stem.into()))
+}
+
+/// The library that declares the function `name`: `lib/grid` for `row_of`.
+pub fn library_with(name: &str) -> Option<&'static str> {
+    let declaration = format!("fn {name}(");
+    LIBRARIES.iter().find(|(_, text)| text.contains(&declaration)).map(|(stem, _)| *stem)
 }
 
 /// The variants that the file's `// variants:` line declares, the default first.
@@ -224,6 +231,7 @@ mod tests {
         assert_eq!(out.lines().nth(2), Some("alias elem = f16;"));
         assert_eq!(out.lines().nth(3), Some("const WG: u32 = 64u; // lanes"));
         assert!(out.contains("fn row_of"));
+        assert_eq!((library_with("row_of"), library_with("row")), (Some("lib/grid"), None));
         assert_eq!(variants(TEXT).len(), 3);
     }
 

@@ -351,28 +351,57 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 fn launches_that_disagree_with_their_kernel_panic() {
     let gpu = own();
     let (x, y) = (floats(&gpu, &[1.0]), floats(&gpu, &[1.0]));
-    let cases: [(&str, Box<dyn FnOnce()>); 4] = [
+    let cases: [(&str, Box<dyn FnOnce()>); 5] = [
         (
-            "parameters",
+            "declares struct Params { count: u32 }, the launch gives { n: u32 }",
             Box::new(|| Launch::source("cube", CUBE).param("n", 1u32).read(&x).write(&y).groups(1)),
         ),
         (
-            "parameters",
+            "the launch gives { count: f32 }",
             Box::new(|| Launch::source("cube", CUBE).param("count", 1.0f32).read(&x).write(&y).groups(1)),
         ),
         (
-            "launch says",
+            "declares `x` as read, the launch gives it as written",
             Box::new(|| Launch::source("cube", CUBE).param("count", 1u32).write(&x).read(&y).groups(1)),
         ),
         (
-            "binds 2 buffers",
+            "binds [x] -> [y], the launch gives 0 -> 1",
             Box::new(|| Launch::source("cube", CUBE).param("count", 1u32).write(&y).groups(1)),
+        ),
+        (
+            "writes `y` to the buffer that it reads `x` from",
+            Box::new(|| Launch::source("cube", CUBE).param("count", 1u32).read(&x).write(&x).groups(1)),
         ),
     ];
     for (words, launch) in cases {
         let text = panic_text(launch);
         assert!(text.contains("kernel `cube`") && text.contains(words), "{text}");
     }
+}
+
+#[test]
+fn a_missing_library_is_named() {
+    let gpu = own();
+    let (x, text) = (floats(&gpu, &[1.0]), CUBE.replace("id.x < params.count", "row_of(id) < params.count"));
+    let y = x.like();
+    Launch::source("cube", &text).param("count", 1u32).read(&x).write(&y).groups(1);
+    let error = y.to_vec::<f32>().expect_err("nothing declares row_of").to_string();
+    assert!(error.contains("kernel `cube`") && error.contains("// uses: lib/grid.wgsl"), "{error}");
+}
+
+#[test]
+fn wrong_gradients_name_their_op() {
+    let gpu = own();
+    let x = floats(&gpu, &[1.0, 2.0]).requires_grad();
+    let backward = |grads: fn(&Tensor) -> Vec<Option<Tensor>>| {
+        let inner = ops::scale(&x, 2.0);
+        let y = inner.detach().with_grad(&[&inner], grads);
+        panic_text(move || y.backward_from(&y.detach()))
+    };
+    let none = backward(|_| Vec::new());
+    assert!(none.contains("engine.rs") && none.contains("0 gradients for 1 inputs"), "{none}");
+    let short = backward(|dy| vec![Some(ops::sum(dy))]);
+    assert!(short.contains("engine.rs") && short.contains("gradient 0 is f32 [1]"), "{short}");
 }
 
 #[test]

@@ -14,7 +14,12 @@ fn all(draws: u32, check: impl Fn(&Case, &Sizes, u64) -> Result<(), Failure>) {
     let gpu = testing::gpu();
     let wanted = std::env::var("RAMBUTAN_CASE").unwrap_or_default();
     let mut failures = Vec::new();
-    for case in ops::cases().iter().filter(|c| c.stem.contains(&wanted) && (c.runs_on)(&gpu)) {
+    let cases: Vec<Case> = ops::cases().into_iter().filter(|c| c.stem.contains(&wanted)).collect();
+    assert!(
+        !cases.is_empty(),
+        "no case's stem contains RAMBUTAN_CASE={wanted}: is its op in engine/src/ops/mod.rs?"
+    );
+    for case in cases.iter().filter(|c| (c.runs_on)(&gpu)) {
         let start = Instant::now();
         let mut runner = TestRunner::new_with_rng(
             Config { cases: draws, failure_persistence: None, max_shrink_iters: 64, ..Config::default() },

@@ -239,32 +239,45 @@ impl<'a> Launch<'a> {
         gpu.stream().dispatch(inner, self.stem, &pipeline, &self.params, &operands, groups);
     }
 
-    /// Names, types and access must be those that the kernel declares: positions alone would hide a swap.
+    /// Names, types and access must be those that the kernel declares: positions alone would hide a swap. What an
+    /// operand's elements are is not known here.
     #[track_caller]
     fn agree(&self, interface: &Interface, gpu: &Gpu) {
         let storage: Vec<_> = interface.bindings.iter().filter(|b| b.2 != Access::Uniform).collect();
         let stem = self.stem;
-        assert_eq!(
-            storage.len(),
-            self.operands.len(),
-            "kernel `{stem}` binds {} buffers, the launch gives {}",
-            storage.len(),
-            self.operands.len()
-        );
-        for ((operand, written), (_, name, access)) in self.operands.iter().zip(storage) {
-            assert!(operand.gpu == *gpu, "kernel `{stem}`: operand `{name}` lives on another device");
-            assert_eq!(
-                *written,
-                *access == Access::ReadWrite,
-                "kernel `{stem}`: `{name}` is {access:?} in the kernel, the launch says otherwise"
-            );
+        if storage.len() != self.operands.len() {
+            let side = |access: Access| -> Vec<_> {
+                storage.iter().filter(|b| b.2 == access).map(|b| b.1.as_str()).collect()
+            };
+            let (reads, writes) = (side(Access::Read).join(", "), side(Access::ReadWrite).join(", "));
+            let written = self.operands.iter().filter(|o| o.1).count();
+            let read = self.operands.len() - written;
+            panic!("kernel `{stem}` binds [{reads}] -> [{writes}], the launch gives {read} -> {written}");
         }
-        let same = interface.params.len() == self.names.len()
-            && interface.params.iter().zip(&self.names).all(|((n, t), (name, kind))| n == name && t == kind);
+        for ((operand, written), (_, name, access)) in self.operands.iter().zip(&storage) {
+            assert!(operand.gpu == *gpu, "kernel `{stem}`: operand `{name}` lives on another device");
+            if *written != (*access == Access::ReadWrite) {
+                let side = |written| if written { "written" } else { "read" };
+                let (theirs, ours) = (side(*access == Access::ReadWrite), side(*written));
+                panic!("kernel `{stem}` declares `{name}` as {theirs}, the launch gives it as {ours}");
+            }
+        }
+        for (i, (a, written)) in self.operands.iter().enumerate().filter(|(_, o)| o.1) {
+            let shared = self.operands.iter().position(|(b, w)| w != written && b.storage.id == a.storage.id);
+            if let Some(j) = shared {
+                let (a, b) = (&storage[i].1, &storage[j].1);
+                panic!("kernel `{stem}` writes `{a}` to the buffer that it reads `{b}` from");
+            }
+        }
+        let fields = |all: &mut dyn Iterator<Item = (&str, &str)>| -> String {
+            let all: Vec<_> = all.map(|(name, kind)| format!("{name}: {kind}")).collect();
+            all.join(", ")
+        };
+        let declared = fields(&mut interface.params.iter().map(|(n, t)| (n.as_str(), t.as_str())));
+        let given = fields(&mut self.names.iter().copied());
         assert!(
-            same,
-            "kernel `{stem}` has parameters {:?}, the launch gives {:?}",
-            interface.params, self.names
+            declared == given,
+            "kernel `{stem}` declares struct Params {{ {declared} }}, the launch gives {{ {given} }}"
         );
     }
 
@@ -328,7 +341,14 @@ impl<'a> Launch<'a> {
             })
         });
         if let Some(e) = error {
-            return Err(fail(format!("[{}] {e}", variant.trim())));
+            let mut reason = format!("[{}] {e}", variant.trim());
+            // As naga words it.
+            let unknown =
+                reason.split_once("in scope for identifier: `").and_then(|(_, r)| r.split_once('`'));
+            if let Some(lib) = unknown.and_then(|(name, _)| rambutan_shaders::library_with(name)) {
+                reason.push_str(&format!("\nThe kernel's first lines lack `// uses: {lib}.wgsl`"));
+            }
+            return Err(fail(reason));
         }
         let pipeline = Arc::new(Pipeline { pipeline, layout, interface });
         pipelines.compiled.insert((self.stem, variant), pipeline.clone());

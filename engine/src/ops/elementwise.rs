@@ -127,7 +127,7 @@ fn sigmoid_of(x: f64) -> f64 {
 fn unary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<Tensor>,
          reference: fn(&crate::testing::Sizes, &[Array]) -> Vec<Array>) -> Case {
     Case {
-        dims: vec![Dim::range("count", 1, 3000)],
+        dims: vec![Dim::range("count", 1, 20000)],
         inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["count"]])).grad()],
         run,
         reference,
@@ -141,7 +141,7 @@ fn unary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<T
 fn binary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<Tensor>,
           reference: fn(&crate::testing::Sizes, &[Array]) -> Vec<Array>) -> Case {
     Case {
-        dims: vec![Dim::range("rows", 1, 70), Dim::range("columns", 1, 70), Dim::one_of("repeat", &[0, 1])],
+        dims: vec![Dim::range("rows", 1, 150), Dim::range("columns", 1, 150), Dim::one_of("repeat", &[0, 1])],
         inputs: |s, draw| {
             let [rows, columns, repeat] = s.get();
             let b = if repeat == 1 { vec![columns] } else { vec![rows, columns] };
@@ -168,7 +168,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mul = binary("mul", |_, i| vec![mul(&i[0], &i[1])], |_, i| pairs(&i[0], &i[1], |a, b| a * b));
     let silu = unary("silu", |_, i| vec![silu(&i[0])], |_, i| vec![i[0].map(|v| v * sigmoid_of(*v))]);
     let swiglu = Case {
-        dims: vec![Dim::range("rows", 1, 70), Dim::range("columns", 1, 70)],
+        dims: vec![Dim::range("rows", 1, 150), Dim::range("columns", 1, 150)],
         inputs: |s, draw| {
             let [rows, columns] = s.get();
             let mut one = |name| Input::new(name, draw.normal(&[rows, columns])).grad();

@@ -282,9 +282,10 @@ impl Tensor {
         self.edge.clear();
     }
 
-    /// Puts this result into the graph: `backward` gets dy and returns one gradient an input, in order. Nothing is
-    /// kept where no input needs a gradient.
+    /// Puts this result into the graph: `backward` gets dy and returns one gradient an input, in order, of its shape and
+    /// type. Nothing is kept where no input needs a gradient.
     #[must_use]
+    #[track_caller]
     pub fn with_grad<G: Into<autograd::Gradients>>(
         self,
         inputs: &[&Tensor],
@@ -366,6 +367,14 @@ impl Operand {
             at += n;
         }
         parts
+    }
+}
+
+impl Tensor {
+    /// `rows` rows of `row_bytes` bytes from row `first` on, as an operand; see [`rows_a_page`].
+    #[track_caller]
+    pub fn page(&self, first: usize, rows: usize, row_bytes: usize) -> Operand {
+        self.operand().part((first * row_bytes) as u64, (rows * row_bytes) as u64)
     }
 }
 
