@@ -472,6 +472,8 @@ pub(super) fn cases() -> Vec<Case> {
                 Dim::one_of("segment", &[0, 1]),
             ],
             run: |s, i| run(s, i, Kernel::Tile),
+            // One sequence must fit a binding.
+            runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
             bench: &[],
             ..plain.clone()
         },
@@ -479,7 +481,7 @@ pub(super) fn cases() -> Vec<Case> {
             stem: "ssd_scan.direct",
             dims: plain.dims.iter().map(|d| if d.name == "n" { Dim::one_of("n", &[4, 1, 10, 17, 36, 64]) } else { *d }).collect(),
             run: |s, i| run(s, i, Kernel::Direct),
-            runs_on: |gpu| Kernel::Direct.runs_on(gpu),
+            runs_on: |gpu| Kernel::Direct.runs_on(gpu) && gpu.capabilities().max_binding >= 1 << 20,
             bench: &[],
             ..plain.clone()
         },
