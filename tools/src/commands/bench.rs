@@ -33,6 +33,9 @@ pub struct Bench {
     json: bool,
 }
 
+/// Work that raises a GPU's clocks before it is timed.
+const WARM_UP: Duration = Duration::from_millis(500);
+
 struct Times {
     forward: Vec<f64>,
     backward: Vec<f64>,
@@ -146,6 +149,11 @@ impl Bench {
             Ok(if stamps { times.iter().map(|k| k.nanoseconds).sum::<f64>() * 1e-9 } else { host })
         };
         let (mut forward, mut backward) = (Vec::new(), Vec::new());
+        // While the host drew the inputs a GPU has gone to sleep: its clocks rise only under work.
+        let begin = Instant::now();
+        while !gpu.capabilities().cpu && begin.elapsed() < WARM_UP {
+            measure(&mut || drop(no_grad(|| (case.run)(sizes, &tensors))), false)?;
+        }
         let begin = Instant::now();
         // The first round compiles kernels and fills the pool.
         for round in 0..=self.runs {
