@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rambutan_engine::{
     Gpu, Tensor, autograd, no_grad, ops,
-    testing::{Case, Draw, Sizes},
+    testing::{Case, Cost, Draw, Sizes},
 };
 use serde_json::json;
 
@@ -12,9 +12,9 @@ use super::bench_model::MODEL_BENCHES;
 use crate::problem::{Problem, print, print_json};
 
 /// Times every op: GPU timestamps, bandwidth, arithmetic
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n\nTimes are medians of 20 runs after a warm-up; slow devices stop earlier, see the column `runs`."
+    after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n\nTimes are medians of 20 runs after a warm-up; slow devices stop earlier, see the column `runs`. share: of the time, what a copy or a large\nproduct of this adapter would take for the same bytes or operations."
 )]
 pub struct Bench {
     /// Only ops whose name contains this
@@ -36,10 +36,27 @@ pub struct Bench {
 /// Work that raises a GPU's clocks before it is timed.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// What this adapter reaches with our own kernels, a second: the floor under every op's time.
+struct Ceilings {
+    /// Bytes read and written by a large copy.
+    bytes: f64,
+    /// Operations of a large product in f32, and in f16 where the adapter has it.
+    flops: f64,
+    flops_half: f64,
+}
+
 struct Times {
     forward: Vec<f64>,
     backward: Vec<f64>,
     kernels: Vec<(&'static str, f64)>,
+}
+
+impl Ceilings {
+    /// The least time in seconds that an op's forward pass can take at these rates.
+    fn floor(&self, case: &Case, cost: Cost) -> f64 {
+        let flops = if case.half.is_some() { self.flops_half } else { self.flops };
+        (cost.bytes as f64 / self.bytes).max(cost.flops as f64 / flops)
+    }
 }
 
 impl Bench {
@@ -59,10 +76,21 @@ impl Bench {
         let stamps = gpu.profile(true);
         let clock = if stamps { "GPU timestamps" } else { "host clock" };
         let c = gpu.capabilities();
+        let ceilings = if cases.is_empty() { None } else { Some(self.ceilings(gpu, stamps)?) };
         if !self.json {
+            print(&format!("{} · {} · {clock}\n", c.name, c.backend))?;
+            if let Some(Ceilings { bytes, flops, flops_half }) = &ceilings {
+                print(&format!(
+                    "ceilings: copy {:.1} GB/s, products {:.3} TFLOP/s in f32, {:.3} in f16\n\n",
+                    bytes * 1e-9,
+                    flops * 1e-12,
+                    flops_half * 1e-12
+                ))?;
+            }
+            let heads = ["op", "sizes", "runs", "forward ms", "backward ms", "GB/s", "TFLOP/s", "share"];
+            let [op, sizes, runs, forward, backward, gb, tflop, share] = heads;
             print(&format!(
-                "{} · {} · {clock}\n\n{:24} {:40} {:>5} {:>11} {:>11} {:>9} {:>9}\n",
-                c.name, c.backend, "op", "sizes", "runs", "forward ms", "backward ms", "GB/s", "TFLOP/s"
+                "{op:24} {sizes:40} {runs:>5} {forward:>11} {backward:>11} {gb:>9} {tflop:>9} {share:>6}\n"
             ))?;
         }
         for case in cases.iter().filter(|c| (c.runs_on)(gpu)) {
@@ -82,6 +110,10 @@ impl Bench {
                     let backward = (!times.backward.is_empty()).then(|| median(&times.backward));
                     let rate = |amount: usize, unit: f64| amount as f64 / forward.max(1e-9) / unit;
                     let (gb, tflop) = (rate(cost.bytes, 1e9), rate(cost.flops, 1e12));
+                    let floor = ceilings.as_ref().map_or(0.0, |c| c.floor(case, cost));
+                    let share = floor / forward.max(1e-9);
+                    line["floor_ms"] = json!(floor * 1e3);
+                    line["share"] = json!(share);
                     line["runs"] = json!(times.forward.len());
                     line["forward_ms"] = json!(forward * 1e3);
                     line["backward_ms"] = json!(backward.map(|b| b * 1e3));
@@ -91,9 +123,10 @@ impl Bench {
                         times.kernels.iter().map(|(k, s)| ((*k).to_owned(), json!(s * 1e3))).collect();
                     let backward = backward.map_or("-".into(), |b| format!("{:.3}", b * 1e3));
                     format!(
-                        "{:>5} {:>11.3} {backward:>11} {gb:>9.1} {tflop:>9.3}\n",
+                        "{:>5} {:>11.3} {backward:>11} {gb:>9.1} {tflop:>9.3} {:>5.0}%\n",
                         times.forward.len(),
-                        forward * 1e3
+                        forward * 1e3,
+                        share * 100.0
                     )
                 };
                 if self.json {
@@ -129,6 +162,30 @@ impl Bench {
             gpu.trim();
         }
         Ok(())
+    }
+
+    fn ceilings(&self, gpu: &Gpu, stamps: bool) -> Result<Ceilings, Problem> {
+        let all = ops::cases();
+        let (count, n) = if gpu.capabilities().cpu { (1 << 22, 512) } else { (1 << 24, 4096) };
+        let best = |stem: &str, values: &[usize]| -> Result<(f64, Cost), Problem> {
+            let Some(case) = all.iter().find(|c| c.stem == stem && (c.runs_on)(gpu)) else {
+                return Ok((f64::INFINITY, Cost::default()));
+            };
+            let sizes = case.exactly(values.to_vec());
+            let few = Bench { runs: 5, seconds: 2, ..self.clone() };
+            let times = few.time(gpu, case, &sizes, stamps)?;
+            Ok((times.forward.iter().copied().fold(f64::INFINITY, f64::min), (case.cost)(&sizes)))
+        };
+        let (copy, moved) = best("copy", &[count])?;
+        let (single, done) = best("matmul", &[1, n, n, n, 0, 0])?;
+        let (half, done_half) = best("matmul.f16", &[1, n, n, n, 0, 0])?;
+        gpu.trim();
+        let flops = done.flops as f64 / single;
+        Ok(Ceilings {
+            bytes: moved.bytes as f64 / copy,
+            flops,
+            flops_half: (done_half.flops as f64 / half).max(flops),
+        })
     }
 
     fn time(&self, gpu: &Gpu, case: &Case, sizes: &Sizes, stamps: bool) -> Result<Times, Problem> {
