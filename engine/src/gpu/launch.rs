@@ -134,6 +134,13 @@ impl Pipelines {
         self.compiled.len()
     }
 
+    /// (stem, variant) of each, sorted.
+    pub fn names(&self) -> Vec<(&'static str, String)> {
+        let mut names: Vec<_> = self.compiled.keys().map(|(stem, v)| (*stem, v.trim().to_owned())).collect();
+        names.sort();
+        names
+    }
+
     /// Sets or clears the text that stands in for a kernel of ours, and forgets what was compiled from the other.
     pub fn replace(&mut self, stem: &str, text: Option<&str>) {
         match text {

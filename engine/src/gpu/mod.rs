@@ -192,6 +192,11 @@ impl Gpu {
         }
     }
 
+    /// The kernels compiled so far: (stem, variant), sorted. What ops chose for this adapter.
+    pub fn kernels(&self) -> Vec<(&'static str, String)> {
+        lock(&self.0.pipelines).names()
+    }
+
     /// Bytes in use and their peaks, by purpose.
     pub fn memory(&self) -> MemoryReport {
         lock(&self.0.pool).report()

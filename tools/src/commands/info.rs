@@ -3,8 +3,12 @@
 use std::fmt::Write as _;
 
 use rambutan_engine::{
-    Gpu, GpuOptions,
+    Gpu, GpuOptions, Tensor,
     gpu::{self, Capabilities},
+};
+use rambutan_model::{
+    Checkpoint, Config, Ramba,
+    ramba::{Options, Sharing},
 };
 use serde_json::{Value, json};
 
@@ -13,9 +17,12 @@ use crate::problem::{Problem, print, print_json};
 /// Lists all adapters: backend, driver, limits, features, kernel variants
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan info\n  rambutan info --json\n  rambutan info --backend vulkan"
+    after_help = "Examples:\n  rambutan info\n  rambutan info --json\n  rambutan info --backend vulkan --kernels"
 )]
 pub struct Info {
+    /// Runs one training step of the small model on each adapter and lists the kernels that it chose, with their variants
+    #[arg(long)]
+    kernels: bool,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -54,7 +61,12 @@ impl Info {
                 driver.trim()
             );
             match &opened {
-                Ok(gpu) => describe(gpu.capabilities(), &mut value, &mut text),
+                Ok(gpu) => {
+                    describe(gpu.capabilities(), &mut value, &mut text);
+                    if self.kernels {
+                        chosen(gpu, &mut value, &mut text)?;
+                    }
+                }
                 Err(e) => {
                     value["error"] = json!(e.to_string());
                     let _ = writeln!(text, "   cannot be opened: {e}");
@@ -103,4 +115,28 @@ fn describe(c: &Capabilities, value: &mut Value, text: &mut String) {
         yes(c.coop),
         yes(c.timestamps)
     );
+}
+
+/// The kernels that a training step chooses here, in f32 and in half precision, by doing it.
+fn chosen(gpu: &Gpu, value: &mut Value, text: &mut String) -> Result<(), Problem> {
+    let checkpoint = Checkpoint::initial(Config::small(), 0)?;
+    let tokens = 128;
+    let ids = Tensor::from_slice(gpu, &vec![32u32; tokens], [1, tokens])?;
+    let weights = Tensor::from_slice(gpu, &vec![1.0f32; tokens], [1, tokens])?;
+    let mut before = Vec::new();
+    for half in [false, true].into_iter().filter(|half| !half || gpu.capabilities().f16) {
+        let model = Ramba::with(gpu, &checkpoint, Options { trained: true, half })?;
+        let logits = model.forward(&ids, None, &Sharing::default());
+        model.loss(&logits, &ids, &weights).0.backward();
+        gpu.wait()?;
+        let all = gpu.kernels();
+        let new: Vec<_> =
+            all.iter().filter(|k| !before.contains(*k)).map(|(s, v)| format!("{s} {v}")).collect();
+        let (key, head) =
+            if half { ("chosen_f16", "in f16, beside those:") } else { ("chosen_f32", "in f32:") };
+        let _ = writeln!(text, "   chosen    {head}\n      {}", new.join("\n      "));
+        value["kernels"][key] = json!(new);
+        before = all;
+    }
+    Ok(())
 }
