@@ -430,6 +430,9 @@ fn too_large_is_an_error_and_the_engine_survives() {
     let huge = Tensor::empty(&gpu, [elements], DType::F32);
     let error = ops::scale(&x, 2.0).to_vec::<f32>().expect_err("a tensor beyond the adapter's limit");
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    for _ in 0..2 {
+        huge.to_vec::<f32>().expect_err("a tensor that is not there reads as an error, every time");
+    }
     drop(huge);
     assert_eq!(values(&ops::scale(&x, 2.0)), [2.0, 4.0]);
 
@@ -441,6 +444,21 @@ fn too_large_is_an_error_and_the_engine_survives() {
     assert!(matches!(error, Error::TooLarge { asked: 80_000, limit: 65536, .. }), "{error}");
     // An op that is cut into pages takes it.
     assert_eq!(values(&ops::softplus(&long))[19_999], 2f32.ln());
+}
+
+/// Memory that is refused (here by a cap, elsewhere by the device) says so at each read; what was there stays.
+#[test]
+fn out_of_memory_is_an_error_and_the_engine_survives() {
+    let gpu = with(GpuOptions { max_memory: Some(1 << 20), ..GpuOptions::from_env() });
+    let x = floats(&gpu, &[1.0, 2.0]);
+    let most = Tensor::empty(&gpu, [1 << 20], DType::F32);
+    let error = ops::scale(&x, 2.0).to_vec::<f32>().expect_err("more than the cap");
+    assert!(matches!(error, Error::OutOfMemory { asked: 4_194_304, .. }), "{error}");
+    for _ in 0..2 {
+        assert!(matches!(most.to_vec::<f32>(), Err(Error::OutOfMemory { .. })));
+    }
+    drop(most);
+    assert_eq!(values(&ops::scale(&x, 2.0)), [2.0, 4.0]);
 }
 
 #[test]

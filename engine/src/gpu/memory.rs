@@ -78,8 +78,8 @@ pub struct Storage {
     pub(crate) id: u64,
     class: u64,
     purpose: Purpose,
-    /// False where the device refused: such a buffer must never be handed out again.
-    sound: bool,
+    /// Why the device refused it, where it did: such a buffer holds nothing and must never be handed out again.
+    pub(crate) refused: Option<Error>,
 }
 
 impl Storage {
@@ -94,7 +94,7 @@ impl Drop for Storage {
         let Some(inner) = self.gpu.upgrade() else { return };
         let mut pool = lock(&inner.pool);
         pool.account(self.purpose, -(self.class as i64));
-        if self.sound {
+        if self.refused.is_none() {
             let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
             pool.free.entry(self.class).or_default().insert(self.id, free);
         }
@@ -179,7 +179,7 @@ impl Gpu {
     /// A buffer of at least `bytes`, with undefined contents. `unrecorded` asks for one that no recorded but
     /// unsubmitted work uses, so that a queue write may precede that work.
     ///
-    /// A failure is kept and surfaces at the next read; the buffer returned then holds nothing.
+    /// A failure is kept and surfaces at the next read, and at every read of the buffer returned, which holds nothing.
     pub(crate) fn allocate(&self, bytes: u64, unrecorded: bool) -> Arc<Storage> {
         let class = size_class(bytes);
         let purpose = PURPOSE.get();
@@ -194,18 +194,18 @@ impl Gpu {
             pool.account(purpose, class as i64);
             found
         };
-        let (buffer, id, sound) = match found {
-            Some((id, free)) => (free.buffer, id, true),
+        let (buffer, id, refused) = match found {
+            Some((id, free)) => (free.buffer, id, None),
             None => {
-                let (buffer, sound) = self.create(class, bytes, purpose);
-                (buffer, self.0.id(), sound)
+                let (buffer, refused) = self.create(class, bytes, purpose);
+                (buffer, self.0.id(), refused)
             }
         };
-        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose, sound })
+        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose, refused })
     }
 
     /// A new buffer, and whether it is one.
-    fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> (wgpu::Buffer, bool) {
+    fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> (wgpu::Buffer, Option<Error>) {
         let (limit, most) = {
             let pool = lock(&self.0.pool);
             (pool.max_buffer, pool.max_memory)
@@ -252,11 +252,10 @@ impl Gpu {
             Some(wgpu::Error::OutOfMemory { .. }) => Some(out_of_memory()),
             Some(e) => Some(Error::Device(e.to_string())),
         };
-        let sound = failure.is_none();
-        if let Some(failure) = failure {
-            self.0.fail(failure);
+        if let Some(failure) = &failure {
+            self.0.fail(failure.clone());
         }
-        (buffer, sound)
+        (buffer, failure)
     }
 }
 

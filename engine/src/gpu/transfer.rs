@@ -83,6 +83,11 @@ impl Gpu {
     /// Reads bytes of a buffer once all work recorded so far is done.
     pub(crate) async fn download(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
+        if let Some(error) = &operand.storage.refused {
+            // The first to hear of it takes it from the device's account, too.
+            self.check()?;
+            return Err(error.clone());
+        }
         let mut bytes = Vec::with_capacity(operand.size as usize);
         let mut at = 0;
         while at < operand.size {
