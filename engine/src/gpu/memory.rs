@@ -204,7 +204,7 @@ impl Gpu {
         Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose, refused })
     }
 
-    /// A new buffer, and whether it is one.
+    /// A new buffer, and why it is none where the device refused.
     fn create(&self, class: u64, bytes: u64, purpose: Purpose) -> (wgpu::Buffer, Option<Error>) {
         let (limit, most) = {
             let pool = lock(&self.0.pool);

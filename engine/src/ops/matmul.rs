@@ -503,37 +503,24 @@ fn any_linear(stem: &'static str) -> Case {
 /// 16-bit operands and result.
 fn half_matmul(stem: &'static str) -> Case {
     Case {
-        inputs: |s, draw| {
-            let inputs = (any_matmul("").inputs)(s, draw);
-            inputs.into_iter().map(|i| i.of(DType::F16)).collect()
-        },
-        error: |_| 4.0,
-        error_grad: Some(|_| 8.0),
         cost: |s| {
             let Cost { bytes, flops } = (any_matmul("").cost)(s);
             Cost { bytes: bytes / 2, flops }
         },
         bench: &[&[1, 1024, 1024, 1024, 0, 0], &[1, 4096, 4096, 4096, 0, 0]],
-        runs_on: |gpu| gpu.capabilities().f16,
-        ..any_matmul(stem)
+        ..any_matmul(stem).in_half(stem, &["a", "b"], 1.0)
     }
 }
 
-/// 16-bit activations on weights in f32, whose gradient is f32.
+/// 16-bit activations on weights in f32, which cooperative matrices round to 16 bits; their gradient is f32.
 fn half_linear(stem: &'static str) -> Case {
     Case {
-        inputs: |s, draw| {
-            let mut inputs = (any_linear("").inputs)(s, draw);
-            inputs[0] = inputs[0].clone().of(DType::F16);
-            inputs
-        },
-        error: |_| 4.0,
         cost: |s| {
             let [m, k, n, _]: [usize; 4] = s.get();
             Cost { bytes: 2 * (m * k + m * n) + 4 * k * n, flops: 2 * m * n * k }
         },
-        runs_on: |gpu| gpu.capabilities().f16,
-        ..any_linear(stem)
+        bench: any_linear("").bench,
+        ..any_linear(stem).in_half(stem, &["x"], 2.0)
     }
 }
 
