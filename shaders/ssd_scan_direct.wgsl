@@ -101,6 +101,15 @@ fn dots(sum: vec4f, s: mat4x4f, r: mat4x4f) -> vec4f {
     return fma(s[3], r[3], fma(s[2], r[2], fma(s[1], r[1], fma(s[0], r[0], sum))));
 }
 
+// A row's state · read, four sums to be added up.
+fn outputs(s0: mat4x4f, s1: mat4x4f, s2: mat4x4f, s3: mat4x4f, low: vec4f, high: vec4f) -> vec4f {
+    var sum = dots(vec4f(0.0), s0, of_lanes_0_to_3(low));
+    if J16 > 1u { sum = dots(sum, s1, of_lanes_4_to_7(low)); }
+    if J16 > 2u { sum = dots(sum, s2, of_lanes_0_to_3(high)); }
+    if J16 > 3u { sum = dots(sum, s3, of_lanes_4_to_7(high)); }
+    return sum;
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = row_of(group) + params.first;
@@ -173,20 +182,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var sum = vec4f(0.0);
         var sum_b = vec4f(0.0);
         if OUTPUT == 1u && EXCLUSIVE == 1u {
-            sum = dots(sum, s0, of_lanes_0_to_3(r_low));
-            sum_b = dots(sum_b, t0, of_lanes_0_to_3(r_low));
-            if J16 > 1u {
-                sum = dots(sum, s1, of_lanes_4_to_7(r_low));
-                sum_b = dots(sum_b, t1, of_lanes_4_to_7(r_low));
-            }
-            if J16 > 2u {
-                sum = dots(sum, s2, of_lanes_0_to_3(r_high));
-                sum_b = dots(sum_b, t2, of_lanes_0_to_3(r_high));
-            }
-            if J16 > 3u {
-                sum = dots(sum, s3, of_lanes_4_to_7(r_high));
-                sum_b = dots(sum_b, t3, of_lanes_4_to_7(r_high));
-            }
+            sum = outputs(s0, s1, s2, s3, r_low, r_high);
+            sum_b = outputs(t0, t1, t2, t3, r_low, r_high);
         }
         s0 = add(s0, v, of_lanes_0_to_3(w_low));
         t0 = add(t0, v_b, of_lanes_0_to_3(w_low));
@@ -203,20 +200,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             t3 = add(t3, v_b, of_lanes_4_to_7(w_high));
         }
         if OUTPUT == 1u && EXCLUSIVE == 0u {
-            sum = dots(sum, s0, of_lanes_0_to_3(r_low));
-            sum_b = dots(sum_b, t0, of_lanes_0_to_3(r_low));
-            if J16 > 1u {
-                sum = dots(sum, s1, of_lanes_4_to_7(r_low));
-                sum_b = dots(sum_b, t1, of_lanes_4_to_7(r_low));
-            }
-            if J16 > 2u {
-                sum = dots(sum, s2, of_lanes_0_to_3(r_high));
-                sum_b = dots(sum_b, t2, of_lanes_0_to_3(r_high));
-            }
-            if J16 > 3u {
-                sum = dots(sum, s3, of_lanes_4_to_7(r_high));
-                sum_b = dots(sum_b, t3, of_lanes_4_to_7(r_high));
-            }
+            sum = outputs(s0, s1, s2, s3, r_low, r_high);
+            sum_b = outputs(t0, t1, t2, t3, r_low, r_high);
         }
         if REVERSE == 1u {
             s0 = s0 * step.y;

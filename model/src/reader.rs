@@ -309,6 +309,9 @@ impl<'m> Reader<'m> {
     /// Reads the tokens from `start` on again, as `text` has them; it covers whole segments, or ends with the text.
     ///
     /// # Errors
+    /// The device failed; then the text stays as it was read.
+    ///
+    /// # Errors
     /// As [`Reader::read`].
     ///
     /// # Panics
@@ -338,7 +341,10 @@ impl<'m> Reader<'m> {
                 }
                 first += tokens;
             }
-            self.gpu().check()?;
+            if let Err(e) = self.gpu().check() {
+                self.restore(saved);
+                return Err(e.into());
+            }
         }
         if end > base {
             let from = start.max(base);
