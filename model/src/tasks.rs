@@ -173,7 +173,8 @@ pub struct TaskMix {
     /// in twenty when a text is read in segments.
     pub border: f64,
     /// Whether chunks whose only facts and questions are named count as fact-free for the other sequences of a group:
-    /// their names are other names, so they are the hardest of honest distractors.
+    /// their names are other names, so they are the hardest of honest distractors. Facts cut by a border stay out of the
+    /// others' sight: nothing in a second half of digits says whose it is.
     pub share_named: bool,
     /// Weight of the answers' mean cross entropy beside the text's.
     pub answer_weight: f64,
@@ -363,7 +364,7 @@ impl Sampler {
         let mut asked: Vec<Range<usize>> = Vec::new();
         let mut answer = vec![false; length];
         for fact in self.facts(rng) {
-            let shared = mix.share_named && fact.kind == FactKind::Named;
+            let mut shared = mix.share_named && fact.kind == FactKind::Named;
             let n = fact.text.len();
             let limit = if length <= mix.short_crop { length / 2 } else { length.saturating_sub(mix.tail) };
             let limit = limit.min((length + 1).saturating_sub(n));
@@ -381,6 +382,7 @@ impl Sampler {
                 if is_free(&used, start, n) {
                     place = Some(start..start + n);
                     cuts.extend(border);
+                    shared &= border.is_none();
                     break;
                 }
             }
