@@ -129,6 +129,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             workgroupBarrier();
             if line < CL {
+                // A tile's own sums first: one long sum of a busy chunk would lose a digit.
+                var dk_tile: array<array<vec4f, 4>, NC>;
+                var dv_tile: array<array<vec4f, 4>, NC>;
                 for (var row = 0u; row < QT; row++) {
                     let p = p_tile[row * KG + kg];
                     let ds = ds_tile[row * KG + kg];
@@ -137,9 +140,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                         let x = q_tile[c];
                         let y = do_tile[c];
                         for (var e = 0u; e < 4u; e++) {
-                            dk[n][e] = fma(vec4f(ds[e]), x, dk[n][e]);
-                            dv[n][e] = fma(vec4f(p[e]), y, dv[n][e]);
+                            dk_tile[n][e] = fma(vec4f(ds[e]), x, dk_tile[n][e]);
+                            dv_tile[n][e] = fma(vec4f(p[e]), y, dv_tile[n][e]);
                         }
+                    }
+                }
+                for (var n = 0u; n < NC; n++) {
+                    for (var e = 0u; e < 4u; e++) {
+                        dk[n][e] += dk_tile[n][e];
+                        dv[n][e] += dv_tile[n][e];
                     }
                 }
             }
