@@ -1,7 +1,7 @@
 //! Splitting and joining along the last axis, and rows that repeat.
 
 use crate::{
-    DType, Tensor,
+    Tensor,
     autograd, launch,
     ops::PartialSums,
     reference::Array,
@@ -148,7 +148,7 @@ pub fn broadcast_rows(x: &Tensor, n: usize) -> Tensor {
     move_columns(x, &y, n, columns, (0, if n == 1 { columns } else { 0 }), (0, columns));
     let dtype = x.dtype();
     y.with_grad(&[x], move |dy| {
-        let sum = PartialSums::of(&crate::ops::copy(dy, DType::F32)).in_order();
+        let sum = PartialSums::of(dy).in_order();
         [crate::ops::copy(&sum, dtype)]
     })
 }

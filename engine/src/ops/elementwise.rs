@@ -55,7 +55,7 @@ fn repeated(g: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     }
     let columns: usize = shape.iter().product();
     let rows = g.len() / columns.max(1);
-    let sums = PartialSums::of(&copy(&g.reshape([rows, columns]), DType::F32)).in_order();
+    let sums = PartialSums::of(&g.reshape([rows, columns])).in_order();
     copy(&sums, dtype).reshape(shape)
 }
 
