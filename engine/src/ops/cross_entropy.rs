@@ -35,7 +35,7 @@ fn run(logits: &Tensor, targets: &Tensor, weights: &Tensor, by_quads: bool) -> (
         let row = |t: &Tensor| t.page(first, n, 4);
         let (x, t, w, lse, ce) = (logits.page(first, n, bytes), row(targets), row(weights), row(&lse), row(&ce));
         if by_quads {
-            launch!(cross_entropy_quads [elem = elem, WG = quad_lanes(columns)] { rows: n, quads: columns / 4 },
+            launch!(cross_entropy_quads [elem = elem, WG = quad_lanes(columns, 16)] { rows: n, quads: columns / 4 },
                     [x, t, w] -> [lse, ce], n);
         } else {
             launch!(cross_entropy [elem = elem, WG = wg] { rows: n, columns }, [x, t, w] -> [lse, ce], n);
@@ -51,7 +51,7 @@ fn run(logits: &Tensor, targets: &Tensor, weights: &Tensor, by_quads: bool) -> (
             let (x, t, w, lse) = (x_.page(first, n, bytes), row(&t_), row(&w_), row(&lse));
             let d = dlogits.page(first, n, bytes);
             if by_quads {
-                launch!(cross_entropy_quads_backward [elem = elem, WG = quad_lanes(columns)]
+                launch!(cross_entropy_quads_backward [elem = elem, WG = quad_lanes(columns, 16)]
                         { rows: n, quads: columns / 4 }, [x, t, w, lse, dloss] -> [d], n);
             } else {
                 launch!(cross_entropy_backward [elem = elem] { rows: n, columns }, [x, t, w, lse, dloss] -> [d], n);
@@ -100,7 +100,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Four columns at a time, whatever the adapter would be given.
     let quads = Case {
         stem: "cross_entropy.quads",
-        dims: vec![Dim::range("rows", 1, 30), Dim::range("quads", 1, 2600)],
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 500)],
         inputs: |s, draw| {
             let (rows, columns) = (s["rows"], 4 * s["quads"]);
             let weights = draw.uniform(&[rows], 0.0, 1.0).map(|w| if *w < 0.2 { 0.0 } else { *w });

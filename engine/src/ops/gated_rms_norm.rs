@@ -106,7 +106,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Groups in registers, whatever the adapter would be given.
     let quads = Case {
         stem: "gated_rms_norm.quads",
-        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 160), Dim::one_of("groups", &[1, 2, 3])],
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 80), Dim::one_of("groups", &[1, 2, 3])],
         inputs: |s, draw| {
             let (rows, columns) = (s["rows"], 4 * s["quads"] * s["groups"]);
             vec![
@@ -115,7 +115,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("weight", draw.normal(&[columns])).grad(),
             ]
         },
-        run: |s, i| vec![run(&i[0], &i[1], &i[2], s["groups"], 1e-5, Some(quad_lanes(4 * s["quads"])))],
+        run: |s, i| vec![run(&i[0], &i[1], &i[2], s["groups"], 1e-5, Some(quad_lanes(4 * s["quads"], 4)))],
         error: |s| 16.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),
         bench: &[],

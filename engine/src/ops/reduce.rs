@@ -16,7 +16,7 @@ fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
     let y = x.empty_on([rows], DType::F32);
     let step = rows_a_page(x.gpu(), &[columns * dtype.bytes(), 4]);
     let four = by_four(&[x.len(), columns]);
-    let wg = if four == 4 { quad_lanes(columns).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
+    let wg = if four == 4 { quad_lanes(columns, 16).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let count = (n * columns).min(x.len() - first * columns);
@@ -33,9 +33,11 @@ fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
 
 /// The sum of all elements, (1), in f32: blocks of a fixed size, then blocks of blocks.
 pub fn sum(x: &Tensor) -> Tensor {
+    // Pages begin where both blocks and their sums align.
+    let block = BLOCK.min(x.gpu().capabilities().max_binding as usize / 64);
     let mut total = x.detach();
     while total.len() > 1 || total.dtype() != DType::F32 {
-        total = rows_summed(&total, BLOCK.min(total.len()), 1.0);
+        total = rows_summed(&total, block.min(total.len()), 1.0);
     }
     let (shape, dtype) = (x.shape().to_vec(), x.dtype());
     total.reshape([1]).with_grad(&[x], move |dy| {

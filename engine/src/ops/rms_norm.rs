@@ -98,7 +98,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Rows in registers, whatever the adapter would be given.
     let quads = Case {
         stem: "rms_norm.quads",
-        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 600)],
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 250)],
         inputs: |s, draw| {
             let (rows, columns) = (s["rows"], 4 * s["quads"]);
             vec![
@@ -108,7 +108,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         run: |s, i| {
             let dtype = i[0].dtype();
-            vec![run(&i[0], &i[1], 1e-5, dtype, Some(quad_lanes(4 * s["quads"])))]
+            vec![run(&i[0], &i[1], 1e-5, dtype, Some(quad_lanes(4 * s["quads"], 4)))]
         },
         error: |s| 4.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),

@@ -104,9 +104,9 @@ pub(super) fn cases() -> Vec<Case> {
     // Rows in registers, whatever the adapter would be given.
     let quads = Case {
         stem: "softmax.quads",
-        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 600)],
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 500)],
         inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["rows"], 4 * s["quads"]])).grad()],
-        run: |s, i| vec![run(&i[0], None, Some(quad_lanes(4 * s["quads"])))],
+        run: |s, i| vec![run(&i[0], None, Some(quad_lanes(4 * s["quads"], 4)))],
         error: |s| error(4 * s["quads"]),
         cost: |_| Cost::default(),
         bench: &[],

@@ -389,15 +389,15 @@ pub(crate) fn by_four(counts: &[usize]) -> usize {
     if counts.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
 }
 
-/// Lanes that share a row of whole quads, up to four of them under way in each: a power of two.
-pub(crate) fn quad_lanes(columns: usize) -> usize {
-    (columns / 4).div_ceil(4).next_power_of_two().clamp(32, 256)
+/// Lanes that share a row of whole quads, about `each` quads a lane: a power of two.
+pub(crate) fn quad_lanes(columns: usize, each: usize) -> usize {
+    (columns / 4).div_ceil(each).next_power_of_two().clamp(32, 256)
 }
 
-/// The same where these lanes hold the whole row in registers, four quads each. None for longer rows, for those that are
-/// not of whole quads, and on a CPU's vectors, which keep a row to the lanes of one.
+/// Lanes that hold a whole row in registers, four quads each. None for longer rows, for those that are not of whole
+/// quads, and on a CPU's vectors, which keep a row to the lanes of one.
 pub(crate) fn register_lanes(gpu: &Gpu, columns: usize) -> Option<usize> {
-    let lanes = quad_lanes(columns);
+    let lanes = quad_lanes(columns, 4);
     let fits = columns.is_multiple_of(4) && columns <= 16 * lanes;
     (fits && !gpu.capabilities().cpu_vectors()).then_some(lanes)
 }
