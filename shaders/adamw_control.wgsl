@@ -22,13 +22,20 @@ struct Control {
 @group(0) @binding(1) var<storage, read> sums: array<f32>;            // (blocks), from square_sum
 @group(0) @binding(2) var<storage, read_write> control: Control;
 
+fn sum_at(i: u32) -> f32 {
+    if i >= params.blocks { return 0.0; }
+    return sums[i];
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     var largest = 0.0;
-    for (var i = lane; i < params.blocks; i += WG) {
-        sum += sums[i] * 1.0e-6;                   // many blocks near the largest float must not overflow
-        largest = max(largest, sums[i]);
+    for (var i = lane; i < params.blocks; i += 4u * WG) {
+        // Four loads under way together. Many blocks near the largest float must not overflow.
+        let s = vec4f(sums[i], sum_at(i + WG), sum_at(i + 2u * WG), sum_at(i + 3u * WG));
+        sum += dot(s, vec4f(1.0e-6));
+        largest = max(largest, max(max(s.x, s.y), max(s.z, s.w)));
     }
     let total = workgroup_sum(sum, lane);
     let worst = workgroup_max(largest, lane);

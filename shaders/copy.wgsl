@@ -1,6 +1,6 @@
 // uses: lib/grid.wgsl
-// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | elem=u32 elem_out=u32 | elem=i32 elem_out=i32
-// y[i] = x[i], rounded to y's type.
+// variants: elem=f16 | elem_out=f16 | elem=f16 elem_out=f16 | elem=u32 elem_out=u32 | elem=i32 elem_out=i32 | elem=vec4<f32> elem_out=vec4<f32> | elem=vec4<f16> elem_out=vec4<f32> | elem=vec4<f32> elem_out=vec4<f16> | elem=vec4<u32> elem_out=vec4<u32>
+// y[i] = x[i], rounded to y's type. An element may be four.
 alias elem = f32;
 alias elem_out = f32;
 const WG: u32 = 256u;
@@ -12,8 +12,20 @@ struct Params { count: u32 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    for (var k = 0u; k < 4u; k++) {
-        let i = row_of(group) * 4u * WG + k * WG + lane;
-        if i < params.count { y[i] = elem_out(x[i]); }
+    let first = row_of(group) * 4u * WG;
+    if first >= params.count { return; }
+    if first + 4u * WG <= params.count {
+        // All loads before the first store, which they might not pass.
+        let i = first + lane;
+        let x0 = x[i];
+        let x1 = x[i + WG];
+        let x2 = x[i + 2u * WG];
+        let x3 = x[i + 3u * WG];
+        y[i] = elem_out(x0);
+        y[i + WG] = elem_out(x1);
+        y[i + 2u * WG] = elem_out(x2);
+        y[i + 3u * WG] = elem_out(x3);
+        return;
     }
+    for (var i = first + lane; i < params.count; i += WG) { y[i] = elem_out(x[i]); }
 }

@@ -1,20 +1,22 @@
 // uses: lib/reduce.wgsl
-// y[r] = factor · Σ_c x[r, c]: one workgroup a row.
+// y[r] = factor · Σ_c x[r, c]: one workgroup a row. The last row may be short.
 // variants: elem=f16 | WG=8
 alias elem = f32;
 const WG: u32 = 256u;
-struct Params { rows: u32, columns: u32, factor: f32 }
+struct Params { count: u32, columns: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<elem>;              // (rows, columns)
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;         // (rows)
+@group(0) @binding(1) var<storage, read> x: array<elem>;              // (count)
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;         // (⌈count / columns⌉)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(group);
-    if row >= params.rows { return; }
+    let first = row * params.columns;
+    if first >= params.count { return; }
+    let last = min(first + params.columns, params.count);
     var part = 0.0;
-    for (var c = lane; c < params.columns; c += WG) { part += f32(x[row * params.columns + c]); }
+    for (var i = first + lane; i < last; i += WG) { part += f32(x[i]); }
     let total = workgroup_sum(part, lane);
     if lane == 0u { y[row] = total * params.factor; }
 }

@@ -3,7 +3,7 @@
 // A block that holds anything infinite or not a number sums to OVERFLOW, which no sum of finite squares is told from:
 // either way the norm is of no use.
 const WG: u32 = 256u;
-const BLOCK: u32 = 4096u;
+const BLOCK: u32 = 16384u;
 const OVERFLOW: f32 = 3.0e38;
 struct Params { count: u32, first_block: u32 }
 
@@ -14,19 +14,25 @@ struct Params { count: u32, first_block: u32 }
 // Compilers may assume that floats are finite: the bits tell.
 fn finite(v: vec4f) -> bool { return all((bitcast<vec4u>(v) & vec4u(0x7f800000u)) != vec4u(0x7f800000u)); }
 
+fn x_at(i: u32) -> vec4f {
+    if i * 4u >= params.count { return vec4f(); }
+    return x[i];
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let block = row_of(group);
     if block * BLOCK >= params.count { return; }
     var sum = 0.0;
     var whole = true;
-    for (var k = 0u; k < BLOCK / 4u / WG; k++) {
-        let i = block * BLOCK / 4u + k * WG + lane;
-        if i * 4u < params.count {
-            let v = x[i];
-            whole = whole && finite(v);
-            sum += dot(v, v);
-        }
+    for (var k = 0u; k < BLOCK / 4u; k += 4u * WG) {
+        let i = block * (BLOCK / 4u) + k + lane;
+        let v0 = x_at(i);
+        let v1 = x_at(i + WG);
+        let v2 = x_at(i + 2u * WG);
+        let v3 = x_at(i + 3u * WG);
+        whole = whole && finite(v0) && finite(v1) && finite(v2) && finite(v3);
+        sum += (dot(v0, v0) + dot(v1, v1)) + (dot(v2, v2) + dot(v3, v3));
     }
     whole = whole && finite(vec4f(sum));
     let worst = workgroup_max(select(1.0, 0.0, whole), lane);

@@ -280,10 +280,14 @@ fn accumulate(into: &Tensor, x: &Tensor) {
     assert!(into.dtype().is_float() && x.dtype().is_float(), "gradients are floats, got {x:?} for {into:?}");
     let (a, b) = (into.dtype(), x.dtype());
     let step = crate::tensor::rows_a_page(into.gpu(), &[a.bytes(), b.bytes()]);
+    let four = crate::tensor::by_four(&[into.len()]);
+    let real = DType::F32.wgsl_by(four);
     for start in (0..into.len()).step_by(step.max(1)) {
         let count = step.min(into.len() - start);
         let x = x.operand().elements(b, start, count);
         let y = into.operand().elements(a, start, count);
-        launch!(accumulate [elem = b.wgsl(), elem_out = a.wgsl()] { count }, [x] -> [y], count.div_ceil(1024));
+        let count = count / four;
+        launch!(accumulate [elem = b.wgsl_by(four), elem_out = a.wgsl_by(four), real = real] { count }, [x] -> [y],
+                count.div_ceil(1024));
     }
 }

@@ -108,7 +108,8 @@ impl Capabilities {
             max_buffer: limits.max_buffer_size,
             max_memory: options.max_memory.or_else(|| if cpu { host_memory() } else { None }),
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            storage_alignment: limits.min_storage_buffer_offset_alignment.into(),
+            // Kernels load 16 bytes at once, wherever a binding starts.
+            storage_alignment: limits.min_storage_buffer_offset_alignment.max(16).into(),
             uniform_alignment: limits.min_uniform_buffer_offset_alignment.into(),
             timestamp_period: 1.0,
         }

@@ -1,11 +1,11 @@
 //! Splitting and joining along the last axis, and rows that repeat.
 
 use crate::{
-    DType, Tensor,
+    Tensor,
     autograd, launch,
     ops::PartialSums,
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{by_four, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -15,10 +15,12 @@ fn move_columns(x: &Tensor, y: &Tensor, rows: usize, width: usize, from: (usize,
         return;
     }
     let size = x.dtype().bytes();
-    // On a CPU, where copies cost by the load, four elements at a time where all borders allow it.
-    let by_four = [width, from.0, from.1, to.0, to.1].iter().all(|v| v % 4 == 0);
-    let four = if by_four && x.gpu().capabilities().cpu_vectors() { 4 } else { 1 };
-    let elem = if four == 4 { format!("vec4<{}>", x.dtype().wgsl()) } else { x.dtype().wgsl().into() };
+    let borders = [width, from.0, from.1, to.0, to.1];
+    // Four elements at a time where all borders allow it, or eight of 16 bits: their bits are moved as they are.
+    let (elem, four) = match by_four(&borders) {
+        4 if size == 2 && by_four(&borders.map(|b| b / 2)) == 4 => ("vec4<u32>", 8),
+        four => (x.dtype().wgsl_by(four), four),
+    };
     // One long row (a text's memory, say) is cut along its columns instead.
     if rows == 1 {
         let step = rows_a_page(x.gpu(), &[size]);
@@ -29,7 +31,7 @@ fn move_columns(x: &Tensor, y: &Tensor, rows: usize, width: usize, from: (usize,
             let n = ((step - alignment) / four * four).min(width - at);
             let x_ = x.operand().elements(x.dtype(), from.0 + at - skip_x, skip_x + n);
             let y_ = y.operand().elements(y.dtype(), to.0 + at - skip_y, skip_y + n);
-            launch!(columns [elem = elem.as_str()] { rows: 1u32, width: n / four, x_stride: 0u32, start: skip_x / four,
+            launch!(columns [elem = elem] { rows: 1u32, width: n / four, x_stride: 0u32, start: skip_x / four,
                     y_stride: 0u32, to: skip_y / four }, [x_] -> [y_], (n / four).div_ceil(1024));
             at += n;
         }
@@ -41,7 +43,7 @@ fn move_columns(x: &Tensor, y: &Tensor, rows: usize, width: usize, from: (usize,
         let n = step.min(rows - first);
         let x_ = if from.1 == 0 { x.operand() } else { x.page(first, n, x_bytes) };
         let y_ = y.page(first, n, y_bytes);
-        launch!(columns [elem = elem.as_str()] { rows: n, width: width / four, x_stride: from.1 / four, start: from.0 / four,
+        launch!(columns [elem = elem] { rows: n, width: width / four, x_stride: from.1 / four, start: from.0 / four,
                 y_stride: to.1 / four, to: to.0 / four }, [x_] -> [y_], (n * width / four).div_ceil(1024));
     }
 }
@@ -146,7 +148,7 @@ pub fn broadcast_rows(x: &Tensor, n: usize) -> Tensor {
     move_columns(x, &y, n, columns, (0, if n == 1 { columns } else { 0 }), (0, columns));
     let dtype = x.dtype();
     y.with_grad(&[x], move |dy| {
-        let sum = PartialSums::of(&crate::ops::copy(dy, DType::F32)).in_order();
+        let sum = PartialSums::of(dy).in_order();
         [crate::ops::copy(&sum, dtype)]
     })
 }

@@ -5,7 +5,7 @@ use crate::{
     gpu::Operand,
     launch,
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{by_four, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -32,14 +32,14 @@ impl PartialSums {
         PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
     }
 
-    /// These sums: x (blocks, columns) in f32.
+    /// These sums: x (blocks, columns), floats of either width.
     pub fn of(x: &Tensor) -> PartialSums {
         PartialSums { partial: x.clone() }
     }
 
     /// Whether `blocks` sums of `columns` values, and the aligned groups that are added up, fit a binding each.
     pub fn fits(gpu: &Gpu, blocks: usize, columns: usize) -> bool {
-        (blocks.max(4 * GROUP) * columns * 4) as u64 <= gpu.capabilities().max_binding
+        (blocks.max(GROUPS[0]) * columns * 4) as u64 <= gpu.capabilities().max_binding
     }
 
     /// All sums, for kernels that are told where theirs begin: offsets of single sums need not align.
@@ -47,31 +47,38 @@ impl PartialSums {
         self.partial.operand()
     }
 
-    /// (columns): the sum over blocks, in a fixed tree: groups of 64 rows, then groups of groups.
+    /// (columns), in f32: the sum over blocks, in a fixed tree: groups of 64 rows (16 where bindings are small), then
+    /// groups of groups.
     pub fn in_order(self) -> Tensor {
         let mut x = self.partial;
         loop {
             let [rows, columns] = x.axes();
             if rows <= 1 {
-                return if rows == 0 { Tensor::zeros(x.gpu(), [columns], DType::F32) } else { x.reshape([columns]) };
+                let sum = if rows == 0 { Tensor::zeros(x.gpu(), [columns], DType::F32) } else { x.reshape([columns]) };
+                return if sum.dtype() == DType::F32 { sum } else { sum.copied_to(DType::F32) };
             }
-            let groups = rows.div_ceil(GROUP);
+            let (bytes, most) = (columns * x.dtype().bytes(), x.gpu().capabilities().max_binding);
+            let [wide, narrow] = GROUPS;
+            let group = if (bytes * wide) as u64 <= most { wide } else { narrow };
+            let groups = rows.div_ceil(group);
             let out = x.empty_on([groups, columns], DType::F32);
-            let step = rows_a_page(x.gpu(), &[columns * 4 * GROUP]);
-            let blocks = columns.div_ceil(64);
+            let step = rows_a_page(x.gpu(), &[bytes * group]);
+            let four = by_four(&[columns]);
+            let (elem, real) = (x.dtype().wgsl_by(four), DType::F32.wgsl_by(four));
+            let (columns, blocks) = (columns / four, (columns / four).div_ceil(64));
             for first in (0..groups).step_by(step) {
-                let n = (step * GROUP).min(rows - first * GROUP);
-                let (part, sums) = (x.page(first * GROUP, n, columns * 4), out.operand());
-                launch!(sum_rows { rows: n, columns, blocks, first_group: first }, [part] -> [sums],
-                        n.div_ceil(GROUP) * blocks);
+                let n = (step * group).min(rows - first * group);
+                let (part, sums) = (x.page(first * group, n, bytes), out.operand());
+                launch!(sum_rows [elem = elem, real = real, GROUP = group] { rows: n, columns, blocks, first_group: first },
+                        [part] -> [sums], n.div_ceil(group) * blocks);
             }
             x = out;
         }
     }
 }
 
-/// Rows a group of `sum_rows`; `GROUP` in the kernel.
-const GROUP: usize = 16;
+/// Rows a group of `sum_rows`, `GROUP` in the kernel: so many where a binding holds them, else fewer.
+const GROUPS: [usize; 2] = [64, 16];
 
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {

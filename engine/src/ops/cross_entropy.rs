@@ -4,8 +4,8 @@ use crate::{
     DType, Tensor, launch,
     ops::{mul, sum},
     reference::Array,
-    tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input},
+    tensor::{quad_lanes, rows_a_page},
+    testing::{Case, Cost, Dim, Input, Sizes},
 };
 
 /// `loss = Σ_r weight[r] · ce[r]` with `ce[r] = ln Σ_c exp(logits[r, c]) − logits[r, target[r]]`.
@@ -17,6 +17,13 @@ use crate::{
 /// Where the shapes disagree.
 #[track_caller]
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
+    let by_quads = logits.rows_by_last().1.is_multiple_of(4) && !logits.gpu().capabilities().cpu_vectors();
+    run(logits, targets, weights, by_quads)
+}
+
+/// Four columns at a time where `by_quads`.
+#[track_caller]
+fn run(logits: &Tensor, targets: &Tensor, weights: &Tensor, by_quads: bool) -> (Tensor, Tensor) {
     let [rows, columns] = logits.axes();
     assert_eq!(targets.shape(), [rows], "cross_entropy: targets for logits {:?}", logits.shape());
     assert_eq!(weights.shape(), [rows], "cross_entropy: weights for logits {:?}", logits.shape());
@@ -27,7 +34,12 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Te
         let n = step.min(rows - first);
         let row = |t: &Tensor| t.page(first, n, 4);
         let (x, t, w, lse, ce) = (logits.page(first, n, bytes), row(targets), row(weights), row(&lse), row(&ce));
-        launch!(cross_entropy [elem = elem, WG = wg] { rows: n, columns }, [x, t, w] -> [lse, ce], n);
+        if by_quads {
+            launch!(cross_entropy_quads [elem = elem, WG = quad_lanes(columns, 16)] { rows: n, quads: columns / 4 },
+                    [x, t, w] -> [lse, ce], n);
+        } else {
+            launch!(cross_entropy [elem = elem, WG = wg] { rows: n, columns }, [x, t, w] -> [lse, ce], n);
+        }
     }
     let loss = crate::no_grad(|| sum(&mul(&ce, weights)));
     let (x_, t_, w_) = (logits.detach(), targets.detach(), weights.detach());
@@ -38,7 +50,12 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Te
             let row = |t: &Tensor| t.page(first, n, 4);
             let (x, t, w, lse) = (x_.page(first, n, bytes), row(&t_), row(&w_), row(&lse));
             let d = dlogits.page(first, n, bytes);
-            launch!(cross_entropy_backward [elem = elem] { rows: n, columns }, [x, t, w, lse, dloss] -> [d], n);
+            if by_quads {
+                launch!(cross_entropy_quads_backward [elem = elem, WG = quad_lanes(columns, 16)]
+                        { rows: n, quads: columns / 4 }, [x, t, w, lse, dloss] -> [d], n);
+            } else {
+                launch!(cross_entropy_backward [elem = elem] { rows: n, columns }, [x, t, w, lse, dloss] -> [d], n);
+            }
         }
         [dlogits]
     });
@@ -80,5 +97,37 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[131072, 256], &[4096, 50280]],
         ..Case::new("cross_entropy")
     };
-    vec![plain.in_half("cross_entropy.f16", &["logits"], 1.0), plain]
+    // Four columns at a time, whatever the adapter would be given.
+    let quads = Case {
+        stem: "cross_entropy.quads",
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 500)],
+        inputs: |s, draw| {
+            let (rows, columns) = (s["rows"], 4 * s["quads"]);
+            let weights = draw.uniform(&[rows], 0.0, 1.0).map(|w| if *w < 0.2 { 0.0 } else { *w });
+            vec![
+                Input::new("logits", draw.uniform(&[rows, columns], -20.0, 20.0)).grad(),
+                Input::new("targets", draw.integers(&[rows], 0, columns as i64)).of(DType::U32),
+                Input::new("weights", weights),
+            ]
+        },
+        run: |_, i| {
+            let (loss, ce) = run(&i[0], &i[1], &i[2], true);
+            vec![loss, ce]
+        },
+        error: |s| 32.0 + ((4 * s["quads"]).max(s["rows"]) as f64).sqrt(),
+        cost: |_| Cost::default(),
+        bench: &[],
+        ..plain.clone()
+    };
+    let half_cost = |s: &Sizes| Cost { bytes: 2 * s["rows"] * s["columns"], flops: 3 * s["rows"] * s["columns"] };
+    vec![
+        Case {
+            bench: &[&[16384, 50280]],
+            cost: half_cost,
+            ..plain.in_half("cross_entropy.f16", &["logits"], 1.0)
+        },
+        quads.in_half("cross_entropy.quads.f16", &["logits"], 1.0),
+        quads,
+        plain,
+    ]
 }

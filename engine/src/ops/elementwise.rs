@@ -4,7 +4,7 @@ use crate::{
     DType, Tensor, launch,
     ops::{PartialSums, copy},
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{by_four, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -35,13 +35,15 @@ fn apply(op: Op, a: &Tensor, b: &Tensor, factor: f32) -> Tensor {
         return y;
     }
     let step = rows_a_page(a.gpu(), &[unit * a.dtype().bytes(), unit * b.dtype().bytes()]);
+    let four = by_four(&[a.len(), period]);
+    let (elem, elem_b, real) = (a.dtype().wgsl_by(four), b.dtype().wgsl_by(four), DType::F32.wgsl_by(four));
     for first in (0..a.len() / unit).step_by(step) {
         let count = step.min(a.len() / unit - first) * unit;
         let part = |x: &Tensor| x.operand().elements(x.dtype(), first * unit, count);
         let b_ = if whole { part(b) } else { b.operand() };
-        let (a_, y_, period) = (part(a), part(&y), if whole { count } else { period });
-        launch!(elementwise [elem = a.dtype().wgsl(), elem_b = b.dtype().wgsl(), OP = op as u32] { count, period, factor },
-                [a_, b_] -> [y_], count.div_ceil(1024));
+        let (a_, y_, count, period) = (part(a), part(&y), count / four, period / four);
+        launch!(elementwise [elem = elem, elem_b = elem_b, real = real, OP = op as u32, REPEAT = u32::from(!whole)]
+                { count, period, factor }, [a_, b_] -> [y_], count.div_ceil(1024));
     }
     y
 }
@@ -53,7 +55,7 @@ fn repeated(g: &Tensor, shape: &[usize], dtype: DType) -> Tensor {
     }
     let columns: usize = shape.iter().product();
     let rows = g.len() / columns.max(1);
-    let sums = PartialSums::of(&copy(&g.reshape([rows, columns]), DType::F32)).in_order();
+    let sums = PartialSums::of(&g.reshape([rows, columns])).in_order();
     copy(&sums, dtype).reshape(shape)
 }
 
@@ -133,7 +135,7 @@ fn unary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<T
         reference,
         error: |_| 16.0,
         cost: |s| Cost { bytes: 8 * s["count"], flops: s["count"] },
-        bench: &[&[1 << 24]],
+        bench: &[&[1 << 24], &[1 << 26]],
         ..Case::new(stem)
     }
 }
@@ -152,7 +154,7 @@ fn binary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<
         error: |_| 16.0,
         error_grad: Some(|s| 72.0 + 4.0 * s["rows"] as f64),
         cost: |s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
-        bench: &[&[4096, 4096, 0]],
+        bench: &[&[4096, 4096, 0], &[8192, 8192, 0], &[131072, 256, 1]],
         ..Case::new(stem)
     }
 }

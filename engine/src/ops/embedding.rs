@@ -4,7 +4,7 @@ use crate::{
     DType, Tensor, launch,
     ops::inverse_list,
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{by_four, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -27,6 +27,10 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
     shape.push(columns);
     let y = weight.empty_on(shape, DType::F32);
     let bytes = columns * 4;
+    let four = by_four(&[columns]);
+    let (elem, quads) = (DType::F32.wgsl_by(four), columns / four);
+    // A lane has up to four elements under way.
+    let wg = quads.div_ceil(4).next_power_of_two().clamp(32, 256);
     let (table, step) = (rows_a_page(weight.gpu(), &[bytes]), rows_a_page(weight.gpu(), &[bytes, 4]));
     for start in (0..vocabulary).step_by(table) {
         let count = table.min(vocabulary - start);
@@ -34,7 +38,8 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
             let (ids, y) = (ids.page(first, n, 4), y.page(first, n, bytes));
-            launch!(embedding { rows: n, columns, vocabulary, first: start, count }, [ids, weight] -> [y], n);
+            launch!(embedding [elem = elem, WG = wg] { rows: n, columns: quads, vocabulary, first: start, count },
+                    [ids, weight] -> [y], n);
         }
     }
     let ids = ids.detach().reshape([rows]);
@@ -73,7 +78,7 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {
-        dims: vec![Dim::range("rows", 1, 1100), Dim::range("vocabulary", 1, 300), Dim::range("columns", 1, 65)],
+        dims: vec![Dim::range("rows", 1, 1100), Dim::range("vocabulary", 1, 300), Dim::range("columns", 1, 200)],
         inputs: |s, draw| {
             let [rows, vocabulary, columns] = s.get();
             vec![

@@ -4,8 +4,8 @@ use crate::{
     DType, Tensor, launch,
     ops::PartialSums,
     reference::Array,
-    tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input},
+    tensor::{quad_lanes, register_lanes, rows_a_page},
+    testing::{Case, Cost, Dim, Input, Sizes},
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
@@ -20,6 +20,13 @@ const ROWS: usize = 16;
 /// Where shapes or types disagree or `groups` does not divide the columns.
 #[track_caller]
 pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, eps: f32) -> Tensor {
+    let lanes = register_lanes(x.gpu(), x.rows_by_last().1 / groups.max(1));
+    run(x, z, weight, groups, eps, lanes)
+}
+
+/// `lanes` hold a group in registers where they are given, else it is walked over.
+#[track_caller]
+fn run(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, eps: f32, lanes: Option<usize>) -> Tensor {
     let (rows, columns) = x.rows_by_last();
     assert_eq!(x.shape(), z.shape(), "gated_rms_norm: x and z");
     assert_eq!(x.dtype(), z.dtype(), "gated_rms_norm: types of x and z");
@@ -33,7 +40,12 @@ pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, ep
         let n = step.min(rows - first);
         let (x, z, y) = (x.page(first, n, bytes), z.page(first, n, bytes), y.page(first, n, bytes));
         let rstd = rstd.page(first, n, 4 * groups);
-        launch!(gated_rms_norm [elem = elem, WG = wg] { rows: n, columns, groups, eps }, [x, z, weight] -> [y, rstd], n * groups);
+        match lanes {
+            Some(wg) => launch!(gated_rms_norm_quads [elem = elem, WG = wg]
+                                { rows: n, quads: columns / groups / 4, groups, eps }, [x, z, weight] -> [y, rstd], n * groups),
+            None => launch!(gated_rms_norm [elem = elem, WG = wg]
+                            { rows: n, columns, groups, eps }, [x, z, weight] -> [y, rstd], n * groups),
+        }
     }
     let (x_, z_, weight_) = (x.detach(), z.detach(), weight.detach());
     y.with_grad(&[x, z, weight], move |dy| {
@@ -45,8 +57,15 @@ pub fn gated_rms_norm(x: &Tensor, z: &Tensor, weight: &Tensor, groups: usize, ep
             let page = |t: &Tensor| t.page(first, n, bytes);
             let (dy_, x, z, dx, dz) = (page(dy), page(&x_), page(&z_), page(&dx), page(&dz));
             let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
-            launch!(gated_rms_norm_backward [elem = elem, WG = wg] { rows: n, columns, groups, first_block: first / ROWS },
-                    [dy_, x, z, weight_, rstd] -> [dx, dz, sums], n.div_ceil(ROWS));
+            let (first_block, blocks) = (first / ROWS, n.div_ceil(ROWS));
+            match lanes {
+                Some(wg) => launch!(gated_rms_norm_quads_backward [elem = elem, WG = wg]
+                                    { rows: n, quads: columns / groups / 4, groups, first_block },
+                                    [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks * groups),
+                None => launch!(gated_rms_norm_backward [elem = elem, WG = wg]
+                                { rows: n, columns, groups, first_block },
+                                [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks),
+            }
         }
         [dx, dz, dweight.in_order()]
     })
@@ -84,5 +103,36 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[32768, 2048, 1]],
         ..Case::new("gated_rms_norm")
     };
-    vec![plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0), plain]
+    // Groups in registers, whatever the adapter would be given.
+    let quads = Case {
+        stem: "gated_rms_norm.quads",
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 80), Dim::one_of("groups", &[1, 2, 3])],
+        inputs: |s, draw| {
+            let (rows, columns) = (s["rows"], 4 * s["quads"] * s["groups"]);
+            vec![
+                Input::new("x", draw.normal(&[rows, columns])).grad(),
+                Input::new("z", draw.normal(&[rows, columns])).grad(),
+                Input::new("weight", draw.normal(&[columns])).grad(),
+            ]
+        },
+        run: |s, i| vec![run(&i[0], &i[1], &i[2], s["groups"], 1e-5, Some(quad_lanes(4 * s["quads"], 4)))],
+        error: |s| 16.0 + (4.0 * s["quads"] as f64).sqrt(),
+        cost: |_| Cost::default(),
+        bench: &[],
+        ..plain.clone()
+    };
+    let half_cost = |s: &Sizes| {
+        let n = s["rows"] * s["width"] * s["groups"];
+        Cost { bytes: 6 * n, flops: 10 * n }
+    };
+    vec![
+        Case {
+            bench: &[&[32768, 2048, 1]],
+            cost: half_cost,
+            ..plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0)
+        },
+        quads.in_half("gated_rms_norm.quads.f16", &["x", "z"], 1.0),
+        quads,
+        plain,
+    ]
 }

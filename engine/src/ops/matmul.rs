@@ -258,7 +258,7 @@ fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usi
 
 /// Σ over rows of x (rows, columns), in order.
 fn sum_over_rows(x: &Tensor, rows: usize, columns: usize) -> Tensor {
-    PartialSums::of(&crate::ops::copy(&x.reshape([rows, columns]), DType::F32)).in_order()
+    PartialSums::of(&x.reshape([rows, columns])).in_order()
 }
 
 /// `c = a · b`, batched over leading axes: a (…, m, k), or (…, k, m) with `transpose_a`; b (…, k, n), or (…, n, k) with

@@ -26,6 +26,7 @@ ops! {
     columns,
     copy,
     cross_entropy,
+    cumulative_sum,
     elementwise,
     embedding,
     gated_rms_norm,
@@ -43,5 +44,6 @@ ops! {
     square_sum,
     ssd_scan,
     ssd_step,
+    top_k,
     weights,
 }

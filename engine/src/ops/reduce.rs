@@ -3,46 +3,46 @@
 use crate::{
     DType, Tensor, launch,
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{by_four, quad_lanes, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
-/// Elements that one workgroup adds up on the way to a total.
-const BLOCK: usize = 1024;
+/// Elements that one workgroup adds up on the way to a total: two launches reach 268 million.
+const BLOCK: usize = 16384;
 
-/// factor · Σ over the last axis of x (rows, columns), in f32.
-fn rows_summed(x: &Tensor, rows: usize, columns: usize, factor: f32) -> Tensor {
+/// factor · Σ over each row of `columns` elements of x, the last of which may be short: (rows) in f32.
+fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
+    let (rows, dtype, capabilities) = (x.len().div_ceil(columns.max(1)), x.dtype(), x.gpu().capabilities());
     let y = x.empty_on([rows], DType::F32);
-    let (bytes, wg) = (columns * x.dtype().bytes(), x.gpu().capabilities().row_lanes());
-    let step = rows_a_page(x.gpu(), &[bytes, 4]);
+    let step = rows_a_page(x.gpu(), &[columns * dtype.bytes(), 4]);
+    let four = by_four(&[x.len(), columns]);
+    let wg = if four == 4 { quad_lanes(columns, 16).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
-        let (x_, y_) = (x.page(first, n, bytes), y.page(first, n, 4));
-        launch!(reduce [elem = x.dtype().wgsl(), WG = wg] { rows: n, columns, factor }, [x_] -> [y_], n);
+        let count = (n * columns).min(x.len() - first * columns);
+        let (x_, y_) = (x.operand().elements(dtype, first * columns, count), y.page(first, n, 4));
+        if four == 4 {
+            launch!(reduce_quads [elem = dtype.wgsl(), WG = wg] { count: count / 4, columns: columns / 4, factor },
+                    [x_] -> [y_], n);
+        } else {
+            launch!(reduce [elem = dtype.wgsl(), WG = wg] { count, columns, factor }, [x_] -> [y_], n);
+        }
     }
     y
 }
 
 /// The sum of all elements, (1), in f32: blocks of a fixed size, then blocks of blocks.
 pub fn sum(x: &Tensor) -> Tensor {
+    // Pages begin where both blocks and their sums align.
+    let block = BLOCK.min(x.gpu().capabilities().max_binding as usize / 64);
     let mut total = x.detach();
     while total.len() > 1 || total.dtype() != DType::F32 {
-        let (blocks, rest) = (total.len() / BLOCK, total.len() % BLOCK);
-        total = match (blocks, rest) {
-            (0, _) => rows_summed(&total, 1, rest, 1.0),
-            (_, 0) => rows_summed(&total.reshape([blocks, BLOCK]), blocks, BLOCK, 1.0),
-            _ => {
-                let flat = total.reshape([1, total.len()]);
-                let parts = crate::no_grad(|| super::split_columns(&flat, &[blocks * BLOCK, rest]));
-                let sums = [rows_summed(&parts[0], blocks, BLOCK, 1.0), rows_summed(&parts[1], 1, rest, 1.0)];
-                crate::no_grad(|| super::concat_columns(&[&sums[0], &sums[1]]))
-            }
-        };
+        total = rows_summed(&total, block.min(total.len()), 1.0);
     }
-    let (shape, dtype, gpu) = (x.shape().to_vec(), x.dtype(), x.gpu().clone());
+    let (shape, dtype) = (x.shape().to_vec(), x.dtype());
     total.reshape([1]).with_grad(&[x], move |dy| {
-        let ones = Tensor::full(&gpu, shape, DType::F32, 1.0);
-        [super::copy(&super::mul(&ones, &dy.reshape(Vec::new())), dtype)]
+        let count = shape.iter().product();
+        [super::broadcast_rows(&super::copy(&dy.reshape([1]), dtype), count).reshape(shape)]
     })
 }
 
@@ -61,7 +61,7 @@ fn scaled_last(x: &Tensor, factor: f32) -> Tensor {
     let mut shape = x.shape().to_vec();
     shape.pop();
     let dtype = x.dtype();
-    rows_summed(x, rows, columns, factor).reshape(shape).with_grad(&[x], move |dy| {
+    rows_summed(x, columns, factor).reshape(shape).with_grad(&[x], move |dy| {
         // (rows, 1) repeated over the columns is the backward form of a mean over a middle axis.
         [spread(&super::copy(dy, dtype), rows, columns, 1, factor)]
     })

@@ -3,6 +3,7 @@
 use crate::{
     DType, Tensor, launch,
     reference::Array,
+    tensor::by_four,
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -24,9 +25,11 @@ pub fn restart(x: &Tensor, before: &Tensor, segment: &Tensor) -> Tensor {
     );
     let (before_, segment_) = (before.detach(), segment.detach());
     let kept = move |x: &Tensor| {
-        let (y, count) = (x.like(), x.len());
-        launch!(restart { size: count / batches.max(1), before_tokens, tokens, count }, [x, before_, segment_] -> [y],
-                count.div_ceil(256));
+        let (y, size) = (x.like(), x.len() / batches.max(1));
+        let four = by_four(&[size]);
+        let (size, count) = (size / four, x.len() / four);
+        launch!(restart [elem = DType::F32.wgsl_by(four)] { size, before_tokens, tokens, count },
+                [x, before_, segment_] -> [y], count.div_ceil(512));
         y
     };
     kept(x).with_grad(&[x], move |dy| [kept(dy)])

@@ -4,8 +4,8 @@ use crate::{
     DType, Tensor, launch,
     ops::PartialSums,
     reference::Array,
-    tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input},
+    tensor::{quad_lanes, register_lanes, rows_a_page},
+    testing::{Case, Cost, Dim, Input, Sizes},
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
@@ -25,6 +25,12 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
 /// [`rms_norm`] with another type of y: a residual stream in f32 feeds matrix products in f16.
 #[track_caller]
 pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tensor {
+    run(x, weight, eps, dtype, register_lanes(x.gpu(), x.rows_by_last().1))
+}
+
+/// `lanes` hold a row in registers where they are given, else it is walked over.
+#[track_caller]
+fn run(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType, lanes: Option<usize>) -> Tensor {
     let (rows, columns) = x.rows_by_last();
     assert_eq!(weight.shape(), [columns], "rms_norm: weight for x {:?}", x.shape());
     let (y, rstd) = (x.empty_on(x.shape(), dtype), x.empty_on([rows], DType::F32));
@@ -33,8 +39,12 @@ pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tenso
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_, rstd_) = (x.page(first, n, bytes.0), y.page(first, n, bytes.1), rstd.page(first, n, 4));
-        launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg] { rows: n, columns, eps },
-                [x_, weight] -> [y_, rstd_], n);
+        match lanes {
+            Some(wg) => launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
+                                { rows: n, quads: columns / 4, eps }, [x_, weight] -> [y_, rstd_], n),
+            None => launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
+                            { rows: n, columns, eps }, [x_, weight] -> [y_, rstd_], n),
+        }
     }
     // Backward needs x and rstd: y is not kept, so its buffer is free as soon as its users are done.
     let (x_, weight_) = (x.detach(), weight.detach());
@@ -46,9 +56,15 @@ pub fn rms_norm_to(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Tenso
             let n = step.min(rows - first);
             let (dy_, x_, rstd_) = (dy.page(first, n, bytes.1), x.page(first, n, bytes.0), rstd.page(first, n, 4));
             let (dx_, sums) = (dx.page(first, n, bytes.0), dweight.all());
-            launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
-                    { rows: n, columns, first_block: first / ROWS },
-                    [dy_, x_, weight, rstd_] -> [dx_, sums], n.div_ceil(ROWS));
+            let (first_block, blocks) = (first / ROWS, n.div_ceil(ROWS));
+            match lanes {
+                Some(wg) => {
+                    launch!(rms_norm_quads_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
+                            { rows: n, quads: columns / 4, first_block }, [dy_, x_, weight, rstd_] -> [dx_, sums], blocks);
+                }
+                None => launch!(rms_norm_backward [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
+                                { rows: n, columns, first_block }, [dy_, x_, weight, rstd_] -> [dx_, sums], blocks),
+            }
         }
         [dx, dweight.in_order()]
     })
@@ -79,8 +95,31 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[16384, 1024], &[32768, 1024]],
         ..Case::new("rms_norm")
     };
+    // Rows in registers, whatever the adapter would be given.
+    let quads = Case {
+        stem: "rms_norm.quads",
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 250)],
+        inputs: |s, draw| {
+            let (rows, columns) = (s["rows"], 4 * s["quads"]);
+            vec![
+                Input::new("x", draw.normal(&[rows, columns])).grad(),
+                Input::new("weight", draw.normal(&[columns])).grad(),
+            ]
+        },
+        run: |s, i| {
+            let dtype = i[0].dtype();
+            vec![run(&i[0], &i[1], 1e-5, dtype, Some(quad_lanes(4 * s["quads"], 4)))]
+        },
+        error: |s| 4.0 + (4.0 * s["quads"] as f64).sqrt(),
+        cost: |_| Cost::default(),
+        bench: &[],
+        ..plain.clone()
+    };
+    let half_cost = |s: &Sizes| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] };
     vec![
-        plain.in_half("rms_norm.f16", &["x"], 1.0),
+        Case { bench: &[&[32768, 1024]], cost: half_cost, ..plain.in_half("rms_norm.f16", &["x"], 1.0) },
+        quads.in_half("rms_norm.quads.f16", &["x"], 1.0),
+        quads,
         Case { run: |_, i| vec![rms_norm_to(&i[0], &i[1], 1e-5, DType::F16)], ..plain.in_half("rms_norm.residual", &[], 1.0) },
         plain,
     ]

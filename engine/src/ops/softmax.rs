@@ -3,7 +3,7 @@
 use crate::{
     DType, Tensor, launch,
     reference::Array,
-    tensor::rows_a_page,
+    tensor::{quad_lanes, register_lanes, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
 
@@ -12,7 +12,7 @@ use crate::{
 /// `x`: (…, columns) in f32 or f16; y has `x`'s shape and type.
 #[track_caller]
 pub fn softmax(x: &Tensor) -> Tensor {
-    run(x, None)
+    run(x, None, register_lanes(x.gpu(), x.rows_by_last().1))
 }
 
 /// [`softmax`] over the columns where `mask` is not 0; 0 elsewhere, and in rows that the mask leaves empty.
@@ -30,11 +30,12 @@ pub fn masked_softmax(x: &Tensor, mask: &Tensor) -> Tensor {
         mask.shape()
     );
     assert!(mask.dtype() == DType::U32, "masked_softmax: mask: expected u32, got {}", mask.dtype());
-    run(x, Some(mask))
+    run(x, Some(mask), None)
 }
 
+/// `lanes` hold a row in registers where they are given (and no mask is), else it is walked over.
 #[track_caller]
-fn run(x: &Tensor, mask: Option<&Tensor>) -> Tensor {
+fn run(x: &Tensor, mask: Option<&Tensor>, lanes: Option<usize>) -> Tensor {
     let ((rows, columns), dtype) = (x.rows_by_last(), x.dtype());
     let (y, bytes) = (x.like(), columns * dtype.bytes());
     let mask_rows = mask.map_or(0, |m| m.rows_by_last().0);
@@ -44,6 +45,10 @@ fn run(x: &Tensor, mask: Option<&Tensor>) -> Tensor {
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_) = (x.page(first, n, bytes), y.page(first, n, bytes));
+        if let Some(wg) = lanes {
+            launch!(softmax_quads [elem = dtype.wgsl(), WG = wg] { rows: n, quads: columns / 4 }, [x_] -> [y_], n);
+            continue;
+        }
         let mask_ = mask.map_or(x_.clone(), Tensor::operand);
         let start = first % mask_rows.max(1);
         launch!(softmax [elem = dtype.wgsl(), WG = wg] { rows: n, columns, start, mask_rows },
@@ -55,7 +60,12 @@ fn run(x: &Tensor, mask: Option<&Tensor>) -> Tensor {
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
             let (dy_, y_, dx_) = (dy.page(first, n, bytes), y.page(first, n, bytes), dx.page(first, n, bytes));
-            launch!(softmax_backward [elem = dtype.wgsl(), WG = wg] { rows: n, columns }, [dy_, y_] -> [dx_], n);
+            match lanes {
+                Some(wg) => launch!(softmax_quads_backward [elem = dtype.wgsl(), WG = wg] { rows: n, quads: columns / 4 },
+                                    [dy_, y_] -> [dx_], n),
+                None => launch!(softmax_backward [elem = dtype.wgsl(), WG = wg] { rows: n, columns },
+                                [dy_, y_] -> [dx_], n),
+            }
         }
         [dx]
     })
@@ -91,7 +101,20 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[65536, 256], &[8192, 4096]],
         ..Case::new("softmax")
     };
+    // Rows in registers, whatever the adapter would be given.
+    let quads = Case {
+        stem: "softmax.quads",
+        dims: vec![Dim::range("rows", 1, 70), Dim::range("quads", 1, 500)],
+        inputs: |s, draw| vec![Input::new("x", draw.normal(&[s["rows"], 4 * s["quads"]])).grad()],
+        run: |s, i| vec![run(&i[0], None, Some(quad_lanes(4 * s["quads"], 4)))],
+        error: |s| error(4 * s["quads"]),
+        cost: |_| Cost::default(),
+        bench: &[],
+        ..plain.clone()
+    };
     vec![
+        quads.in_half("softmax.quads.f16", &["x"], 2.0),
+        quads,
         plain.in_half("softmax.f16", &["x"], 2.0),
         plain,
         Case {

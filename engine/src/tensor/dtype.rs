@@ -33,6 +33,18 @@ impl DType {
         }
     }
 
+    /// One element in WGSL, or four: what `count`, offsets and strides of a launch are then counted in. Pages begin at
+    /// multiples of 16 bytes, so that whole fours may be loaded at once.
+    pub(crate) fn wgsl_by(self, four: usize) -> &'static str {
+        match (self, four) {
+            (_, 1) => self.wgsl(),
+            (DType::F32, _) => "vec4<f32>",
+            (DType::F16, _) => "vec4<f16>",
+            (DType::I32, _) => "vec4<i32>",
+            (DType::U32, _) => "vec4<u32>",
+        }
+    }
+
     /// Whether it is a float.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16)

@@ -69,8 +69,11 @@ impl Tensor {
     /// Overwrites all elements by `value` with a kernel, so that no pass ends.
     pub fn fill(&self, value: f64) {
         let words = (self.bytes() as usize).div_ceil(4);
+        let four = by_four(&[words]);
         for (part, words) in self.operand().pages(4, words) {
-            launch!(fill { words, bits: self.dtype.pattern(value) }, [] -> [part], words.div_ceil(1024));
+            let count = words / four;
+            launch!(fill [elem = DType::U32.wgsl_by(four)] { count, bits: self.dtype.pattern(value) }, [] -> [part],
+                    count.div_ceil(1024));
         }
     }
 
@@ -175,10 +178,13 @@ impl Tensor {
         assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
         let y = self.empty_on(self.shape.clone(), dtype);
         let step = rows_a_page(&self.gpu, &[from.bytes(), dtype.bytes()]);
+        let four = by_four(&[count]);
         for start in (0..count).step_by(step) {
             let n = step.min(count - start);
             let (x, y) = (self.operand().elements(from, start, n), y.operand().elements(dtype, start, n));
-            launch!(copy [elem = from.wgsl(), elem_out = dtype.wgsl()] { count: n }, [x] -> [y], n.div_ceil(1024));
+            let count = n / four;
+            launch!(copy [elem = from.wgsl_by(four), elem_out = dtype.wgsl_by(four)] { count }, [x] -> [y],
+                    count.div_ceil(1024));
         }
         y
     }
@@ -376,6 +382,24 @@ impl Tensor {
     pub fn page(&self, first: usize, rows: usize, row_bytes: usize) -> Operand {
         self.operand().part((first * row_bytes) as u64, (rows * row_bytes) as u64)
     }
+}
+
+/// How many elements a kernel may take at once: four where all of these counts, offsets and strides are multiples.
+pub(crate) fn by_four(counts: &[usize]) -> usize {
+    if counts.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
+}
+
+/// Lanes that share a row of whole quads, about `each` quads a lane: a power of two.
+pub(crate) fn quad_lanes(columns: usize, each: usize) -> usize {
+    (columns / 4).div_ceil(each).next_power_of_two().clamp(32, 256)
+}
+
+/// Lanes that hold a whole row in registers, four quads each. None for longer rows, for those that are not of whole
+/// quads, and on a CPU's vectors, which keep a row to the lanes of one.
+pub(crate) fn register_lanes(gpu: &Gpu, columns: usize) -> Option<usize> {
+    let lanes = quad_lanes(columns, 4);
+    let fits = columns.is_multiple_of(4) && columns <= 16 * lanes;
+    (fits && !gpu.capabilities().cpu_vectors()).then_some(lanes)
 }
 
 /// The most rows that one launch may take so that operands of `row_bytes` bytes a row fit a binding each, and so that

@@ -1,0 +1,90 @@
+// uses: lib/reduce.wgsl
+// variants: elem=f16 WG=64 | WG=32
+// gated_rms_norm_backward.wgsl for groups of at most 4 · WG quads: dy, x and z are read once, and a lane adds up dweight
+// of its own columns, in the rows' order, as it goes. One workgroup a block of ROWS rows and group.
+alias elem = f32;
+const WG: u32 = 256u;
+const ROWS: u32 = 16u;
+struct Params { rows: u32, quads: u32, groups: u32, first_block: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;                    // quads: of one group
+@group(0) @binding(1) var<storage, read> dy: array<vec4<elem>>;       // (rows, groups, quads)
+@group(0) @binding(2) var<storage, read> x: array<vec4<elem>>;        // (rows, groups, quads)
+@group(0) @binding(3) var<storage, read> z: array<vec4<elem>>;        // (rows, groups, quads)
+@group(0) @binding(4) var<storage, read> weight: array<vec4f>;        // (groups, quads)
+@group(0) @binding(5) var<storage, read> rstd: array<f32>;            // (rows, groups)
+@group(0) @binding(6) var<storage, read_write> dx: array<vec4<elem>>; // (rows, groups, quads)
+@group(0) @binding(7) var<storage, read_write> dz: array<vec4<elem>>; // (rows, groups, quads)
+@group(0) @binding(8) var<storage, read_write> dweight: array<vec4f>; // (⌈rows / ROWS⌉, groups, quads)
+
+// Four columns of dy, x and z; zeros beyond the group.
+struct Quad { d: vec4f, u: vec4f, v: vec4f }
+
+fn quad_at(row: u32, q: u32) -> Quad {
+    if q >= params.quads { return Quad(); }
+    let i = row * params.quads + q;
+    return Quad(vec4f(dy[i]), vec4f(x[i]), vec4f(z[i]));
+}
+
+fn sigmoid(v: vec4f) -> vec4f {
+    let e = exp(-abs(v));
+    return select(e, vec4f(1.0), v >= vec4f()) / (1.0 + e);
+}
+
+fn gated(k: Quad) -> vec4f { return k.u * k.v * sigmoid(k.v); }
+
+fn weight_at(part: u32, q: u32) -> vec4f { return weight[part * params.quads + min(q, params.quads - 1u)]; }
+
+fn put(row: u32, q: u32, k: Quad, w: vec4f, r: f32, mean: f32) {
+    if q >= params.quads { return; }
+    let s = sigmoid(k.v);
+    let dg = r * (k.d * w - k.u * k.v * s * mean);
+    dx[row * params.quads + q] = vec4<elem>(dg * k.v * s);
+    dz[row * params.quads + q] = vec4<elem>(dg * k.u * s * (1.0 + k.v * (1.0 - s)));
+}
+
+fn put_sum(block: u32, part: u32, q: u32, v: vec4f) {
+    if q < params.quads { dweight[((params.first_block + block) * params.groups + part) * params.quads + q] = v; }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let block = row_of(group) / params.groups;
+    let part = row_of(group) % params.groups;
+    let first = block * ROWS;
+    if first >= params.rows { return; }
+    let w0 = weight_at(part, lane);
+    let w1 = weight_at(part, lane + WG);
+    let w2 = weight_at(part, lane + 2u * WG);
+    let w3 = weight_at(part, lane + 3u * WG);
+    var s0 = vec4f();
+    var s1 = vec4f();
+    var s2 = vec4f();
+    var s3 = vec4f();
+    for (var whole = first; whole < min(first + ROWS, params.rows); whole++) {
+        let row = whole * params.groups + part;
+        let k0 = quad_at(row, lane);
+        let k1 = quad_at(row, lane + WG);
+        let k2 = quad_at(row, lane + 2u * WG);
+        let k3 = quad_at(row, lane + 3u * WG);
+        let r = rstd[row];
+        let g0 = k0.d * gated(k0);
+        let g1 = k1.d * gated(k1);
+        let g2 = k2.d * gated(k2);
+        let g3 = k3.d * gated(k3);
+        let total = workgroup_sum(dot(g0, w0) + dot(g1, w1) + dot(g2, w2) + dot(g3, w3), lane);
+        let mean = total * r * r / f32(4u * params.quads);
+        s0 += g0 * r;
+        s1 += g1 * r;
+        s2 += g2 * r;
+        s3 += g3 * r;
+        put(row, lane, k0, w0, r, mean);
+        put(row, lane + WG, k1, w1, r, mean);
+        put(row, lane + 2u * WG, k2, w2, r, mean);
+        put(row, lane + 3u * WG, k3, w3, r, mean);
+    }
+    put_sum(block, part, lane, s0);
+    put_sum(block, part, lane + WG, s1);
+    put_sum(block, part, lane + 2u * WG, s2);
+    put_sum(block, part, lane + 3u * WG, s3);
+}
