@@ -44,4 +44,5 @@ ops! {
     ssd_scan,
     ssd_step,
     weights,
+    window_attention,
 }
