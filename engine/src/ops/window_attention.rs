@@ -35,11 +35,21 @@ const PIECE: usize = 4;
 enum Kernel {
     /// Register tiles, sums and probabilities in f32: runs everywhere.
     Tile,
+    /// Cooperative matrices, for 16-bit operands and whole matrices of dims.
+    Coop,
 }
 
 impl Kernel {
-    fn best(_: &Tensor) -> Kernel {
-        Kernel::Tile
+    fn best(q: &Tensor) -> Kernel {
+        let [.., d]: [usize; 4] = q.axes();
+        let whole = d.is_multiple_of(16) && (16..=128).contains(&d);
+        if whole && q.dtype() == DType::F16 && Kernel::Coop.runs_on(q.gpu()) { Kernel::Coop } else { Kernel::Tile }
+    }
+
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        // What 128 dims take, rounded up to what adapters offer.
+        self == Kernel::Tile || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 48 << 10
     }
 }
 
@@ -91,6 +101,12 @@ fn scaled(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel, dim
                 tokens, query_heads, heads, tiles, window, scale, groups,
             }, [q, k, v] -> [o, lse], groups);
         }
+        Kernel::Coop => {
+            let tiles = tokens.div_ceil(128);
+            let groups = batches * query_heads * tiles;
+            launch!(window_attention_coop [D = d] { tokens, query_heads, heads, tiles, window, scale, groups },
+                    [q, k, v] -> [o, lse], groups);
+        }
     }
     let [q_, k_, v_, o_] = [q, k, v, &o].map(Tensor::detach);
     o.with_grad(&[q, k, v], move |dout| {
@@ -114,6 +130,17 @@ fn scaled(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel, dim
                 let groups = batches * heads * pieces * tiles;
                 launch!(window_attention_backward_key
                         [elem = elem, elem_out = dk.dtype().wgsl(), D4 = d4, KT = tile.keys, QT = tile.queries] {
+                    batches, tokens, query_heads, heads, piece: PIECE, pieces, tiles, window, scale, groups,
+                }, [q, k, v, dout, lse, delta] -> [dk, dv], groups);
+            }
+            Kernel::Coop => {
+                let tiles = tokens.div_ceil(64);
+                let groups = batches * query_heads * tiles;
+                launch!(window_attention_coop_backward_query [D = d] {
+                    tokens, query_heads, heads, tiles, window, scale, groups,
+                }, [q, k, v, o, dout, lse] -> [dq, delta], groups);
+                let groups = batches * heads * pieces * tiles;
+                launch!(window_attention_coop_backward_key [D = d, elem_out = dk.dtype().wgsl()] {
                     batches, tokens, query_heads, heads, piece: PIECE, pieces, tiles, window, scale, groups,
                 }, [q, k, v, dout, lse, delta] -> [dk, dv], groups);
             }
@@ -189,10 +216,12 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
     vec![o.reshape(&i[0].shape)]
 }
 
-/// Pairs of a query and a key that it sees.
-fn pairs(tokens: usize, window: usize) -> usize {
-    let window = window.min(tokens);
-    window * (window + 1) / 2 + (tokens - window) * window
+/// With elements of `bytes` bytes; flops count pairs of a query and a key that it sees.
+fn cost(s: &Sizes, bytes: usize) -> Cost {
+    let [batches, tokens, window, share, heads, d] = s.get();
+    let (rows, window) = (batches * heads * d, window.min(tokens));
+    let pairs = window * (window + 1) / 2 + (tokens - window) * window;
+    Cost { bytes: 2 * bytes * rows * tokens * (share + 1), flops: 4 * rows * share * pairs }
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -216,11 +245,7 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Tile)],
         reference,
         error: |s| 32.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
-        cost: |s| {
-            let [batches, tokens, window, share, heads, d] = s.get();
-            let rows = batches * heads * d;
-            Cost { bytes: 8 * rows * tokens * (share + 1), flops: 4 * rows * share * pairs(tokens, window) }
-        },
+        cost: |s| cost(s, 4),
         bench: &[&[1, 1024, 1024, 16, 1, 64], &[1, 4096, 4096, 16, 1, 64], &[1, 16384, 16384, 16, 1, 64]],
         ..Case::new("window_attention")
     };
@@ -240,5 +265,30 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..plain.clone()
     };
-    vec![plain.in_half("window_attention.f16", &["q", "k", "v"], 2.0), wide, plain]
+    // Whole matrices of dims. Beside a result's own rounding, probabilities or their gradients are rounded to f16 on the
+    // way, and D is made of rounded results.
+    let whole = Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 300),
+            Dim::one_of("window", &[1000, 1, 33, 64, 130]),
+            Dim::one_of("share", &[1, 5]),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("d", &[64, 16, 48, 128]),
+        ],
+        run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Coop)],
+        ..plain.clone()
+    };
+    let coop = Case {
+        runs_on: |gpu| Kernel::Coop.runs_on(gpu),
+        cost: |s| cost(s, 2),
+        bench: &[
+            &[1, 1024, 1024, 16, 1, 64],
+            &[1, 4096, 4096, 16, 1, 64],
+            &[1, 16384, 16384, 16, 1, 64],
+            &[1, 65536, 65536, 16, 1, 64],
+        ],
+        ..whole.in_half("window_attention.coop", &["q", "k", "v"], 3.0)
+    };
+    vec![coop, plain.in_half("window_attention.f16", &["q", "k", "v"], 2.0), wide, plain]
 }
