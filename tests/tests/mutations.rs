@@ -61,6 +61,7 @@ impl Defect {
 
 const NORM: &str = "rms_norm";
 const CONV: &str = "causal_conv1d";
+const WINDOW: &str = "window_attention";
 
 #[rustfmt::skip]
 const DEFECTS: &[Defect] = &[
@@ -335,6 +336,43 @@ const DEFECTS: &[Defect] = &[
     defect("`>` for `>=` at the last token", "causal_conv1d_backward_input",
         ("t - kept >= params.tokens", "t - kept > params.tokens"),
         (CONV, &[2, 9, 5, 4, 0, 1, 0])),
+    // Windows: their borders, tails, and sums carried from tile to tile.
+    defect("a window one key too long", "window_attention",
+        ("(t < j + params.window)", "(t <= j + params.window)"),
+        (WINDOW, &[1, 61, 5, 1, 1, 16])),
+    defect("a query that sees the next token", "window_attention",
+        ("(j <= t)", "(j <= t + 1u)"),
+        (WINDOW, &[1, 61, 1000, 1, 1, 16])),
+    defect("keys of earlier tiles that are not rescaled", "window_attention",
+        ("fma(vec4f(w[r]), sum[u][r], y[r])", "sum[u][r] + y[r]"),
+        (WINDOW, &[1, 61, 1000, 1, 1, 16])),
+    defect("a total that is not rescaled", "window_attention",
+        ("total *= factor;", ""),
+        (WINDOW, &[1, 61, 1000, 1, 1, 16])),
+    defect("a window that begins a tile late", "window_attention",
+        ("- params.window) / KT * KT;", "- params.window + KT - 1u) / KT * KT;"),
+        (WINDOW, &[1, 61, 20, 1, 1, 16])),
+    defect("a query's keys without the last tile", "window_attention_backward_query",
+        ("j0 < t0 + live; j0 += KT", "j0 + KT < t0 + live; j0 += KT"),
+        (WINDOW, &[1, 61, 1000, 1, 1, 16])),
+    defect("`<=` for `<` at the window, in dq", "window_attention_backward_query",
+        ("(t < j + params.window)", "(t <= j + params.window)"),
+        (WINDOW, &[1, 61, 5, 1, 1, 16])),
+    defect("`<=` for `<` at the window, in dk and dv", "window_attention_backward_key",
+        ("(vec4u(t) < j + params.window)", "(vec4u(t) <= j + params.window)"),
+        (WINDOW, &[1, 61, 5, 1, 1, 16])),
+    defect("the window's last queries, left out of dk and dv", "window_attention_backward_key",
+        ("first + live - 1u + params.window", "first + params.window"),
+        (WINDOW, &[1, 61, 5, 1, 1, 16])),
+    defect("D missing in dk", "window_attention_backward_key",
+        ("ds = p * (dp[n] - delta[stats + t]) * params.scale;", "ds = p * dp[n] * params.scale;"),
+        (WINDOW, &[1, 61, 1000, 1, 1, 16])),
+    defect("the second piece's heads are those of the first", "window_attention_backward_key",
+        ("let head = h * share + m;", "let head = h * share + m - piece * params.piece;"),
+        (WINDOW, &[1, 20, 1000, 5, 1, 16])),
+    defect("a piece's sums left out", "window_attention_join",
+        ("n < params.pieces", "n + 1u < params.pieces"),
+        (WINDOW, &[1, 20, 1000, 5, 1, 16])),
     // Selection, memory and lists.
     defect("an equal score of an older chunk wins", "select",
         ("score < best[list + K - 1u]", "score <= best[list + K - 1u]"),

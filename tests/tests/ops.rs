@@ -64,7 +64,9 @@ fn property_tiles() {
         let gpu = Gpu::new(options).unwrap_or_else(|e| panic!("{e}"));
         let wanted = std::env::var("RAMBUTAN_CASE").unwrap_or_default();
         let tiled = |stem: &str| {
-            ["matmul", "linear", "select", "hsa", "ssd_scan"].iter().any(|t| stem.starts_with(t))
+            ["matmul", "linear", "select", "hsa", "ssd_scan", "window_attention"]
+                .iter()
+                .any(|t| stem.starts_with(t))
         };
         for case in
             ops::cases().iter().filter(|c| tiled(c.stem) && c.stem.contains(&wanted) && (c.runs_on)(&gpu))

@@ -47,20 +47,26 @@ pub fn hsa(
         // Kernels read vectors of four: what fills up adds nothing to products and is cut off again.
         let wide = d.next_multiple_of(4);
         let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
-        let o = scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d);
-        let flat = o.reshape([o.len() / wide, wide]);
-        return split_columns(&flat, &[d, wide - d]).swap_remove(0).reshape([batches, tokens, query_heads, d]);
+        return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d), d);
     }
     scaled(q, k, v, weights, indices, chunk, off_by_one, d)
 }
 
 /// x (…, d) with columns of zeros up to `wide`.
-fn widened(x: &Tensor, wide: usize) -> Tensor {
+pub(super) fn widened(x: &Tensor, wide: usize) -> Tensor {
     let (rows, d) = x.rows_by_last();
     let zeros = Tensor::zeros(x.gpu(), [rows, wide - d], x.dtype());
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = wide;
     super::concat_columns(&[&x.reshape([rows, d]), &zeros]).reshape(shape)
+}
+
+/// The first `d` columns of x (…, wide).
+pub(super) fn narrowed(x: &Tensor, d: usize) -> Tensor {
+    let (rows, wide) = x.rows_by_last();
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut().expect("x has a last axis") = d;
+    split_columns(&x.reshape([rows, wide]), &[d, wide - d]).swap_remove(0).reshape(shape)
 }
 
 /// Slots of a chunk's list that one workgroup sums up.

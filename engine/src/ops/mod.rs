@@ -46,4 +46,5 @@ ops! {
     ssd_step,
     top_k,
     weights,
+    window_attention,
 }
