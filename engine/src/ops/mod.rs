@@ -41,6 +41,7 @@ ops! {
     selective_scan,
     softmax,
     square_sum,
+    ssd_chunk,
     ssd_scan,
     ssd_step,
     weights,

@@ -20,7 +20,10 @@ use std::ops::Range;
 
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
-    ops::{PartialSums, batches_a_binding, in_batches},
+    ops::{
+        PartialSums, batches_a_binding, in_batches,
+        ssd_chunk::{Form, Scan},
+    },
     reference::Array,
     testing::{Case, Cost, Dim, Input},
 };
@@ -68,20 +71,34 @@ pub struct SsdInputs<'a> {
 
 /// The kernel of the recurrence.
 #[derive(Clone, Copy, PartialEq)]
-enum Kernel {
+pub(super) enum Kernel {
     /// A token's operands pass through workgroup memory.
     Tile,
     /// Straight from storage, for CPUs.
     Direct,
+    /// Matrix products over chunks.
+    Chunk(Form),
 }
 
 impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
-        self == Kernel::Tile || gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8)
+        match self {
+            Kernel::Tile => true,
+            Kernel::Direct => gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+            Kernel::Chunk(form) => form.runs_on(gpu),
+        }
     }
 
-    fn best(gpu: &Gpu) -> Kernel {
-        if gpu.capabilities().cpu_vectors() { Kernel::Direct } else { Kernel::Tile }
+    /// The choice depends on a head's sizes and type alone, never on the number of tokens or sequences.
+    fn best(x: &Tensor, n: usize) -> Kernel {
+        let [.., p]: [usize; 4] = x.axes();
+        if x.gpu().capabilities().cpu_vectors() {
+            Kernel::Direct
+        } else if Form::Coop.runs_on(x.gpu()) && Form::Coop.takes(x.dtype(), p, n) && p >= 32 && n >= 32 {
+            Kernel::Chunk(Form::Coop)
+        } else {
+            Kernel::Tile
+        }
     }
 }
 
@@ -200,15 +217,26 @@ impl Sizes {
         }
     }
 
-    /// Hands states on from block to block; returns what leaves the last one.
+    /// [`pass`] over blocks.
     fn pass(self, reverse: bool, states: &Tensor, totals: &Tensor, initial: Option<&Tensor>) -> Tensor {
         let Sizes { batches, blocks, heads, p, n, .. } = self;
-        let last = states.empty_on([batches, heads, p, n], DType::F32);
-        let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
-        launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size: p * n, has_initial },
-                [totals, initial] -> [states, last], (batches * heads * p * n).div_ceil(256));
-        last
+        pass(reverse, [batches, blocks, heads, p * n], states, totals, initial).reshape([batches, heads, p, n])
     }
+}
+
+/// Hands states on from block to block; returns what leaves the last one, (batches, heads, size).
+pub(super) fn pass(
+    reverse: bool,
+    [batches, blocks, heads, size]: [usize; 4],
+    states: &Tensor,
+    totals: &Tensor,
+    initial: Option<&Tensor>,
+) -> Tensor {
+    let last = states.empty_on([batches, heads, size], DType::F32);
+    let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
+    launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size, has_initial },
+            [totals, initial] -> [states, last], (batches * heads * size).div_ceil(256));
+    last
 }
 
 /// The scan: y (batch, tokens, heads, P) and the final state (batch, heads, P, N) in f32.
@@ -217,7 +245,8 @@ impl Sizes {
 /// Where shapes or types disagree, there are no tokens, or P or N exceeds 256.
 #[track_caller]
 pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
-    scan(inputs, Kernel::best(inputs.x.gpu()))
+    let [.., n]: [usize; 4] = inputs.b.axes();
+    scan(inputs, Kernel::best(inputs.x, n))
 }
 
 #[track_caller]
@@ -275,12 +304,21 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
             [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
     let states = x.empty_on([batches, blocks, heads, p, n], DType::F32);
     let totals = x.empty_on([batches, blocks, heads], DType::F32);
-    let y = x.like();
     let way = Direction { reverse: false, rows_are_p: true, dt_in: true, exclusive: false };
     let operands = [Along(x, 1), Along(b, share), Along(c, share)];
-    sizes.recur(way, operands, &steps, None, &states, None, &totals);
-    let last = sizes.pass(false, &states, &totals, initial_state);
-    sizes.recur(way, operands, &steps, d, &states, Some(&y), &totals);
+    let (y, last);
+    if let Kernel::Chunk(form) = kernel {
+        assert!(form.takes(x.dtype(), p, n), "ssd_scan: chunks of {}, P {p}, N {n}", x.dtype());
+        let chunks = Scan { form, batches, tokens, heads, p, n, share };
+        (y, last, _) = chunks.forward([x, b, c], &steps, d, initial_state);
+        sizes.recur(way, operands, &steps, None, &states, None, &totals);
+        sizes.pass(false, &states, &totals, initial_state);
+    } else {
+        y = x.like();
+        sizes.recur(way, operands, &steps, None, &states, None, &totals);
+        last = sizes.pass(false, &states, &totals, initial_state);
+        sizes.recur(way, operands, &steps, d, &states, Some(&y), &totals);
+    }
 
     let [x_, dt_, dt_bias_, a_log_, b_, c_] = [x, dt, dt_bias, a_log, b, c].map(Tensor::detach);
     let (d_, last_, has_initial) = (d.map(Tensor::detach), last.detach(), initial_state.is_some());
@@ -388,7 +426,7 @@ fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
 /// Narrow, so that the steps drawn meet both ends.
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
-fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
+pub(super) fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
     let on = |name: &str, t| (s[name] == 1).then_some(t);
     let inputs = SsdInputs {
         x: &i[0],
@@ -406,8 +444,9 @@ fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
     vec![y, last]
 }
 
-pub(super) fn cases() -> Vec<Case> {
-    let plain = Case {
+/// The scan by the best kernel.
+pub(super) fn scan_case() -> Case {
+    Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 190),
@@ -440,7 +479,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("segment", segment).of(DType::U32),
             ]
         },
-        run: |s, i| run(s, i, Kernel::best(i[0].gpu())),
+        run: |s, i| run(s, i, Kernel::best(&i[0], s["n"])),
         reference,
         error: |_| 64.0,
         error_grad: Some(|s| 100.0 + 2.0 * ((s["batches"] * s["tokens"]) as f64).sqrt()),
@@ -452,7 +491,11 @@ pub(super) fn cases() -> Vec<Case> {
         },
         bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
         ..Case::new("ssd_scan")
-    };
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let plain = scan_case();
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),
