@@ -3,11 +3,11 @@
 // being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With STORE = 0
 // only what leaves the span, and its total decay.
 struct Params {
-    tokens: u32, heads: u32, p: u32, n: u32, share: u32, wr_start: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; wr_start, to: in fours
+@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
 @group(0) @binding(1) var<storage, read> input: array<vec4<elem>>;    // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> wr: array<vec4<elem>>;       // (batches, tokens, groups, N)
 @group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
@@ -52,7 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 let at = b * params.tokens + first + t;
                 if quad < p4 { values[i] = input[(at * params.heads + h) * p4 + quad]; }
                 if column < n4 {
-                    w = wr[params.wr_start + (at * (params.heads / params.share) + h / params.share) * n4 + column];
+                    w = wr[(at * (params.heads / params.share) + h / params.share) * n4 + column];
                 }
             }
             tiles[TILE + t * STRIDE + quad] = four(w);

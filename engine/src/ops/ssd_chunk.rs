@@ -14,7 +14,10 @@ use std::ops::Range;
 
 use crate::{
     DType, Gpu, Tensor, launch,
-    ops::ssd_scan::{Kernel, pass, run, scan_case},
+    ops::{
+        PartialSums, concat_columns, split_columns,
+        ssd_scan::{Kernel, pass, run, scan_case},
+    },
     testing::{Case, Dim},
 };
 
@@ -107,28 +110,34 @@ impl Scan {
         (chunks, all.div_ceil(chunks))
     }
 
-    /// Walks along some spans: leaves the states that enter chunks in `states`, or what leaves spans, with total decays, in
-    /// `ends`.
-    fn walk(self, walk: &Walk<'_>, range: Range<usize>, states: Option<&Tensor>, ends: Option<(&Tensor, &Tensor)>) {
+    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what leaves
+    /// spans, with total decays, in `ends`.
+    fn walk(
+        self,
+        walk: &Walk<'_>,
+        range: Range<usize>,
+        states: Option<(&Tensor, usize)>,
+        ends: Option<(&Tensor, &Tensor)>,
+    ) {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let n_tiles = n.div_ceil(form.tile());
         let groups = range.len() * heads * n_tiles;
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let (ends_, totals) = ends.unwrap_or((&none[0], &none[1]));
-        let (states_, start) = (states.unwrap_or(&none[2]), walk.start.unwrap_or(walk.steps));
+        let ((states_, to), start) = (states.unwrap_or((&none[2], 0)), walk.start.unwrap_or(walk.steps));
         let (store, reverse) = (u32::from(states.is_some()), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident [$($spec:ident = $value:expr),*]) => {
                 launch!($stem [STORE = store, REVERSE = reverse, $($spec = $value),*] {
-                    tokens, heads, p, n, share, wr_start: 0u32, spans, chunks, n_tiles, first: range.start, groups,
-                    has_start: walk.start.is_some(), leaves: ends.is_some(), to: 0u32,
+                    tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
+                    has_start: walk.start.is_some(), leaves: ends.is_some(), to,
                 }, [walk.input, walk.wr, walk.steps, start] -> [states_, ends_, totals], groups)
             };
         }
         let (elem, four) = types(walk.input);
         match form {
-            Form::Plain => states_launch!(ssd_chunk_states [elem = elem, four = four]),
+            Form::Plain => states_launch!(ssd_chunk_states [elem = elem, four = &four]),
             Form::Coop => states_launch!(ssd_coop_states []),
         }
     }
@@ -149,13 +158,15 @@ impl Scan {
         Entered { starts: Some(ends), last: last.reshape([batches, heads, p, n]), totals: None }
     }
 
-    /// Ranges of spans whose chunks' states lie in memory together, and room for one.
-    fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor) {
+    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second begins, in
+    /// fours.
+    fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor, usize) {
         let (chunks, spans) = self.spans();
-        let (all, size) = (self.batches * spans, sets * chunks * self.heads * self.p * self.n);
+        let (all, size) = (self.batches * spans, chunks * self.heads * self.p * self.n);
         let most = STATES.min(x.gpu().capabilities().max_binding as usize);
-        let page = (most / (size * x.dtype().bytes())).clamp(1, all);
-        ((0..all).step_by(page).map(move |first| first..(first + page).min(all)), x.empty_on([page * size], x.dtype()))
+        let page = (most / (sets * size * x.dtype().bytes())).clamp(1, all);
+        let ranges = (0..all).step_by(page).map(move |first| first..(first + page).min(all));
+        (ranges, x.empty_on([sets, page * size], x.dtype()), page * size / 4)
     }
 
     /// y, the last state, and the states that enter spans.
@@ -173,10 +184,10 @@ impl Scan {
         let walk = Walk { start: starts.as_ref(), ..walk };
         let ends = totals.as_ref().map(|t| (&last, t));
         let y = x.like();
-        let (pages, states) = self.pages(x, 1);
+        let (pages, states, _) = self.pages(x, 1);
         for range in pages {
             let (first, groups) = (range.start, range.len() * chunks * heads);
-            self.walk(&walk, range, Some(&states), ends);
+            self.walk(&walk, range, Some((&states, 0)), ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
             macro_rules! output_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
@@ -186,12 +197,84 @@ impl Scan {
             }
             let (elem, four) = types(x);
             match form {
-                Form::Plain => output_launch!(ssd_chunk_output [elem = elem, four = four]),
+                Form::Plain => output_launch!(ssd_chunk_output [elem = elem, four = &four]),
                 Form::Coop => output_launch!(ssd_coop_output []),
             }
         }
         (y, last, starts)
     }
+
+    /// Gradients, from what `forward` took and the states that enter spans.
+    pub(super) fn backward(
+        self,
+        [x, b, c, dy]: [&Tensor; 4],
+        steps: &Tensor,
+        starts: Option<&Tensor>,
+        dlast: Option<&Tensor>,
+        (a_log, d): (&Tensor, Option<&Tensor>),
+    ) -> Gradients {
+        let Scan { form, batches, tokens, heads, p, n, share } = self;
+        let (chunks, spans) = self.spans();
+        let forward = Walk { reverse: false, input: x, wr: b, steps, start: starts };
+        let reverse = Walk { reverse: true, input: dy, wr: c, steps, start: None };
+        let Entered { starts, last, totals } = self.enter(&reverse, dlast);
+        let reverse = Walk { start: starts.as_ref(), ..reverse };
+        let ends = totals.as_ref().map(|t| (&last, t));
+        let flat = |x: &Tensor| x.reshape([1, x.len()]);
+        let bc = concat_columns(&[&flat(b), &flat(c)]);
+        let has_d = d.is_some();
+        let packed = concat_columns(&[a_log, d.unwrap_or(a_log)]);
+        let (dx, db, dc) = (x.like(), b.like(), c.like());
+        let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
+        let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
+        let (pages, states, later) = self.pages(x, 2);
+        let (elem, four) = types(x);
+        for range in pages {
+            let (first, visited) = (range.start, range.len() * chunks);
+            self.walk(&forward, range.clone(), Some((&states, 0)), None);
+            self.walk(&reverse, range, Some((&states, later)), ends);
+            let groups = visited * heads;
+            macro_rules! backward_launch {
+                ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, first, groups, later, has_d,
+                    }, [x, dy, bc, steps, states, packed] -> [dx, side], groups)
+                };
+            }
+            match form {
+                Form::Plain => backward_launch!(ssd_chunk_backward [elem = elem, four = &four]),
+                Form::Coop => backward_launch!(ssd_coop_backward []),
+            }
+            let groups = visited * (heads / share) * n_tiles;
+            macro_rules! groups_launch {
+                ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, n_tiles, first, groups, later,
+                    }, [x, dy, bc, steps, states] -> [db, dc], groups)
+                };
+            }
+            match form {
+                Form::Plain => groups_launch!(ssd_chunk_groups [elem = elem, four = &four]),
+                Form::Coop => groups_launch!(ssd_coop_groups []),
+            }
+        }
+        let sums = PartialSums::of(&side.reshape([batches * tokens, 4 * heads])).in_order().reshape([heads, 4]);
+        let [_, da_log, dd, _] = <[Tensor; 4]>::try_from(split_columns(&sums, &[1; 4])).expect("four columns");
+        let [da_log, dd] = [da_log, dd].map(|sum| sum.reshape([heads]));
+        Gradients { dx, db, dc, da_log, dd, dinitial: last, side }
+    }
+}
+
+/// What [`ssd_scan`](super::ssd_scan) makes its gradients of.
+pub(super) struct Gradients {
+    pub dx: Tensor,
+    pub db: Tensor,
+    pub dc: Tensor,
+    pub da_log: Tensor,
+    pub dd: Tensor,
+    pub dinitial: Tensor,
+    /// (batch, tokens, heads, 4): ddt first.
+    pub side: Tensor,
 }
 
 /// Tiles that operands fill and do not, several spans. In 16 bits, weights and states are rounded on the way to each
@@ -209,6 +292,8 @@ pub(super) fn cases() -> Vec<Case> {
     let chunk = Case {
         dims: dims(&[4, 16, 12, 8], &[4, 16, 20, 36], &[]),
         run: |s, i| run(s, i, Kernel::Chunk(Form::Plain)),
+        // One sequence must fit a binding, with the states of a span's chunks.
+        runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
         bench: &[],
         ..scan_case()
     };
