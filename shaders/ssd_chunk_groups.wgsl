@@ -4,4 +4,4 @@
 alias elem = f32;
 alias four = vec4<f32>;
 const T: u32 = 16u;
-const WG: u32 = 64u;
+const WG: u32 = 32u;

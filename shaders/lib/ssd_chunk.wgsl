@@ -17,27 +17,44 @@ var<workgroup> from_start: array<f32, T>;                             // Π deca
 var<workgroup> to_end: array<f32, T>;                                 // Π decays t + 1 … T − 1
 var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s]
 
-// Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in.
-fn load_steps(b: u32, first: u32, h: u32, lane: u32) {
-    for (var t = lane; t < T; t += WG) {
-        var step = vec2f(0.0, 1.0);
-        if first + t < params.tokens { step = steps[(b * params.tokens + first + t) * params.heads + h]; }
-        dts[t] = step.x;
-        decays[t] = step.y;
-    }
+// Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in. The
+// first T invocations have one each.
+fn step_of(b: u32, first: u32, h: u32, lane: u32) -> vec2f {
+    if lane >= T || first + lane >= params.tokens { return vec2f(0.0, 1.0); }
+    return steps[(b * params.tokens + first + lane) * params.heads + h];
 }
 
-// Fills to_end, or from_start, once steps are there.
-fn decay_to_end(s: u32) {
-    var p = 1.0;
-    for (var k = 1u; k < T; k++) { p *= select(1.0, decays[k], k > s); }
-    to_end[s] = p;
+fn put_step(step: vec2f, lane: u32) {
+    if lane >= T { return; }
+    dts[lane] = step.x;
+    decays[lane] = step.y;
 }
 
-fn decay_from_start(t: u32) {
-    var p = 1.0;
-    for (var k = 0u; k < T; k++) { p *= select(1.0, decays[k], k <= t); }
-    from_start[t] = p;
+// Four tokens: their numbers, dt and decays.
+fn tokens_of(quad: u32) -> vec4u { return vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u); }
+
+fn dts_of(quad: u32) -> vec4f {
+    let s = 4u * quad;
+    return vec4f(dts[s], dts[s + 1u], dts[s + 2u], dts[s + 3u]);
+}
+
+fn decays_of(quad: u32) -> vec4f {
+    let s = 4u * quad;
+    return vec4f(decays[s], decays[s + 1u], decays[s + 2u], decays[s + 3u]);
+}
+
+// Π decays s + 1 … T − 1.
+fn decay_to_end(s: u32) -> f32 {
+    var p = vec4f(1.0);
+    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) > vec4u(s)); }
+    return (p.x * p.y) * (p.z * p.w);
+}
+
+// Π decays 0 … t.
+fn decay_from_start(t: u32) -> f32 {
+    var p = vec4f(1.0);
+    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) <= vec4u(t)); }
+    return (p.x * p.y) * (p.z * p.w);
 }
 
 // Fills all products of decays.
@@ -51,7 +68,7 @@ fn all_decays(lane: u32) {
             }
             to_end[i] = p;
         } else {
-            decay_from_start(i - T);
+            from_start[i - T] = decay_from_start(i - T);
         }
     }
 }
@@ -63,11 +80,5 @@ fn first_decays(run: u32, quad: u32) -> vec4f {
 }
 
 fn next_decays(l: vec4f, t: u32, quad: u32) -> vec4f {
-    let s = vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u);
-    return select(l * decays[t], vec4f(1.0), s == vec4u(t));
-}
-
-fn dts_of(quad: u32) -> vec4f {
-    let s = 4u * quad;
-    return vec4f(dts[s], dts[s + 1u], dts[s + 2u], dts[s + 3u]);
+    return select(l * decays[t], vec4f(1.0), tokens_of(quad) == vec4u(t));
 }

@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let token0 = batch * params.tokens + first;
-    load_steps(batch, first, h, lane);
+    put_step(step_of(batch, first, h, lane), lane);
     workgroupBarrier();
     all_decays(lane);
     var scores: Sums;
@@ -67,8 +67,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[2u * TILE + at] = state;
         }
         workgroupBarrier();
-        scores = multiply_nt(scores, 0u, TILE, lane);
-        later = multiply_nt(later, TILE, 2u * TILE, lane);
+        multiply_nt(&scores, 0u, TILE, lane);
+        multiply_nt(&later, TILE, 2u * TILE, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) {
             let t = run * RUN + i;
@@ -79,10 +79,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[at] = state;
         }
         workgroupBarrier();
-        earlier = multiply_nt(earlier, 0u, 2u * TILE, lane);
+        multiply_nt(&earlier, 0u, 2u * TILE, lane);
     }
     let across = workgroup_sum(part, lane) * from_start[T - 1u];
-    leave(earlier, lane);
+    leave(&earlier, lane);
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;
         let at = t * STRIDE + quad;
@@ -108,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         rows[lane] = sum * from_start[lane];
     }
     workgroupBarrier();
-    leave(later, lane);
+    leave(&later, lane);
     workgroupBarrier();
     if lane < T {
         var sum = 0.0;
@@ -123,7 +123,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         r[i] = stage[t * ROW + quad] * to_end[t];
     }
     workgroupBarrier();
-    leave(scores, lane);
+    leave(&scores, lane);
     workgroupBarrier();
     var weights: array<vec4f, RUN>;
     var l = first_decays(run, quad);
@@ -134,9 +134,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         tiles[2u * TILE + t * STRIDE + quad] = four(weights[i]);
     }
     var products: Sums;
-    products = multiply_nt(products, 0u, TILE, lane);
+    multiply_nt(&products, 0u, TILE, lane);
     workgroupBarrier();
-    leave(products, lane);
+    leave(&products, lane);
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) { stage[(run * RUN + i) * ROW + quad] *= weights[i]; }
     workgroupBarrier();
@@ -166,9 +166,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         side[(token0 + lane) * params.heads + h] = vec4f(direct + a_da, dts[lane] * a_da, through, 0.0);
     }
     var sums: Sums;
-    sums = multiply_tn(sums, 2u * TILE, 0u, lane);
+    multiply_tn(&sums, 2u * TILE, 0u, lane);
     workgroupBarrier();
-    leave(sums, lane);
+    leave(&sums, lane);
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;

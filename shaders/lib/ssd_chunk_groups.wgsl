@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let h = g * params.share + k;
         let state_at = (chunk * params.heads + h) * params.p * n4 + column;
         workgroupBarrier();                                           // the last head's tiles and decays are read
-        load_steps(batch, first, h, lane);
+        put_step(step_of(batch, first, h, lane), lane);
         for (var i = 0u; i < RUN; i++) {
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
@@ -56,8 +56,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         all_decays(lane);
         var products: Sums;
-        products = multiply_nt(products, 0u, TILE, lane);
-        leave(products, lane);
+        multiply_nt(&products, 0u, TILE, lane);
+        leave(&products, lane);
         workgroupBarrier();
         var inputs: array<four, RUN>;
         var l = first_decays(run, quad);
@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[TILE + at] = state;
         }
         workgroupBarrier();
-        c_sums = multiply_nn(c_sums, 0u, TILE, lane);
+        multiply_nn(&c_sums, 0u, TILE, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) {
             let t = run * RUN + i;
@@ -84,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[TILE + at] = state;
         }
         workgroupBarrier();
-        b_sums = multiply_nn(b_sums, 0u, TILE, lane);
+        multiply_nn(&b_sums, 0u, TILE, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) {
             let t = run * RUN + i;
@@ -100,10 +100,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[TILE + at] = right;
         }
         workgroupBarrier();
-        c_sums = multiply_nn(c_sums, 2u * TILE, 0u, lane);
-        b_sums = multiply_tn(b_sums, 2u * TILE, TILE, lane);
+        multiply_nn(&c_sums, 2u * TILE, 0u, lane);
+        multiply_tn(&b_sums, 2u * TILE, TILE, lane);
     }
-    leave(c_sums, lane);
+    leave(&c_sums, lane);
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;
@@ -112,7 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
     }
     workgroupBarrier();
-    leave(b_sums, lane);
+    leave(&b_sums, lane);
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;

@@ -27,7 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let run = lane / QUADS;
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
-    load_steps(batch, first, h, lane);
+    put_step(step_of(batch, first, h, lane), lane);
     workgroupBarrier();
     all_decays(lane);
     var scores: Sums;
@@ -54,10 +54,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[2u * TILE + t * STRIDE + quad] = state;
         }
         workgroupBarrier();
-        scores = multiply_nt(scores, 0u, TILE, lane);
-        carried = multiply_nt(carried, 0u, 2u * TILE, lane);
+        multiply_nt(&scores, 0u, TILE, lane);
+        multiply_nt(&carried, 0u, 2u * TILE, lane);
     }
-    leave(scores, lane);
+    leave(&scores, lane);
     workgroupBarrier();
     var l = first_decays(run, quad);
     for (var i = 0u; i < RUN; i++) {
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         tiles[TILE + t * STRIDE + quad] = v;
     }
     workgroupBarrier();
-    leave(carried, lane);
+    leave(&carried, lane);
     workgroupBarrier();
     var out: array<vec4f, RUN>;
     for (var i = 0u; i < RUN; i++) {
@@ -80,9 +80,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if params.has_d != 0u { out[i] = fma(vec4f(d[h]), vec4f(tiles[TILE + t * STRIDE + quad]), out[i]); }
     }
     var sums: Sums;
-    sums = multiply_nn(sums, 0u, TILE, lane);
+    multiply_nn(&sums, 0u, TILE, lane);
     workgroupBarrier();
-    leave(sums, lane);
+    leave(&sums, lane);
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;

@@ -16,6 +16,26 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> ends: array<vec4f>;    // (batches, spans, heads, P, N)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, spans, heads)
 
+// What one invocation loads of a chunk.
+struct Loaded { input: array<vec4<elem>, RUN>, wr: array<vec4<elem>, RUN>, step: vec2f }
+
+fn load(b: u32, first: u32, h: u32, column: u32, lane: u32) -> Loaded {
+    var loaded: Loaded;
+    let quad = lane % QUADS;
+    let p4 = params.p / 4u;
+    let n4 = params.n / 4u;
+    for (var i = 0u; i < RUN; i++) {
+        let t = first + lane / QUADS * RUN + i;
+        let at = b * params.tokens + t;
+        if t < params.tokens && quad < p4 { loaded.input[i] = input[(at * params.heads + h) * p4 + quad]; }
+        if t < params.tokens && column < n4 {
+            loaded.wr[i] = wr[(at * (params.heads / params.share) + h / params.share) * n4 + column];
+        }
+    }
+    loaded.step = step_of(b, first, h, lane);
+    return loaded;
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
@@ -28,7 +48,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let span = span_at % params.spans;
     let quad = lane % QUADS;
     let row0 = lane / QUADS * RUN;
-    let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let column = slice * QUADS + quad;
     let state_at = (span_at * params.heads + h) * params.p * n4 + column;
@@ -40,41 +59,33 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     var total = 1.0;
     let count = min(params.chunks, (params.tokens + T - 1u) / T - span * params.chunks);
+    var next = load(b, (span * params.chunks + select(0u, count - 1u, REVERSE == 1u)) * T, h, column, lane);
     for (var k = 0u; k < count; k++) {
         let chunk = select(k, count - 1u - k, REVERSE == 1u);
-        let first = (span * params.chunks + chunk) * T;
-        var values: array<vec4<elem>, RUN>;
-        for (var i = 0u; i < RUN; i++) {
-            let t = row0 + i;
-            values[i] = vec4<elem>();
-            var w = vec4<elem>();
-            if first + t < params.tokens {
-                let at = b * params.tokens + first + t;
-                if quad < p4 { values[i] = input[(at * params.heads + h) * p4 + quad]; }
-                if column < n4 {
-                    w = wr[(at * (params.heads / params.share) + h / params.share) * n4 + column];
-                }
-            }
-            tiles[TILE + t * STRIDE + quad] = four(w);
-        }
-        load_steps(b, first, h, lane);
+        put_step(next.step, lane);
+        for (var i = 0u; i < RUN; i++) { tiles[TILE + (row0 + i) * STRIDE + quad] = four(next.wr[i]); }
         workgroupBarrier();
-        for (var t = lane; t < T; t += WG) {
-            if REVERSE == 1u { decay_from_start(t); } else { decay_to_end(t); }
+        if lane < T {
+            if REVERSE == 1u { from_start[lane] = decay_from_start(lane); } else { to_end[lane] = decay_to_end(lane); }
         }
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) {
             let t = row0 + i;
             var weight = dts[t];
             if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t]; }
-            tiles[t * STRIDE + quad] = four(vec4f(values[i]) * weight);
+            tiles[t * STRIDE + quad] = four(vec4f(next.input[i]) * weight);
         }
         var chunk_total = 1.0;
         if REVERSE == 1u { chunk_total = from_start[T - 1u]; } else { chunk_total = to_end[0] * decays[0]; }
+        // While this chunk is multiplied the next one is on its way.
+        if k + 1u < count {
+            let ahead = select(k + 1u, count - 2u - k, REVERSE == 1u);
+            next = load(b, (span * params.chunks + ahead) * T, h, column, lane);
+        }
         workgroupBarrier();
         var sums: Sums;
-        sums = multiply_tn(sums, 0u, TILE, lane);
-        leave(sums, lane);
+        multiply_tn(&sums, 0u, TILE, lane);
+        leave(&sums, lane);
         workgroupBarrier();
         let to = params.to + ((local * params.chunks + chunk) * params.heads + h) * params.p * n4 + column;
         for (var i = 0u; i < RUN; i++) {

@@ -6,8 +6,7 @@ alias Sums = array<coop_mat16x16<f32, C>, 4>;
 fn quarter(lane: u32) -> vec2u { return vec2u(lane / 64u * 32u, lane / 32u % 2u * 32u); }
 
 // a · bᵀ, both along k.
-fn multiply_nt(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
-    var s = sums;
+fn multiply_nt(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
     for (var k = 0u; k < QUADS; k += 4u) {
         let a_at = a + at.x * STRIDE + k;
@@ -18,17 +17,15 @@ fn multiply_nt(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
         let a1 = coopLoadT<coop_mat16x16<f16, A>>(&tiles[a_next], STRIDE);
         let b0 = coopLoad<coop_mat16x16<f16, B>>(&tiles[b_at], STRIDE);
         let b1 = coopLoad<coop_mat16x16<f16, B>>(&tiles[b_next], STRIDE);
-        s[0] = coopMultiplyAdd(a0, b0, s[0]);
-        s[1] = coopMultiplyAdd(a0, b1, s[1]);
-        s[2] = coopMultiplyAdd(a1, b0, s[2]);
-        s[3] = coopMultiplyAdd(a1, b1, s[3]);
+        (*sums)[0] = coopMultiplyAdd(a0, b0, (*sums)[0]);
+        (*sums)[1] = coopMultiplyAdd(a0, b1, (*sums)[1]);
+        (*sums)[2] = coopMultiplyAdd(a1, b0, (*sums)[2]);
+        (*sums)[3] = coopMultiplyAdd(a1, b1, (*sums)[3]);
     }
-    return s;
 }
 
 // a · b: a (row, k), b (k, column).
-fn multiply_nn(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
-    var s = sums;
+fn multiply_nn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
     for (var k = 0u; k < T; k += 16u) {
         let a_at = a + at.x * STRIDE + k / 4u;
@@ -39,17 +36,15 @@ fn multiply_nn(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
         let a1 = coopLoadT<coop_mat16x16<f16, A>>(&tiles[a_next], STRIDE);
         let b0 = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_at], STRIDE);
         let b1 = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_next], STRIDE);
-        s[0] = coopMultiplyAdd(a0, b0, s[0]);
-        s[1] = coopMultiplyAdd(a0, b1, s[1]);
-        s[2] = coopMultiplyAdd(a1, b0, s[2]);
-        s[3] = coopMultiplyAdd(a1, b1, s[3]);
+        (*sums)[0] = coopMultiplyAdd(a0, b0, (*sums)[0]);
+        (*sums)[1] = coopMultiplyAdd(a0, b1, (*sums)[1]);
+        (*sums)[2] = coopMultiplyAdd(a1, b0, (*sums)[2]);
+        (*sums)[3] = coopMultiplyAdd(a1, b1, (*sums)[3]);
     }
-    return s;
 }
 
 // aᵀ · b: a (k, row), b (k, column).
-fn multiply_tn(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
-    var s = sums;
+fn multiply_tn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
     for (var k = 0u; k < T; k += 16u) {
         let a_at = a + k * STRIDE + at.x / 4u;
@@ -60,25 +55,24 @@ fn multiply_tn(sums: Sums, a: u32, b: u32, lane: u32) -> Sums {
         let a1 = coopLoad<coop_mat16x16<f16, A>>(&tiles[a_next], STRIDE);
         let b0 = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_at], STRIDE);
         let b1 = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_next], STRIDE);
-        s[0] = coopMultiplyAdd(a0, b0, s[0]);
-        s[1] = coopMultiplyAdd(a0, b1, s[1]);
-        s[2] = coopMultiplyAdd(a1, b0, s[2]);
-        s[3] = coopMultiplyAdd(a1, b1, s[3]);
+        (*sums)[0] = coopMultiplyAdd(a0, b0, (*sums)[0]);
+        (*sums)[1] = coopMultiplyAdd(a0, b1, (*sums)[1]);
+        (*sums)[2] = coopMultiplyAdd(a1, b0, (*sums)[2]);
+        (*sums)[3] = coopMultiplyAdd(a1, b1, (*sums)[3]);
     }
-    return s;
 }
 
 // Writes sums to the stage.
-fn leave(sums: Sums, lane: u32) {
+fn leave(sums: ptr<function, Sums>, lane: u32) {
     let quarter_at = quarter(lane);
     let at = quarter_at.x * ROW + quarter_at.y / 4u;
     let right = at + 4u;
     let below = at + 16u * ROW;
     let across = below + 4u;
-    let s0 = sums[0];
-    let s1 = sums[1];
-    let s2 = sums[2];
-    let s3 = sums[3];
+    let s0 = (*sums)[0];
+    let s1 = (*sums)[1];
+    let s2 = (*sums)[2];
+    let s3 = (*sums)[3];
     coopStoreT(s0, &stage[at], ROW);
     coopStoreT(s1, &stage[right], ROW);
     coopStoreT(s2, &stage[below], ROW);
