@@ -8,7 +8,7 @@ alias elem = f32;
 const WG: u32 = 128u;                                                 // the block's length
 const TILE: u32 = 8u;
 struct Params {
-    tokens: u32, blocks: u32, heads: u32, p: u32, n: u32, share: u32, low: f32, high: f32, has_d: u32, groups: u32,
+    tokens: u32, blocks: u32, heads: u32, p: u32, n: u32, share: u32, has_d: u32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -316,7 +316,7 @@ impl<'a> Launch<'a> {
         let dialect = if cfg!(target_arch = "wasm32") { Dialect::Tint } else { Dialect::Naga };
         let composed =
             rambutan_shaders::compose(text, &self.spec, dialect).map_err(|e| fail(e.to_string()))?;
-        let interface = rambutan_shaders::interface(text);
+        let interface = rambutan_shaders::interface(&composed);
         let layout = layout(&mut pipelines, &inner.device, &interface);
         let (pipeline, error) = inner.scoped(|| {
             let descriptor = wgpu::ShaderModuleDescriptor {

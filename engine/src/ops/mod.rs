@@ -42,6 +42,7 @@ ops! {
     selective_scan,
     softmax,
     square_sum,
+    ssd_chunk,
     ssd_scan,
     ssd_step,
     top_k,

@@ -20,7 +20,10 @@ use std::ops::Range;
 
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
-    ops::{PartialSums, batches_a_binding, in_batches},
+    ops::{
+        PartialSums, batches_a_binding, in_batches,
+        ssd_chunk::{Form, Gradients, Scan},
+    },
     reference::Array,
     testing::{Case, Cost, Dim, Input},
 };
@@ -68,20 +71,34 @@ pub struct SsdInputs<'a> {
 
 /// The kernel of the recurrence.
 #[derive(Clone, Copy, PartialEq)]
-enum Kernel {
+pub(super) enum Kernel {
     /// A token's operands pass through workgroup memory.
     Tile,
     /// Straight from storage, for CPUs.
     Direct,
+    /// Matrix products over chunks.
+    Chunk(Form),
 }
 
 impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
-        self == Kernel::Tile || gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8)
+        match self {
+            Kernel::Tile => true,
+            Kernel::Direct => gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+            Kernel::Chunk(form) => form.runs_on(gpu),
+        }
     }
 
-    fn best(gpu: &Gpu) -> Kernel {
-        if gpu.capabilities().cpu_vectors() { Kernel::Direct } else { Kernel::Tile }
+    /// The choice depends on a head's sizes and type alone, never on the number of tokens or sequences.
+    fn best(x: &Tensor, n: usize) -> Kernel {
+        let [.., p]: [usize; 4] = x.axes();
+        if x.gpu().capabilities().cpu_vectors() {
+            Kernel::Direct
+        } else if Form::Coop.runs_on(x.gpu()) && Form::Coop.takes(x.dtype(), p, n) && p >= 32 && n >= 32 {
+            Kernel::Chunk(Form::Coop)
+        } else {
+            Kernel::Tile
+        }
     }
 }
 
@@ -200,15 +217,88 @@ impl Sizes {
         }
     }
 
-    /// Hands states on from block to block; returns what leaves the last one.
+    /// Gradients by the recurrences.
+    fn backward(
+        self,
+        [x, b, c, dy]: [&Tensor; 4],
+        steps: &Tensor,
+        [states, last]: [&Tensor; 2],
+        dlast: Option<&Tensor>,
+        (a_log, d): (&Tensor, Option<&Tensor>),
+    ) -> Gradients {
+        let Sizes { batches, tokens, heads, p, n, share, blocks, .. } = self;
+        let elem = x.dtype().wgsl();
+        let totals = x.empty_on([batches, blocks, heads], DType::F32);
+        // Gradients before dt is multiplied in, up to 1/dt as large as what is returned: f16 would not hold them.
+        let heads_n = || x.empty_on([batches, tokens, heads, n], DType::F32);
+        // g, in reverse: what later blocks send back reaches each block.
+        let later = states.like();
+        let way = Direction { reverse: true, rows_are_p: true, dt_in: false, exclusive: true };
+        let operands = [Along(dy, 1), Along(c, share), Along(b, share)];
+        self.recur(way, operands, steps, None, &later, None, &totals);
+        let dinitial = self.pass(true, &later, &totals, dlast);
+        let r = x.empty_on(x.shape(), DType::F32);
+        self.recur(way, operands, steps, None, &later, Some(&r), &totals);
+        // dC a head, the forward recurrence with rows along N, and dB / dt a head, in reverse. dt belongs to the head, so
+        // that it multiplies B there too.
+        let (dc_heads, w) = (heads_n(), heads_n());
+        let forward = Direction { reverse: false, rows_are_p: false, dt_in: true, exclusive: true };
+        let reverse = Direction { reverse: true, dt_in: false, ..forward };
+        let products = x.empty_on([batches, blocks, BLOCK / TILE, heads, n], DType::F32);
+        let bytes = BLOCK / TILE * p.next_multiple_of(4) * ROWS * 4;
+        let page = (MARKS.min(x.gpu().capabilities().max_binding as usize) / bytes).clamp(1, self.groups(forward));
+        let left = x.empty_on([page * bytes / 4], DType::F32);
+        for first in (0..self.groups(forward)).step_by(page) {
+            let groups = first..(first + page).min(self.groups(forward));
+            let operands = [Along(b, share), Along(x, 1), Along(dy, 1)];
+            let marks = Marks { left: &left, met: None, groups: groups.clone() };
+            self.recur_marked(forward, operands, steps, None, states, Some(&dc_heads), &totals, Some(marks));
+            let operands = [Along(c, share), Along(dy, 1), Along(x, 1)];
+            let marks = Marks { left: &left, met: Some(&products), groups };
+            self.recur_marked(reverse, operands, steps, None, &later, Some(&w), &totals, Some(marks));
+        }
+        drop(left);
+        let (db, dc) = (b.like(), c.like());
+        let rows = batches * tokens;
+        let workgroups = batches * blocks * heads;
+        let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
+        launch!(ssd_ends [elem = elem] { tokens, blocks, heads, p, n, share, groups: workgroups },
+                [b, c, dc_heads, last, later, products] -> [side], workgroups);
+        let has_d = d.is_some();
+        let packed = crate::ops::concat_columns(&[a_log, d.unwrap_or(a_log)]);
+        let dx = x.like();
+        let sums = PartialSums::new(x, batches * blocks, 2 * heads);
+        let all = sums.all();
+        launch!(ssd_scan_backward [elem = elem]
+                { tokens, blocks, heads, p, n, share, has_d, groups: workgroups },
+                [x, dy, packed, steps, r] -> [dx, side, all], workgroups);
+        launch!(ssd_groups [elem = elem] { rows, heads, share, n }, [w, dc_heads, steps, side, b, c] -> [db, dc],
+                (rows * heads / share * n).div_ceil(256));
+        let parts = crate::ops::split_columns(&sums.in_order(), &[heads, heads]);
+        let [da_log, dd] = [0, 1].map(|i: usize| parts[i].clone());
+        Gradients { dx, db, dc, da_log, dd, dinitial, side }
+    }
+
+    /// [`pass`] over blocks.
     fn pass(self, reverse: bool, states: &Tensor, totals: &Tensor, initial: Option<&Tensor>) -> Tensor {
         let Sizes { batches, blocks, heads, p, n, .. } = self;
-        let last = states.empty_on([batches, heads, p, n], DType::F32);
-        let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
-        launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size: p * n, has_initial },
-                [totals, initial] -> [states, last], (batches * heads * p * n).div_ceil(256));
-        last
+        pass(reverse, [batches, blocks, heads, p * n], states, totals, initial).reshape([batches, heads, p, n])
     }
+}
+
+/// Hands states on from block to block; returns what leaves the last one, (batches, heads, size).
+pub(super) fn pass(
+    reverse: bool,
+    [batches, blocks, heads, size]: [usize; 4],
+    states: &Tensor,
+    totals: &Tensor,
+    initial: Option<&Tensor>,
+) -> Tensor {
+    let last = states.empty_on([batches, heads, size], DType::F32);
+    let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
+    launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size, has_initial },
+            [totals, initial] -> [states, last], (batches * heads * size).div_ceil(256));
+    last
 }
 
 /// The scan: y (batch, tokens, heads, P) and the final state (batch, heads, P, N) in f32.
@@ -217,7 +307,8 @@ impl Sizes {
 /// Where shapes or types disagree, there are no tokens, or P or N exceeds 256.
 #[track_caller]
 pub fn ssd_scan(inputs: SsdInputs<'_>) -> (Tensor, Tensor) {
-    scan(inputs, Kernel::best(inputs.x.gpu()))
+    let [.., n]: [usize; 4] = inputs.b.axes();
+    scan(inputs, Kernel::best(inputs.x, n))
 }
 
 #[track_caller]
@@ -266,21 +357,35 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     }
     let sizes = Sizes { batches, tokens, heads, p, n, share: heads / groups, blocks, kernel };
     let share = sizes.share;
-    let (elem, (low, high)) = (x.dtype().wgsl(), dt_limit);
+    let (low, high) = dt_limit;
 
     let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
     let count = batches * tokens * heads;
     let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
     launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
             [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
-    let states = x.empty_on([batches, blocks, heads, p, n], DType::F32);
-    let totals = x.empty_on([batches, blocks, heads], DType::F32);
-    let y = x.like();
-    let way = Direction { reverse: false, rows_are_p: true, dt_in: true, exclusive: false };
-    let operands = [Along(x, 1), Along(b, share), Along(c, share)];
-    sizes.recur(way, operands, &steps, None, &states, None, &totals);
-    let last = sizes.pass(false, &states, &totals, initial_state);
-    sizes.recur(way, operands, &steps, d, &states, Some(&y), &totals);
+    let chunks = match kernel {
+        Kernel::Chunk(form) => {
+            assert!(form.takes(x.dtype(), p, n), "ssd_scan: no chunks for {}, P {p}, N {n}", x.dtype());
+            Some(Scan { form, batches, tokens, heads, p, n, share })
+        }
+        _ => None,
+    };
+    // `states`: those that reach blocks, or spans of chunks where there are such.
+    let (y, last, states) = match chunks {
+        Some(chunks) => chunks.forward([x, b, c], &steps, d, initial_state),
+        None => {
+            let states = x.empty_on([batches, blocks, heads, p, n], DType::F32);
+            let totals = x.empty_on([batches, blocks, heads], DType::F32);
+            let y = x.like();
+            let way = Direction { reverse: false, rows_are_p: true, dt_in: true, exclusive: false };
+            let operands = [Along(x, 1), Along(b, share), Along(c, share)];
+            sizes.recur(way, operands, &steps, None, &states, None, &totals);
+            let last = sizes.pass(false, &states, &totals, initial_state);
+            sizes.recur(way, operands, &steps, d, &states, Some(&y), &totals);
+            (y, last, Some(states))
+        }
+    };
 
     let [x_, dt_, dt_bias_, a_log_, b_, c_] = [x, dt, dt_bias, a_log, b, c].map(Tensor::detach);
     let (d_, last_, has_initial) = (d.map(Tensor::detach), last.detach(), initial_state.is_some());
@@ -289,60 +394,27 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     all.extend(initial_state);
     let [y, last] = autograd::record(&all, [y, last], move |[dy, dlast]| {
         let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
-        // Gradients before dt is multiplied in, up to 1/dt as large as what is returned: f16 would not hold them.
-        let heads_n = || x_.empty_on([batches, tokens, heads, n], DType::F32);
-        // g, in reverse: what later blocks send back reaches each block.
-        let later = states.like();
-        let way = Direction { reverse: true, rows_are_p: true, dt_in: false, exclusive: true };
-        let operands = [Along(&dy, 1), Along(&c_, share), Along(&b_, share)];
-        sizes.recur(way, operands, &steps, None, &later, None, &totals);
-        let dinitial = sizes.pass(true, &later, &totals, dlast.as_ref());
-        let r = x_.empty_on(x_.shape(), DType::F32);
-        sizes.recur(way, operands, &steps, None, &later, Some(&r), &totals);
-        // dC a head, the forward recurrence with rows along N, and dB / dt a head, in reverse. dt belongs to the head, so
-        // that it multiplies B there too.
-        let (dc_heads, w) = (heads_n(), heads_n());
-        let forward = Direction { reverse: false, rows_are_p: false, dt_in: true, exclusive: true };
-        let reverse = Direction { reverse: true, dt_in: false, ..forward };
-        let products = x_.empty_on([batches, blocks, BLOCK / TILE, heads, n], DType::F32);
-        let bytes = BLOCK / TILE * p.next_multiple_of(4) * ROWS * 4;
-        let page = (MARKS.min(x_.gpu().capabilities().max_binding as usize) / bytes).clamp(1, sizes.groups(forward));
-        let left = x_.empty_on([page * bytes / 4], DType::F32);
-        for first in (0..sizes.groups(forward)).step_by(page) {
-            let groups = first..(first + page).min(sizes.groups(forward));
-            let operands = [Along(&b_, share), Along(&x_, 1), Along(&dy, 1)];
-            let marks = Marks { left: &left, met: None, groups: groups.clone() };
-            sizes.recur_marked(forward, operands, &steps, None, &states, Some(&dc_heads), &totals, Some(marks));
-            let operands = [Along(&c_, share), Along(&dy, 1), Along(&x_, 1)];
-            let marks = Marks { left: &left, met: Some(&products), groups };
-            sizes.recur_marked(reverse, operands, &steps, None, &later, Some(&w), &totals, Some(marks));
-        }
-        drop(left);
-        let (db, dc) = (b_.like(), c_.like());
-        let rows = batches * tokens;
-        let workgroups = batches * blocks * heads;
-        let side = x_.empty_on([batches, tokens, heads, 4], DType::F32);
-        launch!(ssd_ends [elem = elem] { tokens, blocks, heads, p, n, share, groups: workgroups },
-                [b_, c_, dc_heads, last_, later, products] -> [side], workgroups);
         let has_d = d_.is_some();
-        let packed = crate::ops::concat_columns(&[&a_log_, d_.as_ref().unwrap_or(&a_log_)]);
-        let dx = x_.like();
-        let sums = PartialSums::new(&x_, batches * blocks, 2 * heads);
-        let all = sums.all();
-        launch!(ssd_scan_backward [elem = elem]
-                { tokens, blocks, heads, p, n, share, low, high, has_d, groups: workgroups },
-                [x_, dy, packed, steps, r] -> [dx, side, all], workgroups);
-        launch!(ssd_groups [elem = elem] { rows, heads, share, n }, [w, dc_heads, steps, side, b_, c_] -> [db, dc],
-                (rows * heads / share * n).div_ceil(256));
+        let g = match chunks {
+            Some(chunks) => {
+                let operands = [&x_, &b_, &c_, &dy];
+                chunks.backward(operands, &steps, states.as_ref(), dlast.as_ref(), (&a_log_, d_.as_ref()))
+            }
+            None => {
+                let operands = [&x_, &b_, &c_, &dy];
+                let states = states.as_ref().expect("states reach blocks");
+                sizes.backward(operands, &steps, [states, &last_], dlast.as_ref(), (&a_log_, d_.as_ref()))
+            }
+        };
+        let (rows, side) = (batches * tokens, g.side);
         let d_raw = x_.empty_on(dt_.shape(), DType::F32);
         launch!(ssd_dt_backward [elem = dt_.dtype().wgsl()] { count, heads, low, high }, [side, dt_, dt_bias_] -> [d_raw],
                 count.div_ceil(256));
         let d_bias = PartialSums::of(&d_raw.reshape([rows, heads])).in_order();
         let d_raw = if dt_.dtype() == DType::F32 { d_raw } else { crate::ops::copy(&d_raw, dt_.dtype()) };
-        let parts = crate::ops::split_columns(&sums.in_order(), &[heads, heads]);
-        let mut grads = vec![dx, d_raw, d_bias, parts[0].clone(), db, dc];
-        grads.extend(has_d.then(|| parts[1].clone()));
-        grads.extend(has_initial.then_some(dinitial));
+        let mut grads = vec![g.dx, d_raw, d_bias, g.da_log, g.db, g.dc];
+        grads.extend(has_d.then_some(g.dd));
+        grads.extend(has_initial.then_some(g.dinitial));
         grads.into_iter().map(Some).collect::<Vec<_>>()
     });
     (y, last)
@@ -388,7 +460,7 @@ fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
 /// Narrow, so that the steps drawn meet both ends.
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
-fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
+pub(super) fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
     let on = |name: &str, t| (s[name] == 1).then_some(t);
     let inputs = SsdInputs {
         x: &i[0],
@@ -406,8 +478,9 @@ fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
     vec![y, last]
 }
 
-pub(super) fn cases() -> Vec<Case> {
-    let plain = Case {
+/// The scan by the best kernel.
+pub(super) fn scan_case() -> Case {
+    Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 190),
@@ -440,7 +513,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("segment", segment).of(DType::U32),
             ]
         },
-        run: |s, i| run(s, i, Kernel::best(i[0].gpu())),
+        run: |s, i| run(s, i, Kernel::best(&i[0], s["n"])),
         reference,
         error: |_| 64.0,
         error_grad: Some(|s| 100.0 + 2.0 * ((s["batches"] * s["tokens"]) as f64).sqrt()),
@@ -452,7 +525,11 @@ pub(super) fn cases() -> Vec<Case> {
         },
         bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
         ..Case::new("ssd_scan")
-    };
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let plain = scan_case();
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),

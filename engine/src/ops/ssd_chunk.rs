@@ -1,0 +1,314 @@
+//! The scan of [`ssd_scan`](super::ssd_scan) as matrix products over chunks of T tokens (Dao & Gu 2024, section 6), for
+//! cooperative matrices. With L[t, s] = Π decays s + 1 … t, H the state that enters a chunk and G the gradient of the one
+//! that leaves it:
+//!
+//! ```text
+//! y  = (L ∘ C·Bᵀ ∘ dt) · x + (decay from start) ∘ C·Hᵀ + D · x          H' = total · H + (decay to end ∘ dt ∘ x)ᵀ · B
+//! ```
+//!
+//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head). States
+//! between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are products, never
+//! exponentials of differences: restarts are zeros, and no digits are lost.
+
+use std::ops::Range;
+
+use crate::{
+    DType, Gpu, Tensor, launch,
+    ops::{
+        PartialSums, concat_columns, split_columns,
+        ssd_scan::{Kernel, pass, run, scan_case},
+    },
+    testing::{Case, Dim},
+};
+
+/// Bytes of the chunks' states at a time.
+const STATES: usize = 512 << 20;
+
+/// Who multiplies.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    /// Chunks of 16 tokens, in f32 or, of 16-bit operands, in f16: the same kernels but for the products.
+    Plain,
+    /// Chunks of 64 tokens on cooperative matrices.
+    Coop,
+}
+
+impl Form {
+    /// Whether the adapter runs it.
+    pub(super) fn runs_on(self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        self == Form::Plain || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 49152
+    }
+
+    /// Whether it takes these operands: one tile a head, in vectors of four.
+    pub(super) fn takes(self, dtype: DType, p: usize, n: usize) -> bool {
+        let fours = p.is_multiple_of(4) && n.is_multiple_of(4) && p <= self.tile();
+        fours && (self == Form::Plain || dtype == DType::F16)
+    }
+
+    /// Tokens a chunk, and rows and columns of all tiles; `T` in the kernels.
+    fn tile(self) -> usize {
+        match self {
+            Form::Plain => 16,
+            Form::Coop => 64,
+        }
+    }
+
+    /// Most chunks a span: a workgroup's walk.
+    fn most(self) -> usize {
+        match self {
+            Form::Plain => 4,
+            Form::Coop => 64,
+        }
+    }
+}
+
+/// A tensor's type in WGSL, and four of it.
+fn types(x: &Tensor) -> (&'static str, String) {
+    let elem = x.dtype().wgsl();
+    (elem, format!("vec4<{elem}>"))
+}
+
+/// What the kernels take, checked by the op.
+#[derive(Clone, Copy)]
+pub(super) struct Scan {
+    pub form: Form,
+    pub batches: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    pub p: usize,
+    pub n: usize,
+    /// Heads a group of B and C.
+    pub share: usize,
+}
+
+/// One walk along spans.
+struct Walk<'a> {
+    reverse: bool,
+    input: &'a Tensor,
+    wr: &'a Tensor,
+    steps: &'a Tensor,
+    /// The states that enter spans; zeros without.
+    start: Option<&'a Tensor>,
+}
+
+/// What is known of states before chunks are visited.
+struct Entered {
+    /// The states that enter spans; zeros without.
+    starts: Option<Tensor>,
+    /// What leaves the last span, or will.
+    last: Tensor,
+    /// Room for total decays, where `last` is yet to come.
+    totals: Option<Tensor>,
+}
+
+impl Scan {
+    /// Chunks a span, and spans.
+    fn spans(self) -> (usize, usize) {
+        let all = self.tokens.div_ceil(self.form.tile());
+        let chunks = all.min(self.form.most());
+        (chunks, all.div_ceil(chunks))
+    }
+
+    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what leaves
+    /// spans, with total decays, in `ends`.
+    fn walk(
+        self,
+        walk: &Walk<'_>,
+        range: Range<usize>,
+        states: Option<(&Tensor, usize)>,
+        ends: Option<(&Tensor, &Tensor)>,
+    ) {
+        let Scan { form, tokens, heads, p, n, share, .. } = self;
+        let (chunks, spans) = self.spans();
+        let n_tiles = n.div_ceil(form.tile());
+        let groups = range.len() * heads * n_tiles;
+        let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
+        let (ends_, totals) = ends.unwrap_or((&none[0], &none[1]));
+        let ((states_, to), start) = (states.unwrap_or((&none[2], 0)), walk.start.unwrap_or(walk.steps));
+        let (store, reverse) = (u32::from(states.is_some()), u32::from(walk.reverse));
+        macro_rules! states_launch {
+            ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                launch!($stem [STORE = store, REVERSE = reverse, $($spec = $value),*] {
+                    tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
+                    has_start: walk.start.is_some(), leaves: ends.is_some(), to,
+                }, [walk.input, walk.wr, walk.steps, start] -> [states_, ends_, totals], groups)
+            };
+        }
+        let (elem, four) = types(walk.input);
+        match form {
+            Form::Plain => states_launch!(ssd_chunk_states [elem = elem, four = &four]),
+            Form::Coop => states_launch!(ssd_coop_states []),
+        }
+    }
+
+    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of several,
+    /// a walk ahead.
+    fn enter(self, walk: &Walk<'_>, initial: Option<&Tensor>) -> Entered {
+        let Scan { batches, heads, p, n, .. } = self;
+        let (_, spans) = self.spans();
+        let totals = walk.steps.empty_on([batches, spans, heads], DType::F32);
+        if spans == 1 {
+            let last = walk.steps.empty_on([batches, heads, p, n], DType::F32);
+            return Entered { starts: initial.map(Tensor::detach), last, totals: Some(totals) };
+        }
+        let ends = walk.steps.empty_on([batches, spans, heads, p, n], DType::F32);
+        self.walk(walk, 0..batches * spans, None, Some((&ends, &totals)));
+        let last = pass(walk.reverse, [batches, spans, heads, p * n], &ends, &totals, initial);
+        Entered { starts: Some(ends), last: last.reshape([batches, heads, p, n]), totals: None }
+    }
+
+    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second begins, in
+    /// fours.
+    fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor, usize) {
+        let (chunks, spans) = self.spans();
+        let (all, size) = (self.batches * spans, chunks * self.heads * self.p * self.n);
+        let most = STATES.min(x.gpu().capabilities().max_binding as usize);
+        let page = (most / (sets * size * x.dtype().bytes())).clamp(1, all);
+        let ranges = (0..all).step_by(page).map(move |first| first..(first + page).min(all));
+        (ranges, x.empty_on([sets, page * size], x.dtype()), page * size / 4)
+    }
+
+    /// y, the last state, and the states that enter spans.
+    pub(super) fn forward(
+        self,
+        [x, b, c]: [&Tensor; 3],
+        steps: &Tensor,
+        d: Option<&Tensor>,
+        initial: Option<&Tensor>,
+    ) -> (Tensor, Tensor, Option<Tensor>) {
+        let Scan { form, tokens, heads, p, n, share, .. } = self;
+        let (chunks, spans) = self.spans();
+        let walk = Walk { reverse: false, input: x, wr: b, steps, start: None };
+        let Entered { starts, last, totals } = self.enter(&walk, initial);
+        let walk = Walk { start: starts.as_ref(), ..walk };
+        let ends = totals.as_ref().map(|t| (&last, t));
+        let y = x.like();
+        let (pages, states, _) = self.pages(x, 1);
+        for range in pages {
+            let (first, groups) = (range.start, range.len() * chunks * heads);
+            self.walk(&walk, range, Some((&states, 0)), ends);
+            let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
+            macro_rules! output_launch {
+                ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                    launch!($stem [$($spec = $value),*] { tokens, heads, p, n, share, spans, chunks, first, groups, has_d },
+                            [x, b, c, steps, states, d] -> [y], groups)
+                };
+            }
+            let (elem, four) = types(x);
+            match form {
+                Form::Plain => output_launch!(ssd_chunk_output [elem = elem, four = &four]),
+                Form::Coop => output_launch!(ssd_coop_output []),
+            }
+        }
+        (y, last, starts)
+    }
+
+    /// Gradients, from what `forward` took and the states that enter spans.
+    pub(super) fn backward(
+        self,
+        [x, b, c, dy]: [&Tensor; 4],
+        steps: &Tensor,
+        starts: Option<&Tensor>,
+        dlast: Option<&Tensor>,
+        (a_log, d): (&Tensor, Option<&Tensor>),
+    ) -> Gradients {
+        let Scan { form, batches, tokens, heads, p, n, share } = self;
+        let (chunks, spans) = self.spans();
+        let forward = Walk { reverse: false, input: x, wr: b, steps, start: starts };
+        let reverse = Walk { reverse: true, input: dy, wr: c, steps, start: None };
+        let Entered { starts, last, totals } = self.enter(&reverse, dlast);
+        let reverse = Walk { start: starts.as_ref(), ..reverse };
+        let ends = totals.as_ref().map(|t| (&last, t));
+        let flat = |x: &Tensor| x.reshape([1, x.len()]);
+        let bc = concat_columns(&[&flat(b), &flat(c)]);
+        let has_d = d.is_some();
+        let packed = concat_columns(&[a_log, d.unwrap_or(a_log)]);
+        let (dx, db, dc) = (x.like(), b.like(), c.like());
+        let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
+        let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
+        let (pages, states, later) = self.pages(x, 2);
+        let (elem, four) = types(x);
+        for range in pages {
+            let (first, visited) = (range.start, range.len() * chunks);
+            self.walk(&forward, range.clone(), Some((&states, 0)), None);
+            self.walk(&reverse, range, Some((&states, later)), ends);
+            let groups = visited * heads;
+            macro_rules! backward_launch {
+                ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, first, groups, later, has_d,
+                    }, [x, dy, bc, steps, states, packed] -> [dx, side], groups)
+                };
+            }
+            match form {
+                Form::Plain => backward_launch!(ssd_chunk_backward [elem = elem, four = &four]),
+                Form::Coop => backward_launch!(ssd_coop_backward []),
+            }
+            let groups = visited * (heads / share) * n_tiles;
+            macro_rules! groups_launch {
+                ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, n_tiles, first, groups, later,
+                    }, [x, dy, bc, steps, states] -> [db, dc], groups)
+                };
+            }
+            match form {
+                Form::Plain => groups_launch!(ssd_chunk_groups [elem = elem, four = &four]),
+                Form::Coop => groups_launch!(ssd_coop_groups []),
+            }
+        }
+        let sums = PartialSums::of(&side.reshape([batches * tokens, 4 * heads])).in_order().reshape([heads, 4]);
+        let [_, da_log, dd, _] = <[Tensor; 4]>::try_from(split_columns(&sums, &[1; 4])).expect("four columns");
+        let [da_log, dd] = [da_log, dd].map(|sum| sum.reshape([heads]));
+        Gradients { dx, db, dc, da_log, dd, dinitial: last, side }
+    }
+}
+
+/// What [`ssd_scan`](super::ssd_scan) makes its gradients of.
+pub(super) struct Gradients {
+    pub dx: Tensor,
+    pub db: Tensor,
+    pub dc: Tensor,
+    pub da_log: Tensor,
+    pub dd: Tensor,
+    pub dinitial: Tensor,
+    /// (batch, tokens, heads, 4): ddt first.
+    pub side: Tensor,
+}
+
+/// Tiles that operands fill and do not, several spans. In 16 bits, weights and states are rounded on the way to each
+/// product: what is f32 carries roundings of f16, 2¹³ of its own.
+pub(super) fn cases() -> Vec<Case> {
+    let dims = |p: &'static [usize], n: &'static [usize], tokens: &'static [usize]| {
+        let sizes = |d: &Dim| match d.name {
+            "p" => Dim::one_of("p", p),
+            "n" => Dim::one_of("n", n),
+            "tokens" if !tokens.is_empty() => Dim::one_of("tokens", tokens),
+            _ => *d,
+        };
+        scan_case().dims.iter().map(sizes).collect()
+    };
+    let chunk = Case {
+        dims: dims(&[4, 16, 12, 8], &[4, 16, 20, 36], &[]),
+        run: |s, i| run(s, i, Kernel::Chunk(Form::Plain)),
+        // One sequence must fit a binding, with the states of a span's chunks.
+        runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
+        bench: &[],
+        ..scan_case()
+    };
+    const HALF: &[&str] = &["x", "b", "c"];
+    let half = |case: Case, stem| Case {
+        error: |_| 8192.0,
+        error_grad: Some(|_| 16384.0),
+        ..case.in_half(stem, HALF, 2.0)
+    };
+    let coop = Case {
+        dims: dims(&[64, 32, 4, 36], &[64, 128, 4, 68], &[1, 64, 65, 130, 190]),
+        run: |s, i| run(s, i, Kernel::Chunk(Form::Coop)),
+        runs_on: |gpu| Form::Coop.runs_on(gpu),
+        bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
+        ..half(scan_case(), "ssd_scan.coop")
+    };
+    vec![half(chunk.clone(), "ssd_scan.chunk.f16"), Case { stem: "ssd_scan.chunk", ..chunk }, coop]
+}

@@ -1,0 +1,84 @@
+// What the kernels of the chunked scan share. A chunk is T tokens and all matrices are tiles of T × T: `tiles` holds
+// operands, `stage` a product on its way to elements. Decays between tokens are products of the tokens' own, so that
+// restarts are zeros, nothing overflows and nothing cancels; L[t, s] = Π decays s + 1 … t, 0 where t < s.
+const QUADS: u32 = T / 4u;
+// Two fours more than a row of a tile holds, one more than one of the stage: then rows meet different banks.
+const STRIDE: u32 = QUADS + 2u;
+const TILE: u32 = T * STRIDE;
+const ROW: u32 = QUADS + 1u;
+// Rows that an invocation works at, in one quad of columns.
+const RUN: u32 = T * QUADS / WG;
+
+var<workgroup> tiles: array<four, 3u * TILE>;
+var<workgroup> stage: array<vec4f, T * ROW>;
+var<workgroup> dts: array<f32, T>;
+var<workgroup> decays: array<f32, T>;
+var<workgroup> from_start: array<f32, T>;                             // Π decays 0 … t
+var<workgroup> to_end: array<f32, T>;                                 // Π decays t + 1 … T − 1
+var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s]
+
+// Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in. The
+// first T invocations have one each.
+fn step_of(b: u32, first: u32, h: u32, lane: u32) -> vec2f {
+    if lane >= T || first + lane >= params.tokens { return vec2f(0.0, 1.0); }
+    return steps[(b * params.tokens + first + lane) * params.heads + h];
+}
+
+fn put_step(step: vec2f, lane: u32) {
+    if lane >= T { return; }
+    dts[lane] = step.x;
+    decays[lane] = step.y;
+}
+
+// Four tokens: their numbers, dt and decays.
+fn tokens_of(quad: u32) -> vec4u { return vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u); }
+
+fn dts_of(quad: u32) -> vec4f {
+    let s = 4u * quad;
+    return vec4f(dts[s], dts[s + 1u], dts[s + 2u], dts[s + 3u]);
+}
+
+fn decays_of(quad: u32) -> vec4f {
+    let s = 4u * quad;
+    return vec4f(decays[s], decays[s + 1u], decays[s + 2u], decays[s + 3u]);
+}
+
+// Π decays s + 1 … T − 1.
+fn decay_to_end(s: u32) -> f32 {
+    var p = vec4f(1.0);
+    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) > vec4u(s)); }
+    return (p.x * p.y) * (p.z * p.w);
+}
+
+// Π decays 0 … t.
+fn decay_from_start(t: u32) -> f32 {
+    var p = vec4f(1.0);
+    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) <= vec4u(t)); }
+    return (p.x * p.y) * (p.z * p.w);
+}
+
+// Fills all products of decays.
+fn all_decays(lane: u32) {
+    for (var i = lane; i < 2u * T; i += WG) {
+        if i < T {
+            var p = 1.0;
+            for (var k = 0u; k < T; k++) {
+                if k > i { p *= decays[k]; }
+                if k % RUN == 0u { begins[k / RUN * T + i] = select(0.0, p, k >= i); }
+            }
+            to_end[i] = p;
+        } else {
+            from_start[i - T] = decay_from_start(i - T);
+        }
+    }
+}
+
+// L at the first of an invocation's rows, and at row t from that at t − 1.
+fn first_decays(run: u32, quad: u32) -> vec4f {
+    let at = run * T + 4u * quad;
+    return vec4f(begins[at], begins[at + 1u], begins[at + 2u], begins[at + 3u]);
+}
+
+fn next_decays(l: vec4f, t: u32, quad: u32) -> vec4f {
+    return select(l * decays[t], vec4f(1.0), tokens_of(quad) == vec4u(t));
+}

@@ -1,0 +1,123 @@
+// uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
+// Gradients of a chunk's B and C over the heads of a group, T state dims, in ascending order: with M = L ∘ dy·xᵀ ∘ dt, H the
+// state that enters the chunk and G the gradient of the one that leaves it,
+//   dC = Σ M · B + (from_start ∘ dy) · H,   dB = Σ Mᵀ · C + (to_end ∘ dt ∘ x) · G.
+struct Params {
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
+    groups: u32, later: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
+@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
+@group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
+@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G: (2, spans of this launch, chunks, heads, P, N)
+@group(0) @binding(6) var<storage, read_write> db: array<vec4<elem>>; // (batches, tokens, groups, N)
+@group(0) @binding(7) var<storage, read_write> dc: array<vec4<elem>>; // (batches, tokens, groups, N)
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
+    if index >= params.groups { return; }                             // uniform
+    let shares = params.heads / params.share;
+    let g = index / params.n_tiles % shares;
+    let chunk = index / params.n_tiles / shares;                      // of this launch
+    let span_at = params.first + chunk / params.chunks;
+    let batch = span_at / params.spans;
+    let first = (span_at % params.spans * params.chunks + chunk % params.chunks) * T;
+    if first >= params.tokens { return; }                             // uniform
+    let quad = lane % QUADS;
+    let run = lane / QUADS;
+    let column = index % params.n_tiles * QUADS + quad;
+    let p4 = params.p / 4u;
+    let n4 = params.n / 4u;
+    let token0 = batch * params.tokens + first;
+    var b_sums: Sums;
+    var c_sums: Sums;
+    for (var k = 0u; k < params.share; k++) {
+        let h = g * params.share + k;
+        let state_at = (chunk * params.heads + h) * params.p * n4 + column;
+        workgroupBarrier();                                           // the last head's tiles and decays are read
+        put_step(step_of(batch, first, h, lane), lane);
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            let at = t * STRIDE + quad;
+            var left = four();
+            var right = four();
+            if first + t < params.tokens && quad < p4 {
+                let line = ((token0 + t) * params.heads + h) * p4 + quad;
+                left = four(dy[line]);
+                right = four(x[line]);
+            }
+            tiles[at] = left;
+            tiles[TILE + at] = right;
+        }
+        workgroupBarrier();
+        all_decays(lane);
+        var products: Sums;
+        multiply_nt(&products, 0u, TILE, lane);
+        leave(&products, lane);
+        workgroupBarrier();
+        var inputs: array<four, RUN>;
+        var l = first_decays(run, quad);
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            let at = t * STRIDE + quad;
+            if i > 0u { l = next_decays(l, t, quad); }
+            tiles[2u * TILE + at] = four(stage[t * ROW + quad] * l * dts_of(quad));
+            tiles[at] = four(vec4f(tiles[at]) * from_start[t]);
+            inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t]));
+            var state = four();
+            if column < n4 && t < params.p { state = states[state_at + t * n4]; }
+            tiles[TILE + at] = state;
+        }
+        workgroupBarrier();
+        multiply_nn(&c_sums, 0u, TILE, lane);
+        workgroupBarrier();
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            let at = t * STRIDE + quad;
+            tiles[at] = inputs[i];
+            var state = four();
+            if column < n4 && t < params.p { state = states[params.later + state_at + t * n4]; }
+            tiles[TILE + at] = state;
+        }
+        workgroupBarrier();
+        multiply_nn(&b_sums, 0u, TILE, lane);
+        workgroupBarrier();
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            let at = t * STRIDE + quad;
+            var left = four();
+            var right = four();
+            if first + t < params.tokens && column < n4 {
+                let line = ((token0 + t) * shares + g) * n4 + column;
+                left = four(bc[line]);
+                right = four(bc[params.c_start + line]);
+            }
+            tiles[at] = left;
+            tiles[TILE + at] = right;
+        }
+        workgroupBarrier();
+        multiply_nn(&c_sums, 2u * TILE, 0u, lane);
+        multiply_tn(&b_sums, 2u * TILE, TILE, lane);
+    }
+    leave(&c_sums, lane);
+    workgroupBarrier();
+    for (var i = 0u; i < RUN; i++) {
+        let t = run * RUN + i;
+        if first + t < params.tokens && column < n4 {
+            dc[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+        }
+    }
+    workgroupBarrier();
+    leave(&b_sums, lane);
+    workgroupBarrier();
+    for (var i = 0u; i < RUN; i++) {
+        let t = run * RUN + i;
+        if first + t < params.tokens && column < n4 {
+            db[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+        }
+    }
+}
