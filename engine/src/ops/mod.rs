@@ -34,6 +34,7 @@ ops! {
     inverse_list,
     matmul,
     reduce,
+    repeat,
     restart,
     rms_norm,
     rope,
