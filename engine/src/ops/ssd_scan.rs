@@ -462,7 +462,7 @@ pub(super) fn cases() -> Vec<Case> {
             Part {
                 sizes: vec![1, t.len(), 1, 1, rows.len(), n, d, initial, segment],
                 inputs: vec![
-                    y.clone(), along(&[h.clone()]), heads.clone(), heads.clone(), bc.clone(), bc, heads,
+                    y.clone(), along(std::slice::from_ref(&h)), heads.clone(), heads.clone(), bc.clone(), bc, heads,
                     state.clone(), along(&[]),
                 ],
                 outputs: vec![Share::Cut(y), if t.len() == tokens { Share::Cut(state) } else { Share::Nothing }],
