@@ -1,11 +1,13 @@
 //! Row-major arrays in f64 and the small vocabulary that references are written in: obvious, not fast.
 
+use std::ops::Range;
+
 /// A row-major array in f64. Integers are held exactly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// The lengths of the axes.
     pub shape: Vec<usize>,
-    /// The elements.
+    /// The elements; where they are fewer than `shape` has, they repeat (see [`Array::repeating`]).
     pub data: Vec<f64>,
 }
 
@@ -18,6 +20,34 @@ impl Array {
     pub fn new(shape: &[usize], data: Vec<f64>) -> Array {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "shape {shape:?}");
         Array { shape: shape.into(), data }
+    }
+
+    /// An array that repeats these elements until `shape` is full: large, and cheap to draw.
+    ///
+    /// # Panics
+    /// Where there are none, or more than `shape` has.
+    #[track_caller]
+    pub fn repeating(shape: &[usize], data: Vec<f64>) -> Array {
+        let len = shape.iter().product::<usize>();
+        assert!(data.len() <= len && (len == 0 || !data.is_empty()), "{} elements for {shape:?}", data.len());
+        Array { shape: shape.into(), data }
+    }
+
+    /// Whether elements repeat.
+    pub fn repeats(&self) -> bool {
+        self.data.len() < self.len()
+    }
+
+    /// The elements in a range of each axis, all of them held.
+    pub fn cut(&self, ranges: &[Range<usize>]) -> Array {
+        let shape: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+        let mut from = vec![0; shape.len()];
+        Array::from_fn(&shape, |at| {
+            for (axis, place) in from.iter_mut().enumerate() {
+                *place = ranges[axis].start + at[axis];
+            }
+            self.at(&from)
+        })
     }
 
     /// Zeros.
@@ -44,12 +74,12 @@ impl Array {
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.shape.iter().product()
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len() == 0
     }
 
     /// The axes as an array, for patterns.
@@ -71,7 +101,8 @@ impl Array {
 
     /// The element at `index`.
     pub fn at(&self, index: &[usize]) -> f64 {
-        self.data[self.place(index)]
+        let place = self.place(index);
+        self.data[if place < self.data.len() { place } else { place % self.data.len() }]
     }
 
     /// The element at `index`, to change.
@@ -88,7 +119,10 @@ impl Array {
     /// Pairs of elements through `f`.
     #[track_caller]
     pub fn zip(&self, other: &Array, f: impl Fn(f64, f64) -> f64) -> Array {
-        assert_eq!(self.shape, other.shape);
+        assert!(
+            self.shape == other.shape && self.data.len() == other.data.len(),
+            "zip of arrays that differ"
+        );
         Array {
             shape: self.shape.clone(),
             data: self.data.iter().zip(&other.data).map(|(a, b)| f(*a, *b)).collect(),
@@ -96,7 +130,9 @@ impl Array {
     }
 
     /// Rows of the last axis through `f`, which may change their length.
+    #[track_caller]
     pub fn map_rows(&self, f: impl FnMut(&[f64]) -> Vec<f64>) -> Array {
+        assert!(!self.repeats(), "map_rows: rows are not whole where elements repeat");
         let columns = *self.shape.last().expect("an axis");
         let data: Vec<f64> = self.data.chunks(columns.max(1)).flat_map(f).collect();
         let rows: usize = self.shape[..self.shape.len() - 1].iter().product();
@@ -108,6 +144,7 @@ impl Array {
     /// The same elements under another shape.
     #[track_caller]
     pub fn reshape(&self, shape: &[usize]) -> Array {
-        Array::new(shape, self.data.clone())
+        assert_eq!(shape.iter().product::<usize>(), self.len(), "shape {shape:?}");
+        Array { shape: shape.into(), data: self.data.clone() }
     }
 }

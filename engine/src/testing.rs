@@ -14,13 +14,22 @@
 //! # Ok::<(), rambutan_engine::Error>(())
 //! ```
 
-use std::{fmt, ops::Index};
+use std::{
+    fmt,
+    ops::{Index, Range},
+};
 
 use half::f16;
 
 #[cfg(not(target_arch = "wasm32"))]
+mod spot;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use spot::{Spot, check_spot};
+
+#[cfg(not(target_arch = "wasm32"))]
 use crate::autograd;
-use crate::{DType, Gpu, Tensor, reference::Array};
+use crate::{DType, Gpu, Tensor, ops, reference::Array};
 
 /// One size of a case: a range, or a few values.
 #[derive(Clone, Copy, Debug)]
@@ -145,10 +154,11 @@ impl Input {
         Input { array, dtype, ..self }
     }
 
-    /// Uploads it.
+    /// Uploads it; what repeats is uploaded once and repeated there.
     pub fn tensor(&self, gpu: &Gpu) -> Tensor {
-        let shape = self.array.shape.as_slice();
         let data = &self.array.data;
+        let whole = [data.len()];
+        let shape = if self.array.repeats() { &whole } else { self.array.shape.as_slice() };
         let tensor = match self.dtype {
             DType::F32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as f32).collect::<Vec<_>>(), shape),
             DType::F16 => {
@@ -157,25 +167,46 @@ impl Input {
             DType::I32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as i32).collect::<Vec<_>>(), shape),
             DType::U32 => Tensor::from_slice(gpu, &data.iter().map(|v| *v as u32).collect::<Vec<_>>(), shape),
         };
-        let tensor = tensor.expect("an array fills its shape");
+        let mut tensor = tensor.expect("an array fills its shape");
+        if self.array.repeats() {
+            tensor = ops::repeat(&tensor, self.array.shape.as_slice());
+        }
         if self.differentiable { tensor.requires_grad() } else { tensor }
     }
 }
 
 /// Draws inputs; the same seed draws the same.
 #[derive(Clone, Debug)]
-pub struct Draw(u64);
+pub struct Draw {
+    state: u64,
+    /// The most elements of an array that are drawn; they repeat beyond.
+    most: usize,
+}
+
+/// Elements that a quick draw repeats: an even number, for whole words of 16-bit ones, and twice a prime, so that rows
+/// of hardly any length begin alike.
+const BLOCK: usize = 2 * 65_521;
 
 impl Draw {
     /// From a seed.
     pub fn new(seed: u64) -> Draw {
-        Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66)
+        Draw { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66, most: usize::MAX }
+    }
+
+    /// The same for sizes worth timing: of a large array some 10⁵ elements are drawn, and repeat.
+    pub fn quick(seed: u64) -> Draw {
+        Draw { most: BLOCK, ..Draw::new(seed) }
+    }
+
+    fn array(&mut self, shape: &[usize], mut one: impl FnMut(&mut Draw) -> f64) -> Array {
+        let drawn = shape.iter().product::<usize>().min(self.most);
+        Array::repeating(shape, (0..drawn).map(|_| one(self)).collect())
     }
 
     /// 64 random bits (SplitMix64; Steele et al. 2014).
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
@@ -199,9 +230,9 @@ impl Draw {
     /// Standard normal values, now and then a zero, a large or a tiny one: what real activations hold.
     pub fn normal(&mut self, shape: &[usize]) -> Array {
         let odd = self.bits().is_multiple_of(4);
-        Array::from_fn(shape, |_| {
-            let v = self.gauss();
-            match if odd { self.bits() % 97 } else { 97 } {
+        self.array(shape, |draw| {
+            let v = draw.gauss();
+            match if odd { draw.bits() % 97 } else { 97 } {
                 0 => 0.0,
                 1 => v * 30.0,
                 2 => v * 1e-30,
@@ -212,19 +243,19 @@ impl Draw {
 
     /// Uniform values.
     pub fn uniform(&mut self, shape: &[usize], low: f64, high: f64) -> Array {
-        Array::from_fn(shape, |_| low + (high - low) * self.unit())
+        self.array(shape, |draw| low + (high - low) * draw.unit())
     }
 
     /// Integers from `low` to below `high`.
     pub fn integers(&mut self, shape: &[usize], low: i64, high: i64) -> Array {
-        Array::from_fn(shape, |_| (low + self.below((high - low) as usize) as i64) as f64)
+        self.array(shape, |draw| (low + draw.below((high - low) as usize) as i64) as f64)
     }
 }
 
 /// The bytes an op must move and the operations it must do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Each input read once, each output written once.
+    /// Each input read once, each output written once, all of four bytes an element.
     pub bytes: usize,
     /// Floating-point operations.
     pub flops: usize,
@@ -250,12 +281,49 @@ pub struct Case {
     pub error_grad: Option<fn(&Sizes) -> f64>,
     /// What the op must move and do.
     pub cost: fn(&Sizes) -> Cost,
+    /// The same for its backward pass; by default half as many bytes again (the result's gradient comes in, one for each
+    /// input goes out) and twice the operations.
+    pub cost_backward: Option<fn(&Sizes) -> Cost>,
+    /// A part that stands for the whole where the reference takes too long for all of it.
+    pub part: Option<fn(&Sizes, &mut Draw) -> Part>,
     /// Sizes worth timing.
     pub bench: &'static [&'static [usize]],
     /// Whether this adapter can run it.
     pub runs_on: fn(&Gpu) -> bool,
     /// What is f16 here and f32 in `inputs`, see [`Case::in_half`].
     pub half: Option<Half>,
+}
+
+/// A range of each axis.
+pub type Cut = Vec<Range<usize>>;
+
+/// A part of a case's work that is a case by itself: of other sizes, on cuts of the inputs, giving cuts of the outputs.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Its sizes.
+    pub sizes: Vec<usize>,
+    /// What it reads of each input.
+    pub inputs: Vec<Cut>,
+    /// What each of its outputs is of the whole's.
+    pub outputs: Vec<Share>,
+}
+
+/// What a part's output is of the whole's.
+#[derive(Clone, Debug)]
+pub enum Share {
+    /// These elements.
+    Cut(Cut),
+    /// A summand: the gradient that flows back is that of the whole.
+    Summand,
+    /// Nothing that the whole returns.
+    Nothing,
+}
+
+/// `count` neighbours among `all`, anywhere.
+pub fn some(draw: &mut Draw, all: usize, count: usize) -> Range<usize> {
+    let count = count.min(all);
+    let first = draw.below(all - count + 1);
+    first..first + count
 }
 
 /// How a case differs in half precision.
@@ -279,6 +347,8 @@ impl Case {
             error: |_| 0.0,
             error_grad: None,
             cost: |_| Cost::default(),
+            cost_backward: None,
+            part: None,
             bench: &[],
             runs_on: |_| true,
             half: None,
@@ -315,6 +385,17 @@ impl Case {
             }
             _ => units * rounding(dtype),
         }
+    }
+
+    /// What the op must move and do, forward and backward, where its tensors hold `bytes` of the four an element that
+    /// [`Cost`] counts.
+    pub fn costs(&self, sizes: &Sizes, bytes: f64) -> [Cost; 2] {
+        let forward = (self.cost)(sizes);
+        let backward = self.cost_backward.map_or_else(
+            || Cost { bytes: forward.bytes * 3 / 2, flops: forward.flops * 2 },
+            |cost| cost(sizes),
+        );
+        [forward, backward].map(|c| Cost { bytes: (c.bytes as f64 * bytes / 4.0) as usize, ..c })
     }
 
     /// Sizes from picks, one a dim.
@@ -417,11 +498,23 @@ fn compare(
     allowed: f64,
     report: &mut Report,
 ) -> Result<(), String> {
-    let got_array = read(got).map_err(|e| e.to_string())?;
     if got.shape() != expected.shape.as_slice() {
         return Err(format!("{what}: shape {:?}, expected {:?}", got.shape(), expected.shape));
     }
-    if !got.dtype().is_float() {
+    let got_array = read(got).map_err(|e| e.to_string())?;
+    compare_values(what, &got_array, got.dtype(), expected, allowed, report)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn compare_values(
+    what: &str,
+    got_array: &Array,
+    dtype: DType,
+    expected: &Array,
+    allowed: f64,
+    report: &mut Report,
+) -> Result<(), String> {
+    if !dtype.is_float() {
         return match got_array.data.iter().zip(&expected.data).position(|(g, e)| g != e) {
             None => Ok(()),
             Some(i) => Err(format!(
@@ -430,7 +523,7 @@ fn compare(
             )),
         };
     }
-    let error = error_of(&got_array, expected);
+    let error = error_of(got_array, expected);
     if error > report.worst {
         *report = Report { worst: error, allowed };
     }
@@ -489,78 +582,112 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
     let (mut directions, mut seeds) = (Vec::new(), Vec::new());
     for (y, e) in outputs.iter().zip(&expected) {
         let float = y.dtype().is_float() && y.needs_grad();
-        let direction = Input::new("dy", draw.uniform(&e.shape, -1.0, 1.0)).of(if float {
-            y.dtype()
-        } else {
-            DType::F32
-        });
+        let direction = direction(y, &e.shape, &mut draw);
         if float {
             seeds.push((y, direction.tensor(gpu)));
         }
         directions.push(if float { direction.array } else { Array::zeros(&e.shape) });
     }
     autograd::backward(&seeds.iter().map(|(y, dy)| (*y, dy)).collect::<Vec<_>>());
-    let loss = |arrays: &[Array]| -> f64 {
-        let y = (case.reference)(sizes, arrays);
-        y.iter().zip(&directions).flat_map(|(y, d)| y.data.iter().zip(&d.data)).map(|(a, b)| a * b).sum()
-    };
-    let terms: f64 = expected
-        .iter()
-        .zip(&directions)
-        .flat_map(|(y, d)| y.data.iter().zip(&d.data))
-        .map(|(a, b)| (a * b).abs())
-        .sum();
+    let loss = Loss { case, sizes, arrays, expected, directions };
     let units = case.error_grad.map_or_else(|| 4.0 * (case.error)(sizes) + 8.0, |f| f(sizes));
     for (i, (input, tensor)) in inputs.iter().zip(&tensors).enumerate().filter(|(_, (i, _))| i.differentiable)
     {
-        let Some(grad) = tensor.grad() else {
-            return Err(fail(format!("{}: no gradient arrived", input.name)));
-        };
-        if grad.dtype() != input.dtype {
-            return Err(fail(format!("d{}: {} for an input of {}", input.name, grad.dtype(), input.dtype)));
-        }
-        if grad.len() != tensor.len() {
-            let (got, shape) = (grad.shape(), tensor.shape());
-            return Err(fail(format!("d{}: shape {got:?} for an input of {shape:?}", input.name)));
-        }
-        let allowed = case.allowed(units, input.dtype);
+        let grad = arrived(input, tensor).map_err(fail)?;
         let got = read(&grad).map_err(|e| device_error(case, sizes, &e))?;
+        let n = got.len();
+        let elements: Vec<usize> =
+            if n <= 48 { (0..n).collect() } else { (0..12).map(|_| draw.below(n)).collect() };
+        loss.hold(i, input, &got, case.allowed(units, input.dtype), &elements, &mut draw, &mut report)
+            .map_err(fail)?;
+    }
+    gpu.check().map_err(|e| device_error(case, sizes, &e))?;
+    Ok(report)
+}
+
+/// A gradient of the result, of its type, to go back from it.
+#[cfg(not(target_arch = "wasm32"))]
+fn direction(y: &Tensor, shape: &[usize], draw: &mut Draw) -> Input {
+    let float = y.dtype().is_float() && y.needs_grad();
+    Input::new("dy", draw.uniform(shape, -1.0, 1.0)).of(if float { y.dtype() } else { DType::F32 })
+}
+
+/// The gradient that has arrived at an input.
+#[cfg(not(target_arch = "wasm32"))]
+fn arrived(input: &Input, tensor: &Tensor) -> Result<Tensor, String> {
+    let grad = tensor.grad().ok_or_else(|| format!("{}: no gradient arrived", input.name))?;
+    if grad.dtype() != input.dtype {
+        return Err(format!("d{}: {} for an input of {}", input.name, grad.dtype(), input.dtype));
+    }
+    if grad.len() != tensor.len() {
+        let (got, shape) = (grad.shape(), tensor.shape());
+        return Err(format!("d{}: shape {got:?} for an input of {shape:?}", input.name));
+    }
+    Ok(grad)
+}
+
+/// Σ ⟨output, direction⟩ of the reference, to be differentiated.
+#[cfg(not(target_arch = "wasm32"))]
+struct Loss<'a> {
+    case: &'a Case,
+    sizes: &'a Sizes,
+    arrays: Vec<Array>,
+    expected: Vec<Array>,
+    directions: Vec<Array>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Loss<'_> {
+    /// The loss's terms, each through `f`, summed.
+    fn sum(&self, outputs: &[Array], f: impl Fn(f64) -> f64) -> f64 {
+        let pairs = outputs.iter().zip(&self.directions).flat_map(|(y, d)| y.data.iter().zip(&d.data));
+        pairs.map(|(a, b)| f(a * b)).sum()
+    }
+
+    /// Holds the gradient of input `i` against central differences: for single elements, and along two random directions.
+    fn hold(
+        &self,
+        i: usize,
+        input: &Input,
+        got: &Array,
+        allowed: f64,
+        elements: &[usize],
+        draw: &mut Draw,
+        report: &mut Report,
+    ) -> Result<(), String> {
+        let (n, name) = (got.len(), input.name);
+        let (base, terms) = (self.sum(&self.expected, |v| v).abs(), self.sum(&self.expected, f64::abs));
         // Where terms cancel (a normalised row of one column), errors are those of the terms: a gradient is expected
         // to be as large as the mean of |loss terms| over |input|.
-        let rms = (input.array.data.iter().map(|v| v * v).sum::<f64>() / got.len().max(1) as f64).sqrt();
-        let floor = terms / (rms * got.len().max(1) as f64).max(1e-30);
+        let rms = (self.arrays[i].data.iter().map(|v| v * v).sum::<f64>() / n.max(1) as f64).sqrt();
+        let floor = terms / (rms * n.max(1) as f64).max(1e-30);
         let scale = got.data.iter().fold(floor, |m, v| m.max(v.abs()));
-        let norm = got.data.iter().map(|v| v * v).sum::<f64>().sqrt().max(floor * (got.len() as f64).sqrt());
+        let norm = got.data.iter().map(|v| v * v).sum::<f64>().sqrt().max(floor * (n as f64).sqrt());
         if !scale.is_finite() {
-            return Err(fail(format!("d{}: not finite", input.name)));
+            return Err(format!("d{name}: not finite"));
         }
         let along = |direction: &dyn Fn(usize) -> f64| -> f64 {
             let size = 1e-5;
             let moved = |sign: f64| {
-                let mut moved = arrays.clone();
+                let mut moved = self.arrays.clone();
                 for (j, v) in moved[i].data.iter_mut().enumerate() {
                     *v += sign * size * direction(j);
                 }
-                loss(&moved)
+                self.sum(&(self.case.reference)(self.sizes, &moved), |v| v)
             };
             (moved(1.0) - moved(-1.0)) / (2.0 * size)
         };
-        let base = loss(&arrays).abs();
-        let n = got.len();
         // What the difference itself cannot resolve: f64 rounding of the loss, and its third derivative.
         let noise = |expected: f64| base.max(1.0) * 1e-10 + expected.abs() * 1e-8;
-        let all = n <= 48;
-        let elements: Vec<usize> =
-            if all { (0..n).collect() } else { (0..12).map(|_| draw.below(n)).collect() };
-        for j in elements {
+        for &j in elements {
             let expected = along(&|k| f64::from(u8::from(k == j)));
             let error = ((got.data[j] - expected).abs() - noise(expected)).max(0.0) / scale.max(1e-30) / 4.0;
             report.note(error, allowed);
             if error > allowed && (got.data[j] - expected).abs() > noise(expected) {
-                return Err(fail(format!(
-                    "d{}[{j}]: {} instead of {expected} ({error:.2e} of {allowed:.2e})",
-                    input.name, got.data[j]
-                )));
+                return Err(format!(
+                    "d{name}[{j}]: {} instead of {expected} ({error:.2e} of {allowed:.2e})",
+                    got.data[j]
+                ));
             }
         }
         for _ in 0..2 {
@@ -573,15 +700,13 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
                 / 4.0;
             report.note(error, allowed);
             if error > allowed {
-                return Err(fail(format!(
-                    "d{}: {seen} along a random direction instead of {expected} ({error:.2e} of {:.2e})",
-                    input.name, allowed
-                )));
+                return Err(format!(
+                    "d{name}: {seen} along a random direction instead of {expected} ({error:.2e} of {allowed:.2e})"
+                ));
             }
         }
+        Ok(())
     }
-    gpu.check().map_err(|e| device_error(case, sizes, &e))?;
-    Ok(report)
 }
 
 impl Report {

@@ -254,6 +254,20 @@ impl Ramba {
     /// into calls gives the logits of one forward pass. `segment`: (batch, tokens), u32, states restart wherever it
     /// changes, from one call to the next too; calls without it continue.
     pub fn extend(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
+        let x = self.extended(cache, ids, segment);
+        self.logits(&self.norm_f.forward(&x))
+    }
+
+    /// [`Ramba::extend`] of one text, ids (1, tokens) → the logits of the last token alone: a vocabulary is wide.
+    pub fn extend_to_last(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
+        let x = self.extended(cache, ids, segment);
+        let [_, tokens, width] = x.axes();
+        let x = ops::slice(&x, (tokens - 1) * width, width).reshape([1, 1, width]);
+        self.logits(&self.norm_f.forward(&x))
+    }
+
+    /// The stream of further tokens after the last layer.
+    fn extended(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
         if let Some(segment) = segment
             && let Some(before) = cache.segment.replace(segment.detach())
         {
@@ -284,7 +298,7 @@ impl Ramba {
             }
         }
         cache.position += ids.shape()[1];
-        self.logits(&self.norm_f.forward(&x))
+        x
     }
 
     /// Adds the chunks that `x` completes to memory, and keeps the rest of it.

@@ -55,6 +55,42 @@ fn property_determinism() {
     all(4, |case, sizes, seed| testing::check_determinism(&gpu, case, sizes, seed));
 }
 
+/// A part is what the whole holds there, of values and of gradients.
+#[test]
+fn property_parts() {
+    let gpu = testing::gpu();
+    all(4, |case, sizes, seed| {
+        let inputs = case.draw_inputs(sizes, &mut Draw::quick(seed));
+        let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(&gpu)).collect();
+        let spot = testing::check_spot(&gpu, case, sizes, &inputs, &tensors, true)?;
+        let counted = |(some, all): (usize, usize)| some > 0 && all > 0;
+        let differentiable = inputs.iter().any(|i| i.differentiable);
+        match spot {
+            Some(s) if !counted(s.outputs) || (differentiable && !counted(s.gradients)) => {
+                Err(Failure(format!("{} [{sizes}]: a part of nothing: {s:?}", case.stem)))
+            }
+            _ => Ok(()),
+        }
+    });
+}
+
+/// Large inputs repeat what was drawn, on the device as in the array.
+#[test]
+fn quick_draws_repeat() {
+    let gpu = testing::gpu();
+    let all = Draw::quick(3).normal(&[3, 70_001]);
+    assert!(all.repeats() && all.len() == 210_003 && all.data.len() < 140_000);
+    let part = all.cut(&[1..3, 69_990..70_001]);
+    for dtype in [DType::F32, DType::F16].into_iter().filter(|d| *d == DType::F32 || gpu.capabilities().f16) {
+        let input = Input::new("x", all.clone()).of(dtype);
+        let read = testing::read(&input.tensor(&gpu)).expect("no device error");
+        assert_eq!(read.shape, [3, 70_001]);
+        assert_eq!(read.cut(&[1..3, 69_990..70_001]), input.array.cut(&[1..3, 69_990..70_001]));
+    }
+    assert_eq!(Draw::new(3).normal(&[7]), Draw::quick(3).normal(&[7]), "small arrays are the same");
+    assert_ne!(part.data[..11], part.data[11..], "rows differ");
+}
+
 /// Kernels whose tiles follow workgroup memory, at each size that this adapter can play.
 #[test]
 fn property_tiles() {

@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> Result<(), Problem> {
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
         Command::Train(c) => c.run(|| cli.device.open()),
-        Command::Bench(c) => c.run(&cli.device.open()?),
+        Command::Bench(c) => c.run(|| cli.device.open()),
         Command::Inspect(c) => c.run(),
         Command::Shaders(c) => c.run(),
     }

@@ -5,7 +5,7 @@ use crate::{
     DType, Tensor, launch,
     reference::Array,
     tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Quads a workgroup; `WG` in the kernel.
@@ -117,5 +117,53 @@ pub(super) fn cases() -> Vec<Case> {
         cost: |s| Cost { bytes: 4 * 32 * s["quads"], flops: 60 * s["quads"] },
         bench: &[&[1 << 22, 1]],
         ..Case::new("adamw")
-    }]
+    }, step()]
+}
+
+/// The update alone, in place, behind what the control has decided.
+fn step() -> Case {
+    Case {
+        dims: vec![Dim::range("quads", 1, 2000)],
+        inputs: |s, draw| {
+            let shape = [4 * s["quads"]];
+            let t = 1 + draw.below(9) as i32;
+            let powers = [RULE.beta1, RULE.beta2].map(|b| f64::from(b).powi(t));
+            let control = vec![1.0, 0.0, powers[0], powers[1], draw.uniform(&[1], 0.1, 1.0).data[0], 1.0, t.into(), 0.0];
+            vec![
+                Input::new("p", draw.normal(&shape)),
+                Input::new("m", draw.uniform(&shape, -0.1, 0.1)),
+                Input::new("v", draw.uniform(&shape, 0.001, 0.1)),
+                Input::new("g", draw.uniform(&shape, -2.0, 2.0)),
+                Input::new("control", Array::new(&[CONTROL], control)),
+            ]
+        },
+        run: |_, i| {
+            adamw([&i[0], &i[1], &i[2], &i[3]], &i[4], &RULE, LR, DECAY);
+            i[..4].to_vec()
+        },
+        reference: |_, i| {
+            let [mut p, mut m, mut v, g] = [0, 1, 2, 3].map(|k: usize| i[k].clone());
+            let (lr, decay, control) = (f64::from(LR), f64::from(DECAY), &i[4].data);
+            let (beta1, beta2) = (f64::from(RULE.beta1), f64::from(RULE.beta2));
+            for k in 0..p.data.len() {
+                let grad = g.data[k] * control[4];
+                m.data[k] = beta1 * m.data[k] + (1.0 - beta1) * grad;
+                v.data[k] = beta2 * v.data[k] + (1.0 - beta2) * grad * grad;
+                let (mean, square) = (m.data[k] / (1.0 - control[2]), v.data[k] / (1.0 - control[3]));
+                p.data[k] -= lr * decay * p.data[k] + lr * mean / (square.sqrt() + f64::from(RULE.eps));
+            }
+            let zeros = Array::zeros(&g.shape);
+            vec![p, m, v, zeros]
+        },
+        error: |_| 64.0,
+        cost: |s| Cost { bytes: 4 * 32 * s["quads"], flops: 60 * s["quads"] },
+        part: Some(|s, draw| {
+            let some = some(draw, s["quads"], 1 << 10);
+            let cut = vec![4 * some.start..4 * some.end];
+            let mut inputs = vec![cut.clone(); 4];
+            inputs.push(vec![0..CONTROL]);
+            Part { sizes: vec![some.len()], inputs, outputs: vec![Share::Cut(cut); 4] }
+        }),
+        ..Case::new("adamw.step")
+    }
 }

@@ -6,7 +6,7 @@ use crate::{
     launch,
     reference::Array,
     tensor::{by_four, rows_a_page},
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// The same elements in a buffer of their own, rounded to `dtype`.
@@ -88,6 +88,11 @@ pub(super) fn cases() -> Vec<Case> {
         reference: |_, i| -> Vec<Array> { vec![i[0].clone()] },
         error: |_| 0.0,
         cost: |s| Cost { bytes: 8 * s["count"], flops: 0 },
+        part: Some(|s, draw| {
+            let some = some(draw, s["count"], 1 << 12);
+            let (sizes, cut) = (vec![some.len()], vec![some]);
+            Part { sizes, inputs: vec![cut.clone()], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[1 << 26]],
         ..Case::new("copy")
     };

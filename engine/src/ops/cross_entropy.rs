@@ -5,7 +5,7 @@ use crate::{
     ops::{mul, sum},
     reference::Array,
     tensor::{quad_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// `loss = Σ_r weight[r] · ce[r]` with `ce[r] = ln Σ_c exp(logits[r, c]) − logits[r, target[r]]`.
@@ -94,6 +94,16 @@ pub(super) fn cases() -> Vec<Case> {
         error: |s| 32.0 + (s["columns"].max(s["rows"]) as f64).sqrt(),
         error_grad: Some(|_| 400.0),
         cost: |s| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 3 * s["rows"] * s["columns"] },
+        cost_backward: Some(|s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] }),
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            Part {
+                sizes: vec![some.len(), columns],
+                inputs: vec![vec![some.clone(), 0..columns], vec![some.clone()], vec![some.clone()]],
+                outputs: vec![Share::Summand, Share::Cut(vec![some])],
+            }
+        }),
         bench: &[&[131072, 256], &[4096, 50280]],
         ..Case::new("cross_entropy")
     };

@@ -5,7 +5,7 @@ use crate::{
     ops::{PartialSums, copy},
     reference::Array,
     tensor::{by_four, rows_a_page},
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// What the kernel computes; the numbers are its `OP`.
@@ -135,6 +135,11 @@ fn unary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<T
         reference,
         error: |_| 16.0,
         cost: |s| Cost { bytes: 8 * s["count"], flops: s["count"] },
+        part: Some(|s, draw| {
+            let some = some(draw, s["count"], 1 << 12);
+            let (sizes, cut) = (vec![some.len()], vec![some]);
+            Part { sizes, inputs: vec![cut.clone()], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[1 << 24], &[1 << 26]],
         ..Case::new(stem)
     }
@@ -154,6 +159,16 @@ fn binary(stem: &'static str, run: fn(&crate::testing::Sizes, &[Tensor]) -> Vec<
         error: |_| 16.0,
         error_grad: Some(|s| 72.0 + 4.0 * s["rows"] as f64),
         cost: |s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
+        // Both gradients are copies or products: one for each operand is written, the result's is read.
+        cost_backward: Some(|s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] }),
+        part: Some(|s, draw| {
+            let [rows, columns, repeat] = s.get();
+            let some = some(draw, rows, 4);
+            let cut = vec![some.clone(), 0..columns];
+            let b = if repeat == 1 { vec![0..columns] } else { cut.clone() };
+            let sizes = vec![some.len(), columns, repeat];
+            Part { sizes, inputs: vec![cut.clone(), b], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[4096, 4096, 0], &[8192, 8192, 0], &[131072, 256, 1]],
         ..Case::new(stem)
     }
@@ -180,6 +195,14 @@ pub(super) fn cases() -> Vec<Case> {
         reference: |_, i| pairs(&i[0], &i[1], |a, b| a * sigmoid_of(a) * b),
         error: |_| 16.0,
         cost: |s| Cost { bytes: 12 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] },
+        cost_backward: Some(|s| Cost { bytes: 20 * s["rows"] * s["columns"], flops: 9 * s["rows"] * s["columns"] }),
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            let cut = vec![some.clone(), 0..columns];
+            let sizes = vec![some.len(), columns];
+            Part { sizes, inputs: vec![cut.clone(), cut.clone()], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[131072, 640]],
         ..Case::new("swiglu")
     };

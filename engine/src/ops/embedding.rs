@@ -5,7 +5,7 @@ use crate::{
     ops::inverse_list,
     reference::Array,
     tensor::{by_four, rows_a_page},
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Sorted rows that share a partial sum; `PIECE` in the kernels.
@@ -94,6 +94,15 @@ pub(super) fn cases() -> Vec<Case> {
         error: |_| 0.0,
         error_grad: Some(|s| 8.0 + (s["rows"] as f64).sqrt()),
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 0 },
+        part: Some(|s, draw| {
+            let [rows, vocabulary, columns] = s.get();
+            let (r, c) = (some(draw, rows, 16), some(draw, columns, 4));
+            Part {
+                sizes: vec![r.len(), vocabulary, c.len()],
+                inputs: vec![vec![0..vocabulary, c.clone()], vec![r.clone()]],
+                outputs: vec![Share::Cut(vec![r, c])],
+            }
+        }),
         bench: &[&[16384, 65536, 1024], &[131072, 256, 256]],
         ..Case::new("embedding")
     }]

@@ -5,7 +5,7 @@ use crate::{
     ops::PartialSums,
     reference::Array,
     tensor::{quad_lanes, register_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
@@ -100,6 +100,20 @@ pub(super) fn cases() -> Vec<Case> {
             let n = s["rows"] * s["width"] * s["groups"];
             Cost { bytes: 12 * n, flops: 10 * n }
         },
+        cost_backward: Some(|s| {
+            let n = s["rows"] * s["width"] * s["groups"];
+            Cost { bytes: 20 * n, flops: 25 * n }
+        }),
+        part: Some(|s, draw| {
+            let [rows, width, groups] = s.get();
+            let (some, columns) = (some(draw, rows, 4), width * groups);
+            let cut = vec![some.clone(), 0..columns];
+            Part {
+                sizes: vec![some.len(), width, groups],
+                inputs: vec![cut.clone(), cut.clone(), vec![0..columns]],
+                outputs: vec![Share::Cut(cut)],
+            }
+        }),
         bench: &[&[32768, 2048, 1]],
         ..Case::new("gated_rms_norm")
     };

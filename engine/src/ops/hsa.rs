@@ -8,7 +8,7 @@ use crate::{
     DType, Gpu, Tensor, launch,
     ops::{batches_a_binding, in_batches, inverse_list, split_columns},
     reference::Array,
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
 };
 
 /// `o[t, hq] = Σ_i weight[t, h, i] · softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the tokens j of chunk
@@ -315,6 +315,23 @@ pub(super) fn cases() -> Vec<Case> {
             let q = batches * tokens * share * heads * d;
             Cost { bytes: 8 * (q + batches * chunks * chunk * heads * d), flops: 4 * q * slots * chunk }
         },
+        cost_backward: Some(|s| {
+            let [batches, tokens, share, heads, d, chunks, chunk, slots, ..]: [usize; 10] = s.get();
+            let q = batches * tokens * share * heads * d;
+            Cost { bytes: 4 * (3 * q + 4 * batches * chunks * chunk * heads * d), flops: 10 * q * slots * chunk }
+        }),
+        part: Some(|s, draw| {
+            let [batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one] = s.get();
+            let (b, t) = (some(draw, batches, 1), some(draw, tokens, 2));
+            let q = vec![b.clone(), t.clone(), 0..share * heads, 0..d];
+            let k = vec![b.clone(), 0..chunks * chunk, 0..heads, 0..d];
+            let selection = vec![b, t.clone(), 0..if shared == 1 { 1 } else { heads }, 0..slots];
+            Part {
+                sizes: vec![1, t.len(), share, heads, d, chunks, chunk, slots, shared, off_by_one],
+                inputs: vec![q.clone(), k.clone(), k, selection.clone(), selection],
+                outputs: vec![Share::Cut(q)],
+            }
+        }),
         bench: &[&[8, 4096, 16, 1, 64, 64, 64, 8, 0, 0]],
         ..Case::new("hsa")
     };
@@ -361,5 +378,69 @@ pub(super) fn cases() -> Vec<Case> {
         ..plain.clone()
     };
     let coop = Case { runs_on: |gpu| gpu.capabilities().coop, ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0) };
-    vec![coop, plain.in_half("hsa.f16", &["q", "k", "v"], 1.0), plain, large, pieces]
+    // As a text selects: at random for each token, or alike for neighbours.
+    let visible = Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 40),
+            Dim::one_of("share", &[16]),
+            Dim::one_of("heads", &[1]),
+            Dim::one_of("d", &[16, 32]),
+            Dim::range("chunks", 1, 3),
+            Dim::one_of("chunk", &[16]),
+            Dim::range("slots", 1, 4),
+            Dim::one_of("shared", &[0, 1]),
+            Dim::one_of("off_by_one", &[0]),
+        ],
+        ..plain.clone()
+    };
+    let random = Case { inputs: |s, draw| selected(s, draw, 1), ..visible.clone() };
+    let shared = Case { inputs: |s, draw| selected(s, draw, 16), ..visible };
+    let half = &["q", "k", "v"];
+    vec![
+        random.in_half("hsa.random", half, 2.0),
+        shared.in_half("hsa.shared16", half, 2.0),
+        coop,
+        plain.in_half("hsa.f16", half, 1.0),
+        plain,
+        large,
+        pieces,
+    ]
+}
+
+/// Each run of `neighbours` tokens selects K of the chunks before the first of them, the most recent first; weights
+/// break a stick, each token its own.
+fn selected(s: &Sizes, draw: &mut Draw, neighbours: usize) -> Vec<Input> {
+    let [batches, tokens, share, heads, d, chunks, chunk, slots, shared, _] = s.get();
+    let shape = [batches, tokens, if shared == 1 { 1 } else { heads }, slots];
+    let (mut indices, mut weights) = (Array::zeros(&shape), Array::zeros(&shape));
+    let mut chosen: Vec<Vec<usize>> = vec![Vec::new(); shape[2]];
+    for (row, (indices, weights)) in indices.data.chunks_mut(slots).zip(weights.data.chunks_mut(slots)).enumerate() {
+        let (t, head) = (row / shape[2] % tokens, row % shape[2]);
+        if t.is_multiple_of(neighbours) {
+            let visible = (t / chunk).min(chunks);
+            let chosen = &mut chosen[head];
+            chosen.clear();
+            // Floyd's sample of K distinct ones.
+            for most in visible - slots.min(visible)..visible {
+                let one = draw.below(most + 1);
+                chosen.push(if chosen.contains(&one) { most } else { one });
+            }
+            chosen.sort_unstable_by_key(|c| std::cmp::Reverse(*c));
+        }
+        let mut left = 1.0;
+        for (slot, c) in chosen[head].iter().enumerate() {
+            let share = 1.0 / (1.0 + (-draw.gauss()).exp());
+            (indices[slot], weights[slot]) = (*c as f64, left * share);
+            left -= left * share;
+        }
+    }
+    let mut grad = |name, shape: &[usize]| Input::new(name, draw.uniform(shape, -2.0, 2.0)).grad();
+    vec![
+        grad("q", &[batches, tokens, share * heads, d]),
+        grad("k", &[batches, chunks * chunk, heads, d]),
+        grad("v", &[batches, chunks * chunk, heads, d]),
+        Input::new("weights", weights).grad(),
+        Input::new("indices", indices).of(DType::U32),
+    ]
 }

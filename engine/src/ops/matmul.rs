@@ -7,7 +7,7 @@ use crate::{
     ops::PartialSums,
     reference::Array,
     tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
@@ -400,6 +400,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let mut cases = vec![any_matmul("matmul"), any_linear("linear"), rows(), wide];
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
+    cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
     cases.extend(by!(Tile, any_matmul, "matmul.tile", any_linear, "linear.tile"));
     cases.extend(by!(Large, any_matmul, "matmul.large", any_linear, "linear.large"));
     cases.extend(by!(Few, any_matmul, "matmul.few", any_linear, "linear.few"));
@@ -451,6 +452,21 @@ fn any_matmul(stem: &'static str) -> Case {
             let [z, m, n, k, ..]: [usize; 6] = s.get();
             Cost { bytes: 4 * z * (m * k + k * n + m * n), flops: 2 * z * m * n * k }
         },
+        cost_backward: Some(|s| {
+            let [z, m, n, k, ..]: [usize; 6] = s.get();
+            Cost { bytes: 4 * z * (2 * (m * k + k * n) + m * n), flops: 4 * z * m * n * k }
+        }),
+        part: Some(|s, draw| {
+            let [z, m, n, k, ta, tb] = s.get();
+            let (z, rows, columns) = (some(draw, z, 1), some(draw, m, 8), some(draw, n, 8));
+            let a = if ta == 1 { [z.clone(), 0..k, rows.clone()] } else { [z.clone(), rows.clone(), 0..k] };
+            let b = if tb == 1 { [z.clone(), columns.clone(), 0..k] } else { [z.clone(), 0..k, columns.clone()] };
+            Part {
+                sizes: vec![1, rows.len(), columns.len(), k, ta, tb],
+                inputs: vec![a.into(), b.into()],
+                outputs: vec![Share::Cut(vec![z, rows, columns])],
+            }
+        }),
         bench: &[&[1, 512, 512, 512, 0, 0], &[1, 4096, 4096, 4096, 0, 0]],
         ..Case::new(stem)
     }
@@ -487,6 +503,19 @@ fn any_linear(stem: &'static str) -> Case {
             let [m, k, n, _]: [usize; 4] = s.get();
             Cost { bytes: 4 * (m * k + k * n + m * n), flops: 2 * m * n * k }
         },
+        cost_backward: Some(|s| {
+            let [m, k, n, _]: [usize; 4] = s.get();
+            Cost { bytes: 4 * (2 * (m * k + k * n) + m * n), flops: 4 * m * n * k }
+        }),
+        part: Some(|s, draw| {
+            let [rows, k, n, bias] = s.get();
+            let (rows, out) = (some(draw, rows, 8), some(draw, n, 8));
+            Part {
+                sizes: vec![rows.len(), k, out.len(), bias],
+                inputs: vec![vec![rows.clone(), 0..k], vec![out.clone(), 0..k], vec![out.clone()]],
+                outputs: vec![Share::Cut(vec![rows, out])],
+            }
+        }),
         // The projections of a small model on 32 texts of 4096 tokens.
         bench: &[
             &[131072, 256, 1160, 0],
@@ -503,10 +532,6 @@ fn any_linear(stem: &'static str) -> Case {
 /// 16-bit operands and result.
 fn half_matmul(stem: &'static str) -> Case {
     Case {
-        cost: |s| {
-            let Cost { bytes, flops } = (any_matmul("").cost)(s);
-            Cost { bytes: bytes / 2, flops }
-        },
         bench: &[&[1, 1024, 1024, 1024, 0, 0], &[1, 4096, 4096, 4096, 0, 0]],
         ..any_matmul(stem).in_half(stem, &["a", "b"], 1.0)
     }
@@ -515,10 +540,6 @@ fn half_matmul(stem: &'static str) -> Case {
 /// 16-bit activations on weights in f32, which cooperative matrices round to 16 bits; their gradient is f32.
 fn half_linear(stem: &'static str) -> Case {
     Case {
-        cost: |s| {
-            let [m, k, n, _]: [usize; 4] = s.get();
-            Cost { bytes: 2 * (m * k + m * n) + 4 * k * n, flops: 2 * m * n * k }
-        },
         bench: any_linear("").bench,
         ..any_linear(stem).in_half(stem, &["x"], 2.0)
     }
@@ -549,5 +570,53 @@ fn rows() -> Case {
         error: |_| 8.0,
         error_grad: Some(|s| 16.0 + 4.0 * (s["rows"] as f64).sqrt()),
         ..Case::new("linear.rows")
+    }
+}
+
+/// Two products with SiLU between them, their gradients with them: the usual block of a network.
+fn mlp() -> Case {
+    Case {
+        dims: vec![
+            Dim::range("rows", 1, 40),
+            Dim::one_of("in", &[4, 17, 64]),
+            Dim::one_of("hidden", &[8, 33, 128]),
+            Dim::one_of("out", &[4, 20]),
+        ],
+        inputs: |s, draw| {
+            let [rows, k, hidden, n] = s.get();
+            let mut grad = |name, shape: &[usize], most: f64| Input::new(name, draw.uniform(shape, -most, most)).grad();
+            vec![
+                grad("x", &[rows, k], 2.0),
+                grad("up", &[k, hidden], 2.0 / (k as f64).sqrt()),
+                grad("down", &[hidden, n], 2.0 / (hidden as f64).sqrt()),
+            ]
+        },
+        run: |_, i| vec![matmul(&crate::ops::silu(&matmul(&i[0], &i[1], false, false)), &i[2], false, false)],
+        reference: |s, i| {
+            let [rows, k, hidden, n] = s.get();
+            let product = |a: &Array, b: &Array, m, k, n| reference(&a.reshape(&[1, m, k]), &b.reshape(&[1, k, n]));
+            let h = product(&i[0], &i[1], rows, k, hidden).map(|v| v / (1.0 + (-v).exp()));
+            vec![product(&h, &i[2], rows, hidden, n).reshape(&[rows, n])]
+        },
+        error: |s| 32.0 + 2.0 * (s["in"].max(s["hidden"]) as f64).sqrt(),
+        error_grad: Some(|s| 128.0 + 8.0 * (s["rows"].max(s["in"]).max(s["hidden"]) as f64).sqrt()),
+        cost: |s| {
+            let [m, k, h, n] = s.get();
+            Cost { bytes: 4 * (m * k + k * h + h * n + m * n), flops: 2 * m * h * (k + n) }
+        },
+        cost_backward: Some(|s| {
+            let [m, k, h, n] = s.get();
+            Cost { bytes: 4 * (2 * (m * k + k * h + h * n) + m * n), flops: 4 * m * h * (k + n) }
+        }),
+        part: Some(|s, draw| {
+            let [rows, k, hidden, n] = s.get();
+            let (rows, out) = (some(draw, rows, 2), some(draw, n, 8));
+            Part {
+                sizes: vec![rows.len(), k, hidden, out.len()],
+                inputs: vec![vec![rows.clone(), 0..k], vec![0..k, 0..hidden], vec![0..hidden, out.clone()]],
+                outputs: vec![Share::Cut(vec![rows, out])],
+            }
+        }),
+        ..Case::new("mlp")
     }
 }

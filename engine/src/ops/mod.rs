@@ -35,6 +35,7 @@ ops! {
     inverse_list,
     matmul,
     reduce,
+    repeat,
     restart,
     rms_norm,
     rope,

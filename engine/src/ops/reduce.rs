@@ -4,7 +4,7 @@ use crate::{
     DType, Tensor, launch,
     reference::Array,
     tensor::{by_four, quad_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Elements that one workgroup adds up on the way to a total: two launches reach 268 million.
@@ -112,11 +112,23 @@ pub(super) fn cases() -> Vec<Case> {
             let [rows, columns] = s.get();
             vec![Input::new("x", draw.uniform(&[rows, columns], -1.0, 2.0)).grad()]
         },
-        error: |s| 8.0 + (s["columns"] * s["rows"]) as f64,
+        error: |s| 8.0 + 2.0 * ((s["columns"] * s["rows"]) as f64).sqrt(),
         error_grad: Some(|_| 8.0),
         cost: |s| Cost { bytes: 4 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
         bench: &[&[8192, 8192]],
         ..Case::new(stem)
+    };
+    let last = |stem| Case {
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            Part {
+                sizes: vec![some.len(), columns],
+                inputs: vec![vec![some.clone(), 0..columns]],
+                outputs: vec![Share::Cut(vec![some])],
+            }
+        }),
+        ..one(stem)
     };
     let mean_middle = Case {
             dims: vec![Dim::range("rows", 1, 20), Dim::range("middle", 1, 33), Dim::range("columns", 1, 60)],
@@ -141,11 +153,11 @@ pub(super) fn cases() -> Vec<Case> {
             reference: |_, i| vec![Array::new(&[1], vec![i[0].data.iter().sum()])],
             ..one("sum")
         },
-        Case { run: |_, i| vec![sum_last(&i[0])], reference: |_, i| reference(&i[0], 1.0), ..one("sum_last") },
+        Case { run: |_, i| vec![sum_last(&i[0])], reference: |_, i| reference(&i[0], 1.0), ..last("sum_last") },
         Case {
             run: |_, i| vec![mean_last(&i[0])],
             reference: |s, i| reference(&i[0], 1.0 / s["columns"] as f64),
-            ..one("mean_last")
+            ..last("mean_last")
         },
         mean_middle.in_half("mean_middle.f16", &["x"], 1.0),
         mean_middle,

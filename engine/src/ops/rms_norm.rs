@@ -5,7 +5,7 @@ use crate::{
     ops::PartialSums,
     reference::Array,
     tensor::{quad_lanes, register_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
@@ -92,6 +92,15 @@ pub(super) fn cases() -> Vec<Case> {
         reference: |_, i| vec![reference(&i[0], &i[1], 1e-5)],
         error: |s| 4.0 + (s["columns"] as f64).sqrt(),
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 4 * s["rows"] * s["columns"] },
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            Part {
+                sizes: vec![some.len(), columns],
+                inputs: vec![vec![some.clone(), 0..columns], vec![0..columns]],
+                outputs: vec![Share::Cut(vec![some, 0..columns])],
+            }
+        }),
         bench: &[&[16384, 1024], &[32768, 1024]],
         ..Case::new("rms_norm")
     };

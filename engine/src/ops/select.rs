@@ -5,7 +5,7 @@ use crate::{
     DType, Tensor, autograd, launch,
     ops::{batches_a_binding, in_batches, inverse_list},
     reference::Array,
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// The score of an empty slot.
@@ -125,13 +125,26 @@ fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibi
     (scores, indices)
 }
 
-/// All scores of a token, sorted: the definition.
 fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
+    let [.., k, chunk, first, window, group] = s.get::<10>();
+    best(Rule { k, chunk, first, window, group }, i)
+}
+
+/// What may be selected, and how much.
+struct Rule {
+    k: usize,
+    chunk: usize,
+    first: usize,
+    window: usize,
+    group: usize,
+}
+
+/// All scores of a token, sorted: the definition.
+fn best(rule: Rule, i: &[Array]) -> Vec<Array> {
+    let Rule { k, chunk, first, window, group } = rule;
     let [batches, tokens, heads, r]: [usize; 4] = i[0].axes();
     let [_, own, ..]: [usize; 4] = i[1].axes();
-    let group = s["group"];
-    let (chunk, first, window) = (s["chunk"], s["first"], s["window"]);
-    let k = s["k"].min(own * group);
+    let k = k.min(own * group);
     let shape = [batches, tokens, heads, k];
     let (mut scores, mut indices) = (Array::from_fn(&shape, |_| f64::from(NONE)), Array::zeros(&shape));
     for b in 0..batches {
@@ -226,8 +239,69 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..values.clone()
     };
+    // With the weights that follow, as one layer of the model.
+    let weights = Case {
+        dims: vec![
+            Dim::range("batches", 1, 2),
+            Dim::range("tokens", 1, 66),
+            Dim::range("chunks", 1, 40),
+            Dim::one_of("r", &[8, 4, 16]),
+            Dim::one_of("k", &[8, 1, 3]),
+            Dim::one_of("chunk", &[2, 16]),
+            Dim::one_of("first", &[0, 37]),
+        ],
+        inputs: |s, draw| {
+            let [batches, tokens, chunks, r, ..]: [usize; 7] = s.get();
+            let mut grad = |name, shape: &[usize]| Input::new(name, draw.uniform(shape, -2.0, 2.0)).grad();
+            vec![grad("q", &[batches, tokens, 1, r]), grad("landmarks", &[batches, chunks, 1, r])]
+        },
+        run: |s, i| {
+            let visibility =
+                Visibility { chunk: s["chunk"], first_position: s["first"], window: None, group: None };
+            let (scores, indices) = select(&i[0], &i[1], s["k"], &visibility);
+            vec![crate::ops::stick_breaking(&scores), indices]
+        },
+        reference: |s, i| {
+            let [_, tokens, _, _, k, chunk, first] = s.get();
+            let mut found = best(Rule { k, chunk, first, window: 0, group: 1 }, i);
+            for (row, scores) in found[0].data.chunks_mut(k.min(i[1].shape[1])).enumerate() {
+                let (visible, mut left) = ((row % tokens + first) / chunk, 1.0);
+                for (slot, s) in scores.iter_mut().enumerate() {
+                    let share = if slot < visible { 1.0 / (1.0 + (-*s).exp()) } else { 0.0 };
+                    *s = left * share;
+                    left -= *s;
+                }
+            }
+            found
+        },
+        error: |s| 40.0 + s["r"] as f64,
+        error_grad: Some(|s| 200.0 + 8.0 * s["tokens"] as f64),
+        // Half of all pairs are in the past.
+        cost: |s| {
+            let [b, tokens, chunks, r, k, ..]: [usize; 7] = s.get();
+            Cost { bytes: 4 * b * (tokens * (r + 2 * k) + chunks * r), flops: b * tokens * chunks * r }
+        },
+        // Each slot's landmark for q, and q for each slot's landmark.
+        cost_backward: Some(|s| {
+            let [b, tokens, chunks, r, k, ..]: [usize; 7] = s.get();
+            Cost { bytes: 8 * b * r * (tokens + chunks), flops: 4 * b * tokens * k * r }
+        }),
+        part: Some(|s, draw| {
+            let [batches, tokens, chunks, r, k, chunk, first] = s.get();
+            let (b, t) = (some(draw, batches, 1), some(draw, tokens, 2));
+            let found = Share::Cut(vec![b.clone(), t.clone(), 0..1, 0..k.min(chunks)]);
+            Part {
+                sizes: vec![1, t.len(), chunks, r, k, chunk, first + t.start],
+                inputs: vec![vec![b.clone(), t, 0..1, 0..r], vec![b, 0..chunks, 0..1, 0..r]],
+                outputs: vec![found.clone(), found],
+            }
+        }),
+        ..Case::new("select.weights")
+    };
     let half = &["q", "landmarks"];
     vec![
+        weights.in_half("select.weights.f16", half, 1.0),
+        weights,
         values.in_half("select.f16", half, 0.0),
         gradients.in_half("select.gradients.f16", half, 1.0),
         values,

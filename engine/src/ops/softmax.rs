@@ -4,7 +4,7 @@ use crate::{
     DType, Tensor, launch,
     reference::Array,
     tensor::{quad_lanes, register_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// `y = exp(x) / Σ exp(x)` over the last axis.
@@ -98,6 +98,12 @@ pub(super) fn cases() -> Vec<Case> {
         reference: |_, i| vec![reference(&i[0], |_| true)],
         error: |s| error(s["columns"]),
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: 5 * s["rows"] * s["columns"] },
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            let cut = vec![some.clone(), 0..columns];
+            Part { sizes: vec![some.len(), columns], inputs: vec![cut.clone()], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[65536, 256], &[8192, 4096]],
         ..Case::new("softmax")
     };

@@ -25,7 +25,7 @@ use crate::{
         ssd_chunk::{Form, Gradients, Scan},
     },
     reference::Array,
-    testing::{Case, Cost, Dim, Input},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Tokens a block; `Q` in the kernel.
@@ -523,6 +523,24 @@ pub(super) fn scan_case() -> Case {
             let (x, bc) = (share * groups * p, groups * n);
             Cost { bytes: 4 * rows * (2 * x + 2 * bc), flops: 5 * rows * x * n }
         },
+        // Two rows of one head's state: they walk alone.
+        part: Some(|s, draw| {
+            let [batches, tokens, share, groups, p, n, d, initial, segment] = s.get();
+            let (b, h, rows) = (some(draw, batches, 1), some(draw, share * groups, 1), some(draw, p, 2));
+            let (t, g) = (0..tokens.min(4096), h.start / share..h.start / share + 1);
+            let along = |last: &[std::ops::Range<usize>]| [&[b.clone(), t.clone()], last].concat();
+            let (heads, bc) = (vec![h.clone()], along(&[g, 0..n]));
+            let state = vec![b.clone(), h.clone(), rows.clone(), 0..n];
+            let y = along(&[h.clone(), rows.clone()]);
+            Part {
+                sizes: vec![1, t.len(), 1, 1, rows.len(), n, d, initial, segment],
+                inputs: vec![
+                    y.clone(), along(std::slice::from_ref(&h)), heads.clone(), heads.clone(), bc.clone(), bc, heads,
+                    state.clone(), along(&[]),
+                ],
+                outputs: vec![Share::Cut(y), if t.len() == tokens { Share::Cut(state) } else { Share::Nothing }],
+            }
+        }),
         bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
         ..Case::new("ssd_scan")
     }

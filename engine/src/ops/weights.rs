@@ -100,7 +100,7 @@ fn draw_scores(rows: usize, slots: usize, draw: &mut Draw) -> Array {
     let mut scores = draw.normal(&[rows, slots]);
     for row in scores.data.chunks_mut(slots) {
         let valid = if draw.below(3) == 0 { draw.below(slots + 1) } else { slots };
-        row[valid..].fill(-3e38);
+        row.iter_mut().skip(valid).for_each(|s| *s = -3e38);
     }
     scores
 }

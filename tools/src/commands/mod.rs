@@ -2,7 +2,9 @@
 
 pub mod ask;
 pub mod bench;
+mod bench_compare;
 mod bench_model;
+mod bench_rows;
 pub mod demo;
 pub mod eval;
 pub mod info;
