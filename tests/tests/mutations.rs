@@ -228,6 +228,9 @@ const DEFECTS: &[Defect] = &[
             after += wdw;", "* (after + wdw);
             after += wdw;"),
         ("stick_breaking", &[9, 8])),
+    defect("a gate's gradient without the gate itself", "swiglu_backward",
+        ("(s * (1.0 + g * (1.0 - s)))", "s"),
+        ("swiglu", &[5, 20])),
     defect("gradients that meet overwrite each other", "accumulate",
         ("elem_out(real(y[i]) + real(x[i]))", "elem_out(real(x[i]))"),
         ("add.shared", &[50])),
