@@ -62,6 +62,8 @@ pub const ROWS: &[Row] = &[
     row("rms_norm.f32.16384x1024", "rms_norm", &[16384, 1024], Forward, 0.037, "", "rms_norm|16384x1024|f32"),
     row("add.64M", "add", &[65536, 1024, 0], Forward, 0.195, "", "add|67108864|f32"),
     row("sum.64M", "sum", &[65536, 1024], Forward, 0.075, "", "sum|67108864|f32"),
+    row("top_k.8_of_1024", "top_k", &[4096, 1024, 8], Forward, 0.02, "", "topk_with_indices|4096x1024 k=8|f32"),
+    row("cumulative_sum.4096x1024", "cumulative_sum", &[4096, 1024], Forward, 0.012, "", "cumsum|4096x1024 dim1|f32"),
     row("gather.16384x1024", "embedding", &[16384, 65536, 1024], Forward, 0.037, "", "select_rows|[65536,1024] select 16384 rows|f32"),
     row("hsa.random.8x4096.forward", "hsa.random", &[8, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Forward, 0.71, "hsa-noassert fwd|B8 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
     row("hsa.random.8x4096.backward", "hsa.random", &[8, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Backward, 2.1, "hsa-noassert bwd|B8 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
