@@ -10,7 +10,7 @@ use crate::{
     DType, Gpu, Tensor, launch,
     ops::{batches_a_binding, in_batches, narrowed, widened},
     reference::Array,
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Draw, Input, Sizes},
 };
 
 /// `o[t, hq] = Σ_j softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the keys t − `window` < j ≤ t, h = hq · heads / query
@@ -224,6 +224,13 @@ fn cost(s: &Sizes, bytes: usize) -> Cost {
     Cost { bytes: 2 * bytes * rows * tokens * (share + 1), flops: 4 * rows * share * pairs }
 }
 
+/// q, k and v between −`most` and `most`.
+fn inputs(s: &Sizes, draw: &mut Draw, most: f64) -> [Input; 3] {
+    let [batches, tokens, _, share, heads, d] = s.get();
+    [("q", share * heads), ("k", heads), ("v", heads)]
+        .map(|(name, heads)| Input::new(name, draw.uniform(&[batches, tokens, heads, d], -most, most)))
+}
+
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {
         dims: vec![
@@ -235,14 +242,8 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("d", &[16, 4, 7]),
         ],
         // Scores reach about 10: a probability loses as many roundings.
-        inputs: |s, draw| {
-            let [batches, tokens, _, share, heads, d] = s.get();
-            let mut input = |name, heads| {
-                Input::new(name, draw.uniform(&[batches, tokens, heads, d], -2.0, 2.0)).grad()
-            };
-            vec![input("q", share * heads), input("k", heads), input("v", heads)]
-        },
-        run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Tile)],
+        inputs: |s, draw| inputs(s, draw, 2.0).map(Input::grad).into(),
+        run: |s, i| vec![window_attention(&i[0], &i[1], &i[2], s["window"])],
         reference,
         error: |s| 32.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
         cost: |s| cost(s, 4),
@@ -279,16 +280,37 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Coop)],
         ..plain.clone()
     };
-    let coop = Case {
+    // Scores reach about 50 and keep growing, so that sums are rescaled on the way. Where one key takes all, the slopes of
+    // scores are differences of nearly equal numbers: only v has a gradient to check.
+    let steep = Case {
+        inputs: |s, draw| {
+            let [q, k, v] = inputs(s, draw, 5.0);
+            vec![q, k, v.grad()]
+        },
+        error: |s| 128.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
+        ..whole.clone()
+    };
+    let on_matrices = |case: &Case, stem, bench| Case {
         runs_on: |gpu| Kernel::Coop.runs_on(gpu),
         cost: |s| cost(s, 2),
-        bench: &[
+        bench,
+        ..case.in_half(stem, &["q", "k", "v"], 3.0)
+    };
+    let coop = on_matrices(
+        &whole,
+        "window_attention.coop",
+        &[
             &[1, 1024, 1024, 16, 1, 64],
             &[1, 4096, 4096, 16, 1, 64],
             &[1, 16384, 16384, 16, 1, 64],
             &[1, 65536, 65536, 16, 1, 64],
         ],
-        ..whole.in_half("window_attention.coop", &["q", "k", "v"], 3.0)
+    );
+    let steep = on_matrices(&steep, "window_attention.coop_steep", &[]);
+    // By the kernel that runs everywhere, here too.
+    let half = Case {
+        run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Tile)],
+        ..plain.in_half("window_attention.f16", &["q", "k", "v"], 2.0)
     };
-    vec![coop, plain.in_half("window_attention.f16", &["q", "k", "v"], 2.0), wide, plain]
+    vec![coop, steep, half, wide, plain]
 }
