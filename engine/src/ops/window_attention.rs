@@ -10,7 +10,7 @@ use crate::{
     DType, Gpu, Tensor, launch,
     ops::{batches_a_binding, in_batches, narrowed, widened},
     reference::Array,
-    testing::{Case, Cost, Dim, Draw, Input, Sizes},
+    testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
 };
 
 /// `o[t, hq] = Σ_j softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the keys t − `window` < j ≤ t, h = hq · heads / query
@@ -198,13 +198,14 @@ impl KeyTile {
     }
 }
 
-/// The definition, one query at a time.
+/// The definition, one query at a time; queries are those of the last tokens, where there are fewer of them than of keys.
 fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
-    let [_, _, query_heads, d]: [usize; 4] = i[0].axes();
+    let [_, queries, query_heads, d]: [usize; 4] = i[0].axes();
     let [_, tokens, heads, _]: [usize; 4] = i[1].axes();
     let mut row = 0;
     let o = i[0].reshape(&[i[0].len() / d, d]).map_rows(|q| {
-        let (b, t, h) = (row / query_heads / tokens, row / query_heads % tokens, row % query_heads * heads / query_heads);
+        let (b, h) = (row / query_heads / queries, row % query_heads * heads / query_heads);
+        let t = tokens - queries + row / query_heads % queries;
         row += 1;
         let of = |x: &'_ Array, j: usize, c: usize| x.data[((b * tokens + j) * heads + h) * d + c];
         let keys = (0..=t).filter(|j| t - j < s["window"]);
@@ -216,12 +217,24 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
     vec![o.reshape(&i[0].shape)]
 }
 
-/// With elements of `bytes` bytes; flops count pairs of a query and a key that it sees.
-fn cost(s: &Sizes, bytes: usize) -> Cost {
+/// Two queries of one head with all that they see.
+fn part(s: &Sizes, draw: &mut Draw) -> Part {
+    let [batches, tokens, window, share, heads, d] = s.get();
+    let (b, t, h) = (some(draw, batches, 1), some(draw, tokens, 2), draw.below(heads));
+    let head = h * share + draw.below(share);
+    let q = vec![b.clone(), t.clone(), head..head + 1, 0..d];
+    let keys = (t.start + 1).saturating_sub(window)..t.end;
+    let kv = vec![b, keys.clone(), h..h + 1, 0..d];
+    let sizes = vec![1, keys.len(), window, 1, 1, d];
+    Part { sizes, inputs: vec![q.clone(), kv.clone(), kv], outputs: vec![Share::Cut(q)] }
+}
+
+/// Elements of q and of k, and products of a query and a key that it sees, one a dim.
+fn amounts(s: &Sizes) -> [usize; 3] {
     let [batches, tokens, window, share, heads, d] = s.get();
     let (rows, window) = (batches * heads * d, window.min(tokens));
     let pairs = window * (window + 1) / 2 + (tokens - window) * window;
-    Cost { bytes: 2 * bytes * rows * tokens * (share + 1), flops: 4 * rows * share * pairs }
+    [rows * share * tokens, rows * tokens, rows * share * pairs]
 }
 
 /// q, k and v between −`most` and `most`.
@@ -246,7 +259,15 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![window_attention(&i[0], &i[1], &i[2], s["window"])],
         reference,
         error: |s| 32.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
-        cost: |s| cost(s, 4),
+        cost: |s| {
+            let [q, k, products] = amounts(s);
+            Cost { bytes: 8 * (q + k), flops: 4 * products }
+        },
+        cost_backward: Some(|s| {
+            let [q, k, products] = amounts(s);
+            Cost { bytes: 16 * (q + k), flops: 10 * products }
+        }),
+        part: Some(part),
         bench: &[&[1, 1024, 1024, 16, 1, 64], &[1, 4096, 4096, 16, 1, 64], &[1, 16384, 16384, 16, 1, 64]],
         ..Case::new("window_attention")
     };
@@ -292,7 +313,6 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let on_matrices = |case: &Case, stem, bench| Case {
         runs_on: |gpu| Kernel::Coop.runs_on(gpu),
-        cost: |s| cost(s, 2),
         bench,
         ..case.in_half(stem, &["q", "k", "v"], 3.0)
     };
