@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod bench;
 mod bench_compare;
+mod bench_crossover;
 mod bench_model;
 mod bench_rows;
 pub mod demo;
