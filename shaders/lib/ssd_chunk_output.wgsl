@@ -1,8 +1,9 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
 // y[t] = Σ over s ≤ t of L[t, s] · dt[s] · (C[t] · B[s]) · x[s], + decay from the chunk's start · state · C[t], + D · x[t]:
-// one workgroup a (chunk, head).
+// one workgroup a chunk and `each` heads of a group, which share C · B.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, first: u32, groups: u32, has_d: u32,
+    each: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span
@@ -18,77 +19,79 @@ struct Params {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
     if index >= params.groups { return; }                             // uniform
-    let h = index % params.heads;
-    let span_at = params.first + index / params.heads / params.chunks;
+    let parts = params.heads / params.each;
+    let chunk = index / parts;                                        // of this launch
+    let span_at = params.first + chunk / params.chunks;
     let batch = span_at / params.spans;
-    let first = (span_at % params.spans * params.chunks + index / params.heads % params.chunks) * T;
+    let first = (span_at % params.spans * params.chunks + chunk % params.chunks) * T;
     if first >= params.tokens { return; }                             // uniform
     let quad = lane % QUADS;
     let run = lane / QUADS;
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
-    put_step(step_of(batch, first, h, lane), lane);
-    workgroupBarrier();
-    all_decays(lane);
+    let token0 = batch * params.tokens + first;
+    let g = index % parts * params.each / params.share;
     var scores: Sums;
-    var carried: Sums;
-    for (var n0 = 0u; n0 < n4; n0 += QUADS) {
-        let column = n0 + quad;
+    for (var k = 0u; k < params.each; k++) {
+        let h = index % parts * params.each + k;
+        workgroupBarrier();                                           // the last head's decays are read
+        put_step(step_of(batch, first, h, lane), lane);
+        workgroupBarrier();
+        all_decays(lane);
+        var carried: Sums;
+        for (var n0 = 0u; n0 < n4; n0 += QUADS) {
+            let column = n0 + quad;
+            workgroupBarrier();
+            for (var i = 0u; i < RUN; i++) {
+                let t = run * RUN + i;
+                let line = ((token0 + t) * (params.heads / params.share) + g) * n4 + column;
+                let live = column < n4 && first + t < params.tokens;
+                var left = four();
+                var state = four();
+                if live { left = four(c[line]); }
+                if column < n4 && t < params.p { state = states[((chunk * params.heads + h) * params.p + t) * n4 + column]; }
+                tiles[t * STRIDE + quad] = left;
+                tiles[2u * TILE + t * STRIDE + quad] = state;
+                if k == 0u {
+                    var right = four();
+                    if live { right = four(b[line]); }
+                    tiles[TILE + t * STRIDE + quad] = right;
+                }
+            }
+            workgroupBarrier();
+            if k == 0u { multiply_nt(&scores, 0u, TILE, lane); }
+            multiply_nt(&carried, 0u, 2u * TILE, lane);
+        }
+        leave(&scores, lane);
+        workgroupBarrier();
+        var l = first_decays(run, quad);
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            if i > 0u { l = next_decays(l, t, quad); }
+            tiles[t * STRIDE + quad] = four(stage[t * ROW + quad] * l * dts_of(quad));
+            var v = four();
+            if first + t < params.tokens && quad < p4 { v = four(x[((token0 + t) * params.heads + h) * p4 + quad]); }
+            tiles[TILE + t * STRIDE + quad] = v;
+        }
+        workgroupBarrier();
+        leave(&carried, lane);
+        workgroupBarrier();
+        var out: array<vec4f, RUN>;
+        for (var i = 0u; i < RUN; i++) {
+            let t = run * RUN + i;
+            out[i] = stage[t * ROW + quad] * from_start[t];
+            if params.has_d != 0u { out[i] = fma(vec4f(d[h]), vec4f(tiles[TILE + t * STRIDE + quad]), out[i]); }
+        }
+        var sums: Sums;
+        multiply_nn(&sums, 0u, TILE, lane);
+        workgroupBarrier();
+        leave(&sums, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) {
             let t = run * RUN + i;
-            var left = four();
-            var right = four();
-            var state = four();
-            if column < n4 {
-                let at = batch * params.tokens + first + t;
-                if first + t < params.tokens {
-                    let line = (at * (params.heads / params.share) + h / params.share) * n4 + column;
-                    left = four(c[line]);
-                    right = four(b[line]);
-                }
-                if t < params.p { state = states[(index * params.p + t) * n4 + column]; }
+            if first + t < params.tokens && quad < p4 {
+                y[((token0 + t) * params.heads + h) * p4 + quad] = vec4<elem>(out[i] + stage[t * ROW + quad]);
             }
-            tiles[t * STRIDE + quad] = left;
-            tiles[TILE + t * STRIDE + quad] = right;
-            tiles[2u * TILE + t * STRIDE + quad] = state;
-        }
-        workgroupBarrier();
-        multiply_nt(&scores, 0u, TILE, lane);
-        multiply_nt(&carried, 0u, 2u * TILE, lane);
-    }
-    leave(&scores, lane);
-    workgroupBarrier();
-    var l = first_decays(run, quad);
-    for (var i = 0u; i < RUN; i++) {
-        let t = run * RUN + i;
-        if i > 0u { l = next_decays(l, t, quad); }
-        tiles[t * STRIDE + quad] = four(stage[t * ROW + quad] * l * dts_of(quad));
-        var v = four();
-        if first + t < params.tokens && quad < p4 {
-            v = four(x[((batch * params.tokens + first + t) * params.heads + h) * p4 + quad]);
-        }
-        tiles[TILE + t * STRIDE + quad] = v;
-    }
-    workgroupBarrier();
-    leave(&carried, lane);
-    workgroupBarrier();
-    var out: array<vec4f, RUN>;
-    for (var i = 0u; i < RUN; i++) {
-        let t = run * RUN + i;
-        out[i] = stage[t * ROW + quad] * from_start[t];
-        if params.has_d != 0u { out[i] = fma(vec4f(d[h]), vec4f(tiles[TILE + t * STRIDE + quad]), out[i]); }
-    }
-    var sums: Sums;
-    multiply_nn(&sums, 0u, TILE, lane);
-    workgroupBarrier();
-    leave(&sums, lane);
-    workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
-        let t = run * RUN + i;
-        if first + t < params.tokens && quad < p4 {
-            let at = ((batch * params.tokens + first + t) * params.heads + h) * p4 + quad;
-            y[at] = vec4<elem>(out[i] + stage[t * ROW + quad]);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         PartialSums, concat_columns, split_columns,
         ssd_scan::{Kernel, pass, run, scan_case},
     },
-    testing::{Case, Dim},
+    testing::{Case, Cost, Dim, Sizes},
 };
 
 /// Bytes of the chunks' states at a time.
@@ -110,6 +110,14 @@ impl Scan {
         (chunks, all.div_ceil(chunks))
     }
 
+    /// Bytes of a sequence's largest operand: x, B with C, states that enter spans.
+    pub(super) fn largest(self, dtype: DType) -> usize {
+        let Scan { tokens, heads, p, n, share, .. } = self;
+        let (_, spans) = self.spans();
+        let [x, bc] = [heads * p, 2 * heads / share * n].map(|line| tokens * line * dtype.bytes());
+        x.max(bc).max(spans * heads * p * n * 4)
+    }
+
     /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what leaves
     /// spans, with total decays, in `ends`.
     fn walk(
@@ -184,14 +192,16 @@ impl Scan {
         let walk = Walk { start: starts.as_ref(), ..walk };
         let ends = totals.as_ref().map(|t| (&last, t));
         let y = x.like();
+        // Heads of a group that share one product C · Bᵀ.
+        let each = [4, 2, 1].into_iter().find(|each| share.is_multiple_of(*each)).expect("one divides all");
         let (pages, states, _) = self.pages(x, 1);
         for range in pages {
-            let (first, groups) = (range.start, range.len() * chunks * heads);
+            let (first, groups) = (range.start, range.len() * chunks * heads / each);
             self.walk(&walk, range, Some((&states, 0)), ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
             macro_rules! output_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] { tokens, heads, p, n, share, spans, chunks, first, groups, has_d },
+                    launch!($stem [$($spec = $value),*] { tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each },
                             [x, b, c, steps, states, d] -> [y], groups)
                 };
             }
@@ -277,6 +287,12 @@ pub(super) struct Gradients {
     pub side: Tensor,
 }
 
+/// x, B, C and y in 16 bits.
+pub(super) fn half_cost(s: &Sizes) -> Cost {
+    let Cost { bytes, flops } = (scan_case().cost)(s);
+    Cost { bytes: bytes / 2, flops }
+}
+
 /// Tiles that operands fill and do not, several spans. In 16 bits, weights and states are rounded on the way to each
 /// product: what is f32 carries roundings of f16, 2¹³ of its own.
 pub(super) fn cases() -> Vec<Case> {
@@ -301,13 +317,19 @@ pub(super) fn cases() -> Vec<Case> {
     let half = |case: Case, stem| Case {
         error: |_| 8192.0,
         error_grad: Some(|_| 16384.0),
+        cost: half_cost,
         ..case.in_half(stem, HALF, 2.0)
     };
     let coop = Case {
         dims: dims(&[64, 32, 4, 36], &[64, 128, 4, 68], &[1, 64, 65, 130, 190]),
         run: |s, i| run(s, i, Kernel::Chunk(Form::Coop)),
         runs_on: |gpu| Form::Coop.runs_on(gpu),
-        bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
+        bench: &[
+            &[32, 4096, 8, 1, 64, 64, 1, 0, 1],
+            &[8, 4096, 32, 1, 64, 128, 1, 0, 0],
+            &[1, 65536, 32, 1, 64, 128, 1, 0, 0],
+            &[1, 262144, 32, 1, 64, 128, 1, 0, 0],
+        ],
         ..half(scan_case(), "ssd_scan.coop")
     };
     vec![half(chunk.clone(), "ssd_scan.chunk.f16"), Case { stem: "ssd_scan.chunk", ..chunk }, coop]
