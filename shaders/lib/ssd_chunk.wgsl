@@ -8,6 +8,9 @@ const TILE: u32 = T * STRIDE;
 const ROW: u32 = QUADS + 1u;
 // Rows that an invocation works at, in one quad of columns.
 const RUN: u32 = T * QUADS / WG;
+// dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
+// states are stored with the other over it.
+const SCALE: f32 = 16.0;
 
 var<workgroup> tiles: array<four, 3u * TILE>;
 var<workgroup> stage: array<vec4f, T * ROW>;
@@ -74,8 +77,12 @@ fn all_decays(lane: u32) {
         for (var r = 0u; r < T / RUN; r++) {
             let total = begins[r];
             if r < own { before *= total; }
-            if r > 0u { begins[r * T + lane] = select(select(0.0, 1.0, lane == r * RUN), after * decays[r * RUN], r > own); }
-            if r > own { after *= total; }
+            if r > own {
+                begins[r * T + lane] = after * decays[r * RUN];
+                after *= total;
+            } else if r > 0u {
+                begins[r * T + lane] = select(0.0, 1.0, lane == r * RUN);
+            }
         }
         from_start[lane] = before;
         to_end[lane] = after;

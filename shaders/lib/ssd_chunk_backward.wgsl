@@ -1,6 +1,6 @@
 // uses: lib/reduce.wgsl, lib/ssd_chunk.wgsl
-// Gradients of a chunk's x, dt and decays, one workgroup a (chunk, head). With S = C·Bᵀ, Z = dy·xᵀ, H the state that enters
-// the chunk, G the gradient of the one that leaves it, and F = L ∘ S ∘ Z:
+// Gradients of a chunk's x, dt and decays, one workgroup a (chunk, head). With S = C·Bᵀ, Z = dy·xᵀ, H the state that
+// enters the chunk, G the gradient of the one that leaves it, and F = L ∘ S ∘ Z:
 //   r[s]  = Σ over t ≥ s of L[t, s] · S[t, s] · dy[t] + to_end[s] · G · B[s],      dx = dt · r + D · dy
 //   da[t] = Σ over t' ≥ t > s of F[t', s] · dt[s] + Σ over t' ≥ t of from_start[t'] · dy[t'] · H · C[t']
 //         + Σ over s < t of dt[s] · to_end[s] · x[s] · G · B[s] + total · ⟨G, H⟩
@@ -16,7 +16,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G: (2, spans of this launch, chunks, heads, P, N)
+@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G / SCALE:
+                                                                      // (2, spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
 @group(0) @binding(7) var<storage, read_write> dx: array<vec4<elem>>; // (batches, tokens, heads, P)
 @group(0) @binding(8) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): ddt, dA_log, x · dy
@@ -81,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         multiply_nt(&earlier, 0u, 2u * TILE, lane);
     }
-    let across = workgroup_sum(part, lane) * from_start[T - 1u];
+    let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
     leave(&earlier, lane);
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;
@@ -115,12 +116,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var q = 0u; q < QUADS; q++) {
             sum += dot(vec4f(tiles[TILE + lane * STRIDE + q]), stage[lane * ROW + q]);
         }
-        columns[lane] = sum * to_end[lane];
+        columns[lane] = sum * to_end[lane] * SCALE;
     }
     var r: array<vec4f, RUN>;
     for (var i = 0u; i < RUN; i++) {
         let t = run * RUN + i;
-        r[i] = stage[t * ROW + quad] * to_end[t];
+        r[i] = stage[t * ROW + quad] * (to_end[t] * SCALE);
     }
     workgroupBarrier();
     leave(&scores, lane);

@@ -1,10 +1,10 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// Gradients of a chunk's B and C over the heads of a group, T state dims, in ascending order: with M = L ∘ dy·xᵀ ∘ dt, H the
-// state that enters the chunk and G the gradient of the one that leaves it,
+// Gradients of a chunk's B and C over the heads of a group, T state dims, in ascending order: with M = L ∘ dy·xᵀ ∘ dt,
+// H the state that enters the chunk and G the gradient of the one that leaves it,
 //   dC = Σ M · B + (from_start ∘ dy) · H,   dB = Σ Mᵀ · C + (to_end ∘ dt ∘ x) · G.
 struct Params {
-    tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
-    groups: u32, later: u32,
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32,
+    first: u32, groups: u32, later: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
@@ -12,7 +12,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G: (2, spans of this launch, chunks, heads, P, N)
+@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G / SCALE:
+                                                                      // (2, spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read_write> db: array<vec4<elem>>; // (batches, tokens, groups, N)
 @group(0) @binding(7) var<storage, read_write> dc: array<vec4<elem>>; // (batches, tokens, groups, N)
 
@@ -67,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if i > 0u { l = next_decays(l, t, quad); }
             tiles[2u * TILE + at] = four(stage[t * ROW + quad] * l * dts_of(quad));
             tiles[at] = four(vec4f(tiles[at]) * from_start[t]);
-            inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t]));
+            inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t] * SCALE));
             var state = four();
             if column < n4 && t < params.p { state = states[state_at + t * n4]; }
             tiles[TILE + at] = state;

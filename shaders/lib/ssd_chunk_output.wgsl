@@ -1,6 +1,6 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// y[t] = Σ over s ≤ t of L[t, s] · dt[s] · (C[t] · B[s]) · x[s], + decay from the chunk's start · state · C[t], + D · x[t]:
-// one workgroup a chunk and `each` heads of a group, which share C · B.
+// y[t] = Σ over s ≤ t of L[t, s] · dt[s] · (C[t] · B[s]) · x[s], + decay from the chunk's start · state · C[t], + D ·
+// x[t]: one workgroup a chunk and `each` heads of a group, which share C · B.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, first: u32, groups: u32, has_d: u32,
     each: u32,
@@ -34,6 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var scores: Sums;
     for (var k = 0u; k < params.each; k++) {
         let h = index % parts * params.each + k;
+        let state_at = (chunk * params.heads + h) * params.p * n4;
         workgroupBarrier();                                           // the last head's decays are read
         put_step(step_of(batch, first, h, lane), lane);
         workgroupBarrier();
@@ -49,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 var left = four();
                 var state = four();
                 if live { left = four(c[line]); }
-                if column < n4 && t < params.p { state = states[((chunk * params.heads + h) * params.p + t) * n4 + column]; }
+                if column < n4 && t < params.p { state = states[state_at + t * n4 + column]; }
                 tiles[t * STRIDE + quad] = left;
                 tiles[2u * TILE + t * STRIDE + quad] = state;
                 if k == 0u {

@@ -1,11 +1,15 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t], weight
-// being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With STORE = 0
-// only what leaves the span, and its total decay.
+// The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
+// weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With
+// STORE = 0 only what leaves the span, and its total decay.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
+
+// Factors of states stored and of products.
+const STORED: f32 = select(1.0, 1.0 / SCALE, REVERSE == 1u);
+const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
 @group(0) @binding(1) var<storage, read> input: array<vec4<elem>>;    // (batches, tokens, heads, P)
@@ -72,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var i = 0u; i < RUN; i++) {
             let t = row0 + i;
             var weight = dts[t];
-            if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t]; }
+            if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t] * SCALE; }
             tiles[t * STRIDE + quad] = four(vec4f(next.input[i]) * weight);
         }
         var chunk_total = 1.0;
@@ -90,8 +94,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let to = params.to + ((local * params.chunks + chunk) * params.heads + h) * params.p * n4 + column;
         for (var i = 0u; i < RUN; i++) {
             let p = row0 + i;
-            if STORE == 1u && p < params.p && column < n4 { states[to + p * n4] = four(s[i]); }
-            s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad]);
+            if STORE == 1u && p < params.p && column < n4 { states[to + p * n4] = four(s[i] * STORED); }
+            s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad] * MADE);
         }
         total *= chunk_total;
     }

@@ -1,5 +1,5 @@
-// Products of tiles of 64 × 64, added to sums, on cooperative matrices: four subgroups of 32, one a quarter of 32 × 32 in
-// 2 × 2 matrices.
+// Products of tiles of 64 × 64, added to sums, on cooperative matrices: four subgroups of 32, one a quarter of 32 × 32
+// in 2 × 2 matrices.
 alias Sums = array<coop_mat16x16<f32, C>, 4>;
 
 // Where a subgroup's quarter begins: row, column.

@@ -258,7 +258,7 @@ const DEFECTS: &[Defect] = &[
         ("c_sum += fma(dt * through, f32(b[i]), dc_heads[head * params.n + n]);", "c_sum += dc_heads[head * params.n + n];"),
         ("ssd_scan", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("a chunk's state handed on without decay", "ssd_chunk_states",
-        ("s[i] = fma(vec4f(chunk_total), s[i], stage", "s[i] = fma(vec4f(1.0), s[i], stage"),
+        ("s[i] = fma(vec4f(chunk_total), s[i], ", "s[i] = fma(vec4f(1.0), s[i], "),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("a span handed on with its last chunk's decay alone", "ssd_chunk_states",
         ("total *= chunk_total;", "total = chunk_total;"),

@@ -1,14 +1,14 @@
 //! The scan of [`ssd_scan`](super::ssd_scan) as matrix products over chunks of T tokens (Dao & Gu 2024, section 6), for
-//! cooperative matrices. With L[t, s] = Π decays s + 1 … t, H the state that enters a chunk and G the gradient of the one
-//! that leaves it:
+//! cooperative matrices. With L[t, s] = Π decays s + 1 … t, H the state that enters a chunk and G the gradient of the
+//! one that leaves it:
 //!
 //! ```text
 //! y  = (L ∘ C·Bᵀ ∘ dt) · x + (decay from start) ∘ C·Hᵀ + D · x          H' = total · H + (decay to end ∘ dt ∘ x)ᵀ · B
 //! ```
 //!
-//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head). States
-//! between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are products, never
-//! exponentials of differences: restarts are zeros, and no digits are lost.
+//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head).
+//! States between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are
+//! products, never exponentials of differences: restarts are zeros, and no digits are lost.
 
 use std::ops::Range;
 
@@ -118,8 +118,8 @@ impl Scan {
         x.max(bc).max(spans * heads * p * n * 4)
     }
 
-    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what leaves
-    /// spans, with total decays, in `ends`.
+    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what
+    /// leaves spans, with total decays, in `ends`.
     fn walk(
         self,
         walk: &Walk<'_>,
@@ -150,8 +150,8 @@ impl Scan {
         }
     }
 
-    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of several,
-    /// a walk ahead.
+    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of
+    /// several, a walk ahead.
     fn enter(self, walk: &Walk<'_>, initial: Option<&Tensor>) -> Entered {
         let Scan { batches, heads, p, n, .. } = self;
         let (_, spans) = self.spans();
@@ -166,8 +166,8 @@ impl Scan {
         Entered { starts: Some(ends), last: last.reshape([batches, heads, p, n]), totals: None }
     }
 
-    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second begins, in
-    /// fours.
+    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second
+    /// begins, in fours.
     fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor, usize) {
         let (chunks, spans) = self.spans();
         let (all, size) = (self.batches * spans, chunks * self.heads * self.p * self.n);
@@ -201,8 +201,9 @@ impl Scan {
             let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
             macro_rules! output_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] { tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each },
-                            [x, b, c, steps, states, d] -> [y], groups)
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each,
+                    }, [x, b, c, steps, states, d] -> [y], groups)
                 };
             }
             let (elem, four) = types(x);
