@@ -12,14 +12,14 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G / SCALE:
+@group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
                                                                       // (2, spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
-@group(0) @binding(7) var<storage, read_write> dx: array<vec4<elem>>; // (batches, tokens, heads, P)
+@group(0) @binding(7) var<storage, read_write> dx: array<words>;      // (batches, tokens, heads, P)
 @group(0) @binding(8) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): ddt, dA_log, x · dy
 
 var<workgroup> rows: array<f32, T>;                                   // from_start · dy · H · C
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var n0 = 0u; n0 < n4; n0 += QUADS) {
         let column = n0 + quad;
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             var left = four();
@@ -58,10 +58,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if column < n4 {
                 let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
                 if first + t < params.tokens {
-                    right = four(bc[line]);
-                    left = four(bc[params.c_start + line]);
+                    right = four_of(bc[line]);
+                    left = four_of(bc[params.c_start + line]);
                 }
-                if t < params.p { state = states[params.later + (index * params.p + t) * n4 + column]; }
+                if t < params.p { state = four_of(states[params.later + (index * params.p + t) * n4 + column]); }
             }
             tiles[at] = left;
             tiles[TILE + at] = right;
@@ -71,11 +71,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         multiply_nt(&scores, 0u, TILE, lane);
         multiply_nt(&later, TILE, 2u * TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = 2u * TILE + t * STRIDE + quad;
             var state = four();
-            if column < n4 && t < params.p { state = states[(index * params.p + t) * n4 + column]; }
+            if column < n4 && t < params.p { state = four_of(states[(index * params.p + t) * n4 + column]); }
             part += dot(vec4f(state), vec4f(tiles[at]));
             tiles[at] = state;
         }
@@ -84,15 +84,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
     leave(&earlier, lane);
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         let at = t * STRIDE + quad;
         var left = four();
         var right = four();
         if first + t < params.tokens && quad < p4 {
             let line = ((token0 + t) * params.heads + h) * p4 + quad;
-            left = four(dy[line]);
-            right = four(x[line]);
+            left = four_of(dy[line]);
+            right = four_of(x[line]);
         }
         tiles[at] = left;
         tiles[TILE + at] = right;
@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         columns[lane] = sum * to_end[lane] * SCALE;
     }
     var r: array<vec4f, RUN>;
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         r[i] = stage[t * ROW + quad] * (to_end[t] * SCALE);
     }
@@ -128,7 +128,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     var weights: array<vec4f, RUN>;
     var l = first_decays(run, quad);
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if i > 0u { l = next_decays(l, t, quad); }
         weights[i] = stage[t * ROW + quad] * l;
@@ -139,7 +139,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     leave(&products, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) { stage[(run * RUN + i) * ROW + quad] *= weights[i]; }
+    for (var i = 0u; i < RUN; i++) { stage[(run * RUN + i) * ROW + quad] *= weights[i]; } // unroll
     workgroupBarrier();
     var direct = 0.0;
     if lane < T {
@@ -171,12 +171,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     leave(&sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && quad < p4 {
             var v = dts[t] * (r[i] + stage[t * ROW + quad]);
             if params.has_d != 0u { v = fma(vec4f(packed[params.heads + h]), vec4f(tiles[t * STRIDE + quad]), v); }
-            dx[((token0 + t) * params.heads + h) * p4 + quad] = vec4<elem>(v);
+            dx[((token0 + t) * params.heads + h) * p4 + quad] = words_of(v);
         }
     }
 }

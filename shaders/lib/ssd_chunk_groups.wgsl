@@ -8,14 +8,14 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G / SCALE:
+@group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
                                                                       // (2, spans of this launch, chunks, heads, P, N)
-@group(0) @binding(6) var<storage, read_write> db: array<vec4<elem>>; // (batches, tokens, groups, N)
-@group(0) @binding(7) var<storage, read_write> dc: array<vec4<elem>>; // (batches, tokens, groups, N)
+@group(0) @binding(6) var<storage, read_write> db: array<words>;      // (batches, tokens, groups, N)
+@group(0) @binding(7) var<storage, read_write> dc: array<words>;      // (batches, tokens, groups, N)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -41,15 +41,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let state_at = (chunk * params.heads + h) * params.p * n4 + column;
         workgroupBarrier();                                           // the last head's tiles and decays are read
         put_step(step_of(batch, first, h, lane), lane);
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             var left = four();
             var right = four();
             if first + t < params.tokens && quad < p4 {
                 let line = ((token0 + t) * params.heads + h) * p4 + quad;
-                left = four(dy[line]);
-                right = four(x[line]);
+                left = four_of(dy[line]);
+                right = four_of(x[line]);
             }
             tiles[at] = left;
             tiles[TILE + at] = right;
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         var inputs: array<four, RUN>;
         var l = first_decays(run, quad);
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             if i > 0u { l = next_decays(l, t, quad); }
@@ -70,32 +70,32 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[at] = four(vec4f(tiles[at]) * from_start[t]);
             inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t] * SCALE));
             var state = four();
-            if column < n4 && t < params.p { state = states[state_at + t * n4]; }
+            if column < n4 && t < params.p { state = four_of(states[state_at + t * n4]); }
             tiles[TILE + at] = state;
         }
         workgroupBarrier();
         multiply_nn(&c_sums, 0u, TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             tiles[at] = inputs[i];
             var state = four();
-            if column < n4 && t < params.p { state = states[params.later + state_at + t * n4]; }
+            if column < n4 && t < params.p { state = four_of(states[params.later + state_at + t * n4]); }
             tiles[TILE + at] = state;
         }
         workgroupBarrier();
         multiply_nn(&b_sums, 0u, TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             var left = four();
             var right = four();
             if first + t < params.tokens && column < n4 {
                 let line = ((token0 + t) * shares + g) * n4 + column;
-                left = four(bc[line]);
-                right = four(bc[params.c_start + line]);
+                left = four_of(bc[line]);
+                right = four_of(bc[params.c_start + line]);
             }
             tiles[at] = left;
             tiles[TILE + at] = right;
@@ -106,19 +106,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     leave(&c_sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && column < n4 {
-            dc[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+            dc[((token0 + t) * shares + g) * n4 + column] = words_of(stage[t * ROW + quad]);
         }
     }
     workgroupBarrier();
     leave(&b_sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && column < n4 {
-            db[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+            db[((token0 + t) * shares + g) * n4 + column] = words_of(stage[t * ROW + quad]);
         }
     }
 }

@@ -7,13 +7,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> b: array<vec4<elem>>;        // (batches, tokens, groups, N)
-@group(0) @binding(3) var<storage, read> c: array<vec4<elem>>;        // (batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> b: array<words>;             // (batches, tokens, groups, N)
+@group(0) @binding(3) var<storage, read> c: array<words>;             // (batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // (spans of this launch, chunks, heads, P, N)
+@group(0) @binding(5) var<storage, read> states: array<words>;        // (spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read> d: array<f32>;               // (heads)
-@group(0) @binding(7) var<storage, read_write> y: array<vec4<elem>>;  // (batches, tokens, heads, P)
+@group(0) @binding(7) var<storage, read_write> y: array<words>;       // (batches, tokens, heads, P)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -43,19 +43,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var n0 = 0u; n0 < n4; n0 += QUADS) {
             let column = n0 + quad;
             workgroupBarrier();
-            for (var i = 0u; i < RUN; i++) {
+            for (var i = 0u; i < RUN; i++) { // unroll
                 let t = run * RUN + i;
                 let line = ((token0 + t) * (params.heads / params.share) + g) * n4 + column;
                 let live = column < n4 && first + t < params.tokens;
                 var left = four();
                 var state = four();
-                if live { left = four(c[line]); }
-                if column < n4 && t < params.p { state = states[state_at + t * n4 + column]; }
+                if live { left = four_of(c[line]); }
+                if column < n4 && t < params.p { state = four_of(states[state_at + t * n4 + column]); }
                 tiles[t * STRIDE + quad] = left;
                 tiles[2u * TILE + t * STRIDE + quad] = state;
                 if k == 0u {
                     var right = four();
-                    if live { right = four(b[line]); }
+                    if live { right = four_of(b[line]); }
                     tiles[TILE + t * STRIDE + quad] = right;
                 }
             }
@@ -66,19 +66,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         leave(&scores, lane);
         workgroupBarrier();
         var l = first_decays(run, quad);
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             if i > 0u { l = next_decays(l, t, quad); }
             tiles[t * STRIDE + quad] = four(stage[t * ROW + quad] * l * dts_of(quad));
             var v = four();
-            if first + t < params.tokens && quad < p4 { v = four(x[((token0 + t) * params.heads + h) * p4 + quad]); }
+            if first + t < params.tokens && quad < p4 { v = four_of(x[((token0 + t) * params.heads + h) * p4 + quad]); }
             tiles[TILE + t * STRIDE + quad] = v;
         }
         workgroupBarrier();
         leave(&carried, lane);
         workgroupBarrier();
         var out: array<vec4f, RUN>;
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             out[i] = stage[t * ROW + quad] * from_start[t];
             if params.has_d != 0u { out[i] = fma(vec4f(d[h]), vec4f(tiles[TILE + t * STRIDE + quad]), out[i]); }
@@ -88,10 +88,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         leave(&sums, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             if first + t < params.tokens && quad < p4 {
-                y[((token0 + t) * params.heads + h) * p4 + quad] = vec4<elem>(out[i] + stage[t * ROW + quad]);
+                y[((token0 + t) * params.heads + h) * p4 + quad] = words_of(out[i] + stage[t * ROW + quad]);
             }
         }
     }

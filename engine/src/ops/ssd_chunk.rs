@@ -68,10 +68,9 @@ impl Form {
     }
 }
 
-/// A tensor's type in WGSL, and four of it.
-fn types(x: &Tensor) -> (&'static str, String) {
-    let elem = x.dtype().wgsl();
-    (elem, format!("vec4<{elem}>"))
+/// Four of a tensor's elements in WGSL.
+fn four(x: &Tensor) -> String {
+    format!("vec4<{}>", x.dtype().wgsl())
 }
 
 /// What the kernels take, checked by the op.
@@ -148,9 +147,9 @@ impl Scan {
                 }, [walk.input, walk.wr, walk.steps, start] -> [states_, ends_, totals], groups)
             };
         }
-        let (elem, four) = types(walk.input);
+        let four = four(walk.input);
         match form {
-            Form::Plain => states_launch!(ssd_chunk_states [elem = elem, four = &four]),
+            Form::Plain => states_launch!(ssd_chunk_states [four = &four]),
             Form::Coop => states_launch!(ssd_coop_states []),
         }
     }
@@ -211,9 +210,9 @@ impl Scan {
                     }, [x, b, c, steps, states, d] -> [y], groups)
                 };
             }
-            let (elem, four) = types(x);
+            let four = four(x);
             match form {
-                Form::Plain => output_launch!(ssd_chunk_output [elem = elem, four = &four]),
+                Form::Plain => output_launch!(ssd_chunk_output [four = &four]),
                 Form::Coop => output_launch!(ssd_coop_output []),
             }
         }
@@ -244,7 +243,7 @@ impl Scan {
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
         let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
         let (pages, states, later) = self.pages(x, 2);
-        let (elem, four) = types(x);
+        let four = four(x);
         for range in pages {
             let (first, visited) = (range.start, range.len() * chunks);
             self.walk(&forward, range.clone(), Some((&states, 0)), None);
@@ -258,7 +257,7 @@ impl Scan {
                 };
             }
             match form {
-                Form::Plain => backward_launch!(ssd_chunk_backward [elem = elem, four = &four]),
+                Form::Plain => backward_launch!(ssd_chunk_backward [four = &four]),
                 Form::Coop => backward_launch!(ssd_coop_backward []),
             }
             let groups = visited * (heads / share) * n_tiles;
@@ -270,7 +269,7 @@ impl Scan {
                 };
             }
             match form {
-                Form::Plain => groups_launch!(ssd_chunk_groups [elem = elem, four = &four]),
+                Form::Plain => groups_launch!(ssd_chunk_groups [four = &four]),
                 Form::Coop => groups_launch!(ssd_coop_groups []),
             }
         }
