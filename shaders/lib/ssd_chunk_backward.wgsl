@@ -48,54 +48,58 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var part = 0.0;
     for (var n0 = 0u; n0 < n4; n0 += QUADS) {
         let column = n0 + quad;
-        workgroupBarrier();
+        // All loads before the first store.
+        var left: array<words, RUN>;
+        var right: array<words, RUN>;
+        var state: array<words, RUN>;
+        var gradient: array<words, RUN>;
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            var state = four();
-            if column < n4 {
-                let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
-                if first + t < params.tokens {
-                    right = four_of(bc[line]);
-                    left = four_of(bc[params.c_start + line]);
-                }
-                if t < params.p { state = four_of(states[params.later + (index * params.p + t) * n4 + column]); }
+            let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
+            let state_at = (index * params.p + t) * n4 + column;
+            if column < n4 && first + t < params.tokens {
+                left[i] = bc[params.c_start + line];
+                right[i] = bc[line];
             }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
-            tiles[2u * TILE + at] = state;
+            if column < n4 && t < params.p {
+                state[i] = states[state_at];
+                gradient[i] = states[params.later + state_at];
+            }
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
+            tiles[2u * TILE + at] = four_of(gradient[i]);
+            part += dot(vec4f(four_of(state[i])), vec4f(four_of(gradient[i])));
         }
         workgroupBarrier();
         multiply_nt(&scores, 0u, TILE, lane);
         multiply_nt(&later, TILE, 2u * TILE, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) { // unroll
-            let t = run * RUN + i;
-            let at = 2u * TILE + t * STRIDE + quad;
-            var state = four();
-            if column < n4 && t < params.p { state = four_of(states[(index * params.p + t) * n4 + column]); }
-            part += dot(vec4f(state), vec4f(tiles[at]));
-            tiles[at] = state;
+            tiles[2u * TILE + (run * RUN + i) * STRIDE + quad] = four_of(state[i]);
         }
         workgroupBarrier();
         multiply_nt(&earlier, 0u, 2u * TILE, lane);
     }
+    var gains: array<words, RUN>;
+    var inputs: array<words, RUN>;
+    for (var i = 0u; i < RUN; i++) { // unroll
+        let t = run * RUN + i;
+        let line = ((token0 + t) * params.heads + h) * p4 + quad;
+        if first + t < params.tokens && quad < p4 {
+            gains[i] = dy[line];
+            inputs[i] = x[line];
+        }
+    }
     let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
     leave(&earlier, lane);
     for (var i = 0u; i < RUN; i++) { // unroll
-        let t = run * RUN + i;
-        let at = t * STRIDE + quad;
-        var left = four();
-        var right = four();
-        if first + t < params.tokens && quad < p4 {
-            let line = ((token0 + t) * params.heads + h) * p4 + quad;
-            left = four_of(dy[line]);
-            right = four_of(x[line]);
-        }
-        tiles[at] = left;
-        tiles[TILE + at] = right;
+        let at = (run * RUN + i) * STRIDE + quad;
+        tiles[at] = four_of(gains[i]);
+        tiles[TILE + at] = four_of(inputs[i]);
     }
     workgroupBarrier();
     var through = 0.0;

@@ -39,20 +39,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < params.share; k++) {
         let h = g * params.share + k;
         let state_at = (chunk * params.heads + h) * params.p * n4 + column;
+        // All loads before the first store.
+        var left: array<words, RUN>;
+        var right: array<words, RUN>;
+        var state: array<words, RUN>;
+        var gradient: array<words, RUN>;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let t = run * RUN + i;
+            let line = ((token0 + t) * params.heads + h) * p4 + quad;
+            if first + t < params.tokens && quad < p4 {
+                left[i] = dy[line];
+                right[i] = x[line];
+            }
+            if column < n4 && t < params.p {
+                state[i] = states[state_at + t * n4];
+                gradient[i] = states[params.later + state_at + t * n4];
+            }
+        }
         workgroupBarrier();                                           // the last head's tiles and decays are read
         put_step(step_of(batch, first, h, lane), lane);
         for (var i = 0u; i < RUN; i++) { // unroll
-            let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            if first + t < params.tokens && quad < p4 {
-                let line = ((token0 + t) * params.heads + h) * p4 + quad;
-                left = four_of(dy[line]);
-                right = four_of(x[line]);
-            }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
         }
         workgroupBarrier();
         all_decays(lane);
@@ -69,9 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tiles[2u * TILE + at] = four(stage[t * ROW + quad] * l * dts_of(quad));
             tiles[at] = four(vec4f(tiles[at]) * from_start[t]);
             inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t] * SCALE));
-            var state = four();
-            if column < n4 && t < params.p { state = four_of(states[state_at + t * n4]); }
-            tiles[TILE + at] = state;
+            tiles[TILE + at] = four_of(state[i]);
         }
         workgroupBarrier();
         multiply_nn(&c_sums, 0u, TILE, lane);
@@ -80,25 +87,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             tiles[at] = inputs[i];
-            var state = four();
-            if column < n4 && t < params.p { state = four_of(states[params.later + state_at + t * n4]); }
-            tiles[TILE + at] = state;
+            tiles[TILE + at] = four_of(gradient[i]);
+        }
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let t = run * RUN + i;
+            let line = ((token0 + t) * shares + g) * n4 + column;
+            if first + t < params.tokens && column < n4 {
+                left[i] = bc[line];
+                right[i] = bc[params.c_start + line];
+            } else {
+                left[i] = words();
+                right[i] = words();
+            }
         }
         workgroupBarrier();
         multiply_nn(&b_sums, 0u, TILE, lane);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) { // unroll
-            let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            if first + t < params.tokens && column < n4 {
-                let line = ((token0 + t) * shares + g) * n4 + column;
-                left = four_of(bc[line]);
-                right = four_of(bc[params.c_start + line]);
-            }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
         }
         workgroupBarrier();
         multiply_nn(&c_sums, 2u * TILE, 0u, lane);

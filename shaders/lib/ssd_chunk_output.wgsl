@@ -42,37 +42,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var carried: Sums;
         for (var n0 = 0u; n0 < n4; n0 += QUADS) {
             let column = n0 + quad;
-            workgroupBarrier();
+            // All loads before the first store.
+            var left: array<words, RUN>;
+            var right: array<words, RUN>;
+            var state: array<words, RUN>;
             for (var i = 0u; i < RUN; i++) { // unroll
                 let t = run * RUN + i;
                 let line = ((token0 + t) * (params.heads / params.share) + g) * n4 + column;
                 let live = column < n4 && first + t < params.tokens;
-                var left = four();
-                var state = four();
-                if live { left = four_of(c[line]); }
-                if column < n4 && t < params.p { state = four_of(states[state_at + t * n4 + column]); }
-                tiles[t * STRIDE + quad] = left;
-                tiles[2u * TILE + t * STRIDE + quad] = state;
-                if k == 0u {
-                    var right = four();
-                    if live { right = four_of(b[line]); }
-                    tiles[TILE + t * STRIDE + quad] = right;
-                }
+                if live { left[i] = c[line]; }
+                if live && k == 0u { right[i] = b[line]; }
+                if column < n4 && t < params.p { state[i] = states[state_at + t * n4 + column]; }
+            }
+            workgroupBarrier();
+            for (var i = 0u; i < RUN; i++) { // unroll
+                let at = (run * RUN + i) * STRIDE + quad;
+                tiles[at] = four_of(left[i]);
+                if k == 0u { tiles[TILE + at] = four_of(right[i]); }
+                tiles[2u * TILE + at] = four_of(state[i]);
             }
             workgroupBarrier();
             if k == 0u { multiply_nt(&scores, 0u, TILE, lane); }
             multiply_nt(&carried, 0u, 2u * TILE, lane);
         }
         leave(&scores, lane);
+        var inputs: array<words, RUN>;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let t = run * RUN + i;
+            if first + t < params.tokens && quad < p4 { inputs[i] = x[((token0 + t) * params.heads + h) * p4 + quad]; }
+        }
         workgroupBarrier();
         var l = first_decays(run, quad);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             if i > 0u { l = next_decays(l, t, quad); }
             tiles[t * STRIDE + quad] = four(stage[t * ROW + quad] * l * dts_of(quad));
-            var v = four();
-            if first + t < params.tokens && quad < p4 { v = four_of(x[((token0 + t) * params.heads + h) * p4 + quad]); }
-            tiles[TILE + t * STRIDE + quad] = v;
+            tiles[TILE + t * STRIDE + quad] = four_of(inputs[i]);
         }
         workgroupBarrier();
         leave(&carried, lane);
