@@ -5,7 +5,7 @@ use crate::{
     ops::{mul, sum},
     reference::Array,
     tensor::{quad_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// `loss = Σ_r weight[r] · ce[r]` with `ce[r] = ln Σ_c exp(logits[r, c]) − logits[r, target[r]]`.
@@ -126,16 +126,13 @@ pub(super) fn cases() -> Vec<Case> {
         },
         error: |s| 32.0 + ((4 * s["quads"]).max(s["rows"]) as f64).sqrt(),
         cost: |_| Cost::default(),
+        cost_backward: None,
+        part: None,
         bench: &[],
         ..plain.clone()
     };
-    let half_cost = |s: &Sizes| Cost { bytes: 2 * s["rows"] * s["columns"], flops: 3 * s["rows"] * s["columns"] };
     vec![
-        Case {
-            bench: &[&[16384, 50280]],
-            cost: half_cost,
-            ..plain.in_half("cross_entropy.f16", &["logits"], 1.0)
-        },
+        Case { bench: &[&[16384, 50280]], ..plain.in_half("cross_entropy.f16", &["logits"], 1.0) },
         quads.in_half("cross_entropy.quads.f16", &["logits"], 1.0),
         quads,
         plain,

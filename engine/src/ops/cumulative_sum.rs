@@ -3,7 +3,7 @@
 use crate::{
     DType, Tensor, launch,
     tensor::{by_four, quad_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// Who sums how much of a row.
@@ -84,6 +84,12 @@ pub(super) fn cases() -> Vec<Case> {
         },
         error: |s| 16.0 + (s["columns"] as f64).sqrt(),
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
+        part: Some(|s, draw| {
+            let [rows, columns] = s.get();
+            let some = some(draw, rows, 4);
+            let cut = vec![some.clone(), 0..columns];
+            Part { sizes: vec![some.len(), columns], inputs: vec![cut.clone()], outputs: vec![Share::Cut(cut)] }
+        }),
         bench: &[&[4096, 1024], &[16, 1 << 20]],
         ..Case::new("cumulative_sum")
     };
@@ -94,6 +100,7 @@ pub(super) fn cases() -> Vec<Case> {
         run: |_, i| vec![run(&i[0], Cut { most: 256, block: 128 }, false)],
         error: |s: &Sizes| 16.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),
+        part: None,
         bench: &[],
         ..plain.clone()
     };

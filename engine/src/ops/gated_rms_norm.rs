@@ -5,7 +5,7 @@ use crate::{
     ops::PartialSums,
     reference::Array,
     tensor::{quad_lanes, register_lanes, rows_a_page},
-    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
+    testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
 /// Rows that share one partial sum of dweight; `ROWS` in the kernel.
@@ -132,19 +132,13 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![run(&i[0], &i[1], &i[2], s["groups"], 1e-5, Some(quad_lanes(4 * s["quads"], 4)))],
         error: |s| 16.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),
+        cost_backward: None,
+        part: None,
         bench: &[],
         ..plain.clone()
     };
-    let half_cost = |s: &Sizes| {
-        let n = s["rows"] * s["width"] * s["groups"];
-        Cost { bytes: 6 * n, flops: 10 * n }
-    };
     vec![
-        Case {
-            bench: &[&[32768, 2048, 1]],
-            cost: half_cost,
-            ..plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0)
-        },
+        Case { bench: &[&[32768, 2048, 1]], ..plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0) },
         quads.in_half("gated_rms_norm.quads.f16", &["x", "z"], 1.0),
         quads,
         plain,

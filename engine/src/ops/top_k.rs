@@ -4,7 +4,7 @@ use crate::{
     DType, Tensor, launch,
     reference::Array,
     tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Draw, Input, Sizes},
+    testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
 };
 
 /// The most values a row; `MOST` in the backward kernel.
@@ -89,6 +89,16 @@ pub(super) fn cases() -> Vec<Case> {
         error: |_| 0.0,
         error_grad: Some(|_| 1.0),
         cost: |s: &Sizes| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 0 },
+        part: Some(|s, draw| {
+            let [rows, columns, k] = s.get();
+            let some = some(draw, rows, 16);
+            let found = Share::Cut(vec![some.clone(), 0..k]);
+            Part {
+                sizes: vec![some.len(), columns, k],
+                inputs: vec![vec![some, 0..columns]],
+                outputs: vec![found.clone(), found],
+            }
+        }),
         bench: &[&[4096, 1024, 8]],
         ..Case::new("top_k")
     };

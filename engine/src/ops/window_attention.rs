@@ -10,7 +10,7 @@ use crate::{
     DType, Gpu, Tensor, launch,
     ops::{batches_a_binding, in_batches, narrowed, widened},
     reference::Array,
-    testing::{Case, Cost, Dim, Input, Sizes},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// `o[t, hq] = Σ_j softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the keys t − `window` < j ≤ t, h = hq · heads / query
@@ -216,12 +216,12 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
     vec![o.reshape(&i[0].shape)]
 }
 
-/// With elements of `bytes` bytes; flops count pairs of a query and a key that it sees.
-fn cost(s: &Sizes, bytes: usize) -> Cost {
+/// Flops count pairs of a query and a key that it sees.
+fn cost(s: &Sizes) -> Cost {
     let [batches, tokens, window, share, heads, d] = s.get();
     let (rows, window) = (batches * heads * d, window.min(tokens));
     let pairs = window * (window + 1) / 2 + (tokens - window) * window;
-    Cost { bytes: 2 * bytes * rows * tokens * (share + 1), flops: 4 * rows * share * pairs }
+    Cost { bytes: 8 * rows * tokens * (share + 1), flops: 4 * rows * share * pairs }
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -245,7 +245,24 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Tile)],
         reference,
         error: |s| 32.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
-        cost: |s| cost(s, 4),
+        cost,
+        // Scores once more, and four products of their gradients.
+        cost_backward: Some(|s| {
+            let [batches, tokens, _, share, heads, d] = s.get();
+            Cost { bytes: 4 * batches * tokens * heads * d * (4 * share + 4), flops: cost(s).flops / 2 * 5 }
+        }),
+        // One head over the first tokens, which see nothing later.
+        part: Some(|s, draw| {
+            let [batches, tokens, window, share, heads, d] = s.get();
+            let (b, h, t) = (some(draw, batches, 1), some(draw, share * heads, 1), 0..tokens.min(192));
+            let own = h.start / share..h.start / share + 1;
+            let (q, k) = (vec![b.clone(), t.clone(), h, 0..d], vec![b, t.clone(), own, 0..d]);
+            Part {
+                sizes: vec![1, t.len(), window, 1, 1, d],
+                inputs: vec![q.clone(), k.clone(), k],
+                outputs: vec![Share::Cut(q)],
+            }
+        }),
         bench: &[&[1, 1024, 1024, 16, 1, 64], &[1, 4096, 4096, 16, 1, 64], &[1, 16384, 16384, 16, 1, 64]],
         ..Case::new("window_attention")
     };
@@ -281,7 +298,6 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let coop = Case {
         runs_on: |gpu| Kernel::Coop.runs_on(gpu),
-        cost: |s| cost(s, 2),
         bench: &[
             &[1, 1024, 1024, 16, 1, 64],
             &[1, 4096, 4096, 16, 1, 64],
