@@ -11,8 +11,10 @@
 //!
 //! `uses` and `variants` count among the comments that begin the file, before the first line of code or blank line.
 //! A variant replaces the value of a module-scope `const` or the target of an `alias`; nothing else is generated,
-//! so the text in an editor is the text that runs. Libraries are appended after the kernel (WGSL's module scope is
+//! so the text in an editor is the text that runs, but for loops marked `// unroll`, which are written out. Libraries are appended after the kernel (WGSL's module scope is
 //! order-free), so line numbers in error messages are those of the file.
+
+mod unroll;
 
 use std::fmt;
 
@@ -39,6 +41,8 @@ pub enum Error {
     UnknownLibrary(String),
     /// The kernel declares no constant or alias of this name.
     UnknownSpec(String),
+    /// A loop marked `// unroll` does not count from one constant to another.
+    Unroll(String),
 }
 
 impl fmt::Display for Error {
@@ -52,6 +56,9 @@ impl fmt::Display for Error {
             }
             Error::UnknownSpec(name) => {
                 write!(f, "no module-scope `const {name}` or `alias {name}` to specialise")
+            }
+            Error::Unroll(line) => {
+                write!(f, "no constant bounds to unroll `{line}`: expected `for (var i = 0u; i < N; i++) {{`")
             }
         }
     }
@@ -126,6 +133,7 @@ pub fn compose(text: &str, spec: Spec<'_>, dialect: Dialect) -> Result<String, E
     if let Some(i) = used.iter().position(|u| !u) {
         return Err(Error::UnknownSpec(spec[i].0.into()));
     }
+    let body = unroll::unroll(body)?;
     // Directives lead the first line (a comment in our files), so that lines keep their numbers.
     let code = || body.lines().map(|l| l.split("//").next().unwrap_or(""));
     let mut head = String::new();

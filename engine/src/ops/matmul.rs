@@ -15,12 +15,56 @@ const PIECE: usize = 2048;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
 const MOST_ROWS: usize = 1 << 20;
 
-/// Variants of `matmul_coop.wgsl` in two buffers, the fastest first: bytes of workgroup memory, STEP, STAGE.
-const COOP: [(u32, u32, u32); 3] = [(49152, 32, 2), (40960, 16, 4), (28672, 16, 1)];
+/// What a workgroup of `matmul_coop.wgsl` computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    m: usize,
+    n: usize,
+    /// Columns a subgroup; it has 32 rows.
+    columns: usize,
+    /// What it reaches in large products, in hundredths of the largest (benches/NOTES.md).
+    rate: usize,
+}
+
+/// From the largest to the one that runs wherever cooperative matrices do.
+const BLOCKS: [Block; 3] = [
+    Block { m: 128, n: 256, columns: 64, rate: 100 },
+    Block { m: 128, n: 128, columns: 64, rate: 85 },
+    Block { m: 64, n: 64, columns: 32, rate: 50 },
+];
+/// Blocks that keep a large device busy.
+const BUSY: usize = 120;
+
+impl Block {
+    fn subgroups(self) -> usize {
+        self.m / 32 * (self.n / self.columns)
+    }
+
+    /// Bytes of workgroup memory: both operands' tiles of 32 k in lines of five eights, a matrix a subgroup.
+    fn memory(self) -> usize {
+        (self.m + self.n) * 5 * 16 + self.subgroups() * 1024
+    }
+
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        c.coop
+            && c.subgroups == Some((32, 32))
+            && c.workgroup_memory as usize >= self.memory()
+            && c.invocations as usize >= self.subgroups() * 32
+    }
+
+    /// The fastest for m × n, `batches` times.
+    fn choose(gpu: &Gpu, m: usize, n: usize, batches: usize) -> Option<Block> {
+        let tiles = |b: &Block| m.div_ceil(b.m) * n.div_ceil(b.n) * batches;
+        let cost = |b: &Block| tiles(b) * b.m * b.n * 100 / b.rate;
+        let able = BLOCKS.into_iter().filter(|b| b.runs_on(gpu));
+        able.filter(|b| tiles(b) >= BUSY || *b == BLOCKS[2]).min_by_key(cost)
+    }
+}
 
 /// Who computes a product. All but `Coop` add up the same products in ascending order of k, each by one fused
 /// multiply-add in f32, so their results agree bit for bit and the choice may depend on the number of rows; whether
-/// `Coop` is chosen depends on a row's length and type alone.
+/// `Coop` is chosen depends on a row's length and type alone, and its blocks do the same multiplications in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     /// 64 × 64 tiles in workgroup memory: runs everywhere, on any strides.
@@ -31,8 +75,8 @@ enum Kernel {
     Few,
     /// Register tiles straight from storage, for CPUs.
     Direct,
-    /// 128 × 128 tiles of cooperative matrices, for 16-bit operands in lines of multiples of four elements.
-    Coop,
+    /// Cooperative matrices, for 16-bit operands in lines of multiples of eight elements.
+    Coop(Block),
 }
 
 impl Kernel {
@@ -41,10 +85,7 @@ impl Kernel {
         match self {
             Kernel::Tile | Kernel::Large | Kernel::Few => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
-            Kernel::Coop => {
-                let memory = capabilities.workgroup_memory >= COOP[2].0;
-                capabilities.coop && capabilities.subgroups == Some((32, 32)) && memory
-            }
+            Kernel::Coop(block) => block.runs_on(gpu),
         }
     }
 }
@@ -79,8 +120,8 @@ impl Product {
         let (a_by_k, b_by_k) = (self.a[1] == 1, self.b[0] == 1);
         macro_rules! product_launch {
             ($stem:ident [$($spec:ident = $value:expr),*], $groups:expr) => {
-                launch!($stem [elem = a.1.wgsl(), elem_b = b.1.wgsl(), elem_out = c.1.wgsl(),
-                               A_BY_K = u32::from(a_by_k), B_BY_K = u32::from(b_by_k), $($spec = $value),*] {
+                launch!($stem [elem_out = c.1.wgsl(), A_BY_K = u32::from(a_by_k), B_BY_K = u32::from(b_by_k),
+                               $($spec = $value),*] {
                     m, n, k, piece, a_m: self.a[0], a_k: self.a[1], a_z: self.z[0],
                     b_k: self.b[0], b_n: self.b[1], b_z: self.z[1],
                     a_0: self.start[0], b_0: self.start[1], c_0: self.start[2], c_z: self.z[2],
@@ -88,20 +129,26 @@ impl Product {
                 }, [a.0, b.0, bias_] -> [c.0], $groups)
             };
         }
-        // Loads of four elements need lines that begin and end at multiples of four.
-        let fours = |line: [usize; 4]| line.iter().all(|v| v % 4 == 0);
-        let line = |i: usize, [extent, stride]: [usize; 2]| fours([extent, stride, self.z[i], self.start[i]]);
-        let a_four = line(0, if a_by_k { [k, self.a[0]] } else { [m, self.a[1]] });
-        let b_four = line(1, if b_by_k { [k, self.b[1]] } else { [n, self.b[0]] });
+        let (elem, elem_b) = (a.1.wgsl(), b.1.wgsl());
+        // Loads of several elements need lines that begin and end at multiples of them.
+        let line = |by: usize, i: usize, [extent, stride]: [usize; 2]| {
+            [extent, stride, self.z[i], self.start[i]].iter().all(|v| v % by == 0)
+        };
+        let a_line = if a_by_k { [k, self.a[0]] } else { [m, self.a[1]] };
+        let b_line = if b_by_k { [k, self.b[1]] } else { [n, self.b[0]] };
+        let (a_four, b_four) = (line(4, 0, a_line), line(4, 1, b_line));
         let capabilities = a.0.gpu.capabilities();
-        let four = a_four && b_four && line(2, [n, n]);
-        let coop = four && a.1 == DType::F16 && !self.accumulate;
+        let four = a_four && b_four && line(4, 2, [n, n]);
+        let eight = line(8, 0, a_line) && line(8, 1, b_line) && line(8, 2, [n, n]) && piece % 8 == 0;
+        let coop = eight && a.1 == DType::F16 && !self.accumulate;
         let few = a_four && b_four && a_by_k && b_by_k && !self.accumulate;
         let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
-            None if coop && Kernel::Coop.runs_on(&a.0.gpu) => Kernel::Coop,
+            None if coop && BLOCKS[2].runs_on(&a.0.gpu) => {
+                Kernel::Coop(Block::choose(&a.0.gpu, m, n, batches).expect("the smallest runs"))
+            }
             None if few && m <= 8 => Kernel::Few,
             // Smaller tiles where large ones would be half empty or too few to fill a device.
             None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
@@ -109,28 +156,27 @@ impl Product {
         };
         let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
-            Kernel::Coop if coop => {
-                let (_, step, stage) = COOP
-                    .into_iter()
-                    .find(|(bytes, ..)| *bytes <= capabilities.workgroup_memory)
-                    .expect("adapters that run it have enough workgroup memory");
-                product_launch!(matmul_coop [STEP = step, STAGE = stage], large);
+            Kernel::Coop(block) if coop => {
+                let Block { m: tm, n: tn, columns, .. } = block;
+                let wide = u32::from(b.1 == DType::F32);
+                let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
+                product_launch!(matmul_coop [WIDE_B = wide, TM = tm, TN = tn, WN = columns], groups);
             }
-            Kernel::Few if few => product_launch!(matmul_few [], (n.div_ceil(16), m.div_ceil(8), batches)),
-            Kernel::Large | Kernel::Coop if four => {
+            Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
+            Kernel::Large | Kernel::Coop(_) if four => {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                product_launch!(matmul_large [STEP = step], large);
+                product_launch!(matmul_large [elem = elem, elem_b = elem_b, STEP = step], large);
             }
             Kernel::Direct => {
                 let rows = if m <= 8 { 8 } else { 32 };
                 let unit =
                     |four, elem| if four { (4, format!("vec4<{elem}>")) } else { (1, String::from(elem)) };
                 let (a_unit, b_unit) = (unit(a_four, "elem"), unit(b_four, "elem_b"));
-                product_launch!(matmul_direct [ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
+                product_launch!(matmul_direct [elem = elem, elem_b = elem_b, ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
                                            B_WIDTH = b_unit.0, b_unit = b_unit.1],
                             (n.div_ceil(32), m.div_ceil(rows), batches));
             }
-            _ => product_launch!(matmul [], (n.div_ceil(64), m.div_ceil(64), batches)),
+            _ => product_launch!(matmul [elem = elem, elem_b = elem_b], (n.div_ceil(64), m.div_ceil(64), batches)),
         }
     }
 }
@@ -351,22 +397,22 @@ fn reference(a: &Array, b: &Array) -> Array {
 pub(super) fn cases() -> Vec<Case> {
     // Each kernel on every adapter that runs it, whoever would be chosen there; lines of multiples of four elements.
     macro_rules! by {
-        ($kernel:ident, $any_matmul:ident, $matmul:literal, $any_linear:ident, $linear:literal) => {
+        ($kernel:expr, $dims:expr, $any_matmul:ident, $matmul:literal, $any_linear:ident, $linear:literal) => {
             [
                 Case {
                     run: |s, i| {
                         let (ta, tb) = (s["transpose_a"] == 1, s["transpose_b"] == 1);
-                        vec![matmul_by(Some(Kernel::$kernel), &i[0], &i[1], ta, tb)]
+                        vec![matmul_by(Some($kernel), &i[0], &i[1], ta, tb)]
                     },
-                    dims: fours(),
-                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
+                    dims: $dims(),
+                    runs_on: |gpu| $kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
                     bench: &[],
                     ..$any_matmul($matmul)
                 },
                 Case {
                     run: |s, i| {
                         vec![linear_by(
-                            Some(Kernel::$kernel),
+                            Some($kernel),
                             &i[0],
                             &i[1],
                             (s["bias"] == 1).then_some(&i[2]),
@@ -375,11 +421,11 @@ pub(super) fn cases() -> Vec<Case> {
                     },
                     dims: vec![
                         Dim::one_of("rows", &[1, 9, 130, 2050]),
-                        Dim::one_of("in", &[4, 12]),
-                        Dim::one_of("out", &[4, 132]),
+                        Dim::one_of("in", &[8, 12, 40]),
+                        Dim::one_of("out", &[8, 132, 264]),
                         Dim::one_of("bias", &[0, 1]),
                     ],
-                    runs_on: |gpu| Kernel::$kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
+                    runs_on: |gpu| $kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
                     bench: &[],
                     ..$any_linear($linear)
                 },
@@ -401,15 +447,17 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![any_matmul("matmul"), any_linear("linear"), rows(), wide];
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
-    cases.extend(by!(Tile, any_matmul, "matmul.tile", any_linear, "linear.tile"));
-    cases.extend(by!(Large, any_matmul, "matmul.large", any_linear, "linear.large"));
-    cases.extend(by!(Few, any_matmul, "matmul.few", any_linear, "linear.few"));
-    cases.extend(by!(Direct, any_matmul, "matmul.direct", any_linear, "linear.direct"));
-    cases.extend(by!(Tile, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
-    cases.extend(by!(Large, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
-    cases.extend(by!(Few, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
-    cases.extend(by!(Direct, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
-    cases.extend(by!(Coop, half_matmul, "matmul.coop.f16", half_linear, "linear.coop.f16"));
+    cases.extend(by!(Kernel::Tile, fours, any_matmul, "matmul.tile", any_linear, "linear.tile"));
+    cases.extend(by!(Kernel::Large, fours, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Kernel::Few, fours, any_matmul, "matmul.few", any_linear, "linear.few"));
+    cases.extend(by!(Kernel::Direct, fours, any_matmul, "matmul.direct", any_linear, "linear.direct"));
+    cases.extend(by!(Kernel::Tile, fours, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
+    cases.extend(by!(Kernel::Large, fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
+    cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop256.f16", half_linear, "linear.coop256.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
     cases
 }
 
@@ -419,6 +467,17 @@ fn fours() -> Vec<Dim> {
         Dim::one_of("m", &[4, 20, 132]),
         Dim::one_of("n", &[4, 36, 120]),
         Dim::one_of("k", &[4, 12, 36, 68]),
+        Dim::one_of("transpose_a", &[0, 1]),
+        Dim::one_of("transpose_b", &[0, 1]),
+    ]
+}
+
+fn eights() -> Vec<Dim> {
+    vec![
+        Dim::one_of("z", &[1, 2]),
+        Dim::one_of("m", &[8, 24, 136, 264]),
+        Dim::one_of("n", &[8, 40, 264]),
+        Dim::one_of("k", &[8, 24, 40, 72]),
         Dim::one_of("transpose_a", &[0, 1]),
         Dim::one_of("transpose_b", &[0, 1]),
     ]
