@@ -98,7 +98,7 @@ impl Comparison {
                 }
             }
             let beside = |theirs: Option<f64>| {
-                theirs.map_or("| ".into(), |t| format!("{} | {:.2}", milliseconds(t), ours / t))
+                theirs.map_or("|".into(), |t| format!("{} | {:.2}", milliseconds(t), ours / t))
             };
             let share = row["share"].as_f64().map_or(String::new(), |s| format!("{:.0} %", s * 100.0));
             let _ = writeln!(
