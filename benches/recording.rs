@@ -1,5 +1,6 @@
 //! What recording costs the host: a training step of a small model, its optimizer with it, from the first call to the
-//! last submit. Nothing waits for the device inside what is timed.
+//! last submit. Nothing waits for the device inside what is timed; software Vulkan works on the same cores, so that times
+//! there are upper bounds.
 
 use std::{
     hint::black_box,
