@@ -140,6 +140,10 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     let blank = folder.write("blank.txt", " \n\t ");
     let binary = folder.write("binary.bin", [0u8, 159, 146, 150, 255].repeat(100));
     let latin = folder.write("latin.txt", b"caf\xe9 ".repeat(100));
+    folder.write("peers.json", PEERS.replace('\n', " "));
+    folder.write("ours.jsonl", OURS);
+    folder.write("no-results.json", r#"{"device": "an abacus", "results": []}"#);
+    folder.write("no-time.json", r#"{"results": [{"name": "add", "shape": "1", "dtype": "f32"}]}"#);
     let stated = folder.write("stated.txt", format!("|The passkey is:12345| {}", "and so on. ".repeat(100)));
 
     // Checkpoints that are none.
@@ -226,6 +230,18 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("trailing words", demo("now")),
         ("unknown op", plain("selfcheck nothing_of_the_kind")),
         ("unknown op to time", plain("bench nothing_of_the_kind")),
+        ("peers that are not there", plain("bench rope --compare nowhere.json")),
+        ("peers that are no JSON", plain("bench rope --compare text.txt")),
+        ("peers without results", plain("bench rope --compare no-results.json")),
+        ("a peer's result without a time", plain("bench rope --compare no-time.json")),
+        ("results without peers", plain("bench --results ours.jsonl")),
+        ("results that are not there", plain("bench --results nowhere.jsonl --compare peers.json")),
+        ("results that are no JSON", plain("bench --results text.txt --compare peers.json")),
+        ("results that are of no row", plain("bench --results peers.json --compare peers.json")),
+        (
+            "a record where none can be",
+            plain("bench --results ours.jsonl --compare peers.json --record text.txt"),
+        ),
         ("unknown kernel", plain("shaders nothing_of_the_kind --to wgsl")),
         ("unknown language", plain("shaders rms_norm --to cuda")),
         // Adapters.
@@ -534,6 +550,68 @@ fn help_of_every_command_has_examples() {
     }
 }
 
+/// What `rambutan bench anchors --json` prints: rows of an abacus, 23:40 on a day in November.
+const OURS: &str = r#"{"row":"add.64M","ms":0.25,"goal_ms":0.195,"floor_ms":0.2,"share":0.8,"host_ms":0.03,"checked":"spot 12 of 67108864","peers":{"torch":"","burn":"add|67108864|f32"},"device":"Abacus (12 beads)","backend":"wood","driver":"hand","clock":"GPU timestamps","time":1795563600}
+{"op":"add","sizes":"rows=1","forward_ms":1.0,"device":"Abacus (12 beads)"}
+{"row":"matmul.f16.4096","ms":0.3,"goal_ms":0.34,"peers":{"torch":"matmul|4096x4096x4096|f16","burn":"matmul|4096x4096x4096|f16"},"device":"Abacus (12 beads)","time":1795563600}
+{"row":"rms_norm.f16","wrong":"rms_norm [rows=1]: output 0 | of 1","goal_ms":0.1,"peers":{"torch":"","burn":""},"time":1795563600}
+{"row":"model.370m.train","skipped":"out of device memory","goal_ms":451,"peers":{"torch":"","burn":""},"time":1795563600}
+{"row":"crossover.hsa","ms":2.0,"goal_ms":null,"peers":{"torch":"","burn":""},"time":1795563600}
+"#;
+
+/// As peers.py writes it.
+const PEERS: &str = r#"{
+    "device": "NVIDIA H200", "driver": "580", "torch": "2.11", "triton": "3.6", "failed": [],
+    "results": [
+        {"name": "matmul", "shape": "4096x4096x4096", "dtype": "f16", "ms_median": 0.15, "ms_min": 0.1, "runs": 9},
+        {"name": "matmul", "shape": "4096x4096x4096", "dtype": "f32", "ms_median": 2.67, "ms_min": 2.6, "runs": 9}
+    ]
+}"#;
+
+#[test]
+fn times_of_others_stand_beside_ours() {
+    let folder = Folder::new("compare");
+    folder.write("ours.jsonl", OURS);
+    folder.write("peers.json", PEERS);
+    // The better of two compilers counts, and the device's time before the host's.
+    folder.write(
+        "burn.json",
+        r#"[{"name": "add", "backend": "burn-0.22.1/spirv", "shape": "67108864", "dtype": "f32", "median_ms": 0.1, "device_ms": 0.2},
+            {"name": "add", "backend": "burn-0.22.1/wgsl", "shape": "67108864", "dtype": "f32", "median_ms": 0.22},
+            {"name": "matmul", "backend": "burn-0.22.1/wgsl", "shape": "4096x4096x4096", "dtype": "f16", "median_ms": 1.2}]"#,
+    );
+    let line = "bench --results ours.jsonl --compare peers.json --compare burn.json --record kept";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    for _ in 0..2 {
+        let output = run(&arguments, &folder.0);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stderr}");
+        for said in [
+            "Ours: Abacus (12 beads), wood, hand, GPU timestamps, timed 2026-11-24 23:40 UTC.",
+            "Torch: torch 2.11, Triton 3.6, from peers.json, written ",
+            "another card (NVIDIA H200)",
+            "Burn: burn-0.22.1, from burn.json, written ",
+            "it does not say on which card",
+            "| add.64M | 0.2500 | | | 0.2000 | 1.25 | 0.195 | no | 0.2000 | 80 % | 0.0300 | spot 12 of 67108864 |",
+            "| matmul.f16.4096 | 0.3000 | 0.1500 | 2.00 | 1.20 | 0.25 | 0.34 | yes |  |  |  | no |",
+            "| rms_norm.f16 | wrong: rms_norm [rows=1]: output 0 / of 1 |",
+            "| model.370m.train | skipped: out of device memory |",
+            "| crossover.hsa | 2.00 | | | | |  |  |",
+            "1 of 2 rows at goal; slower than burn: 1 of 2; slower than 1.5 × torch: 1 of 1; wrong: 1.",
+        ] {
+            assert!(stdout.contains(said), "{said}\nin\n{stdout}");
+        }
+    }
+    // A second comparison of the day is added to the first.
+    let kept = fs::read_to_string(folder.0.join("kept/abacus/2026-11-24-anchors.md")).expect("a record");
+    assert_eq!(
+        (kept.matches("# Anchors, 2026-11-24\n").count(), kept.matches("## 23:40 UTC").count()),
+        (1, 2)
+    );
+    assert_eq!(kept.matches("| add.64M |").count(), 2);
+}
+
 #[test]
 fn json_parses_and_says_what_it_should() {
     let folder = Folder::new("json");
@@ -552,6 +630,14 @@ fn json_parses_and_says_what_it_should() {
             .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{line}: {e}: {l}")))
             .collect()
     };
+    for line in
+        lines("bench cumulative_sum.4096x1024 --runs 1 --json").iter().filter(|l| l["row"].is_string())
+    {
+        assert_eq!(line["row"], "cumulative_sum.4096x1024");
+        assert!(line["ms"].as_f64().is_some_and(|ms| ms > 0.0) && line["goal_ms"].as_f64() == Some(0.012));
+        assert!(line["checked"].as_str().is_some_and(|c| c.starts_with("spot 12288 of 4194304")), "{line}");
+        assert!(line["copies"].as_u64().is_some_and(|n| n > 1) && line["wrong"].is_null(), "{line}");
+    }
     let info = lines("info --json");
     assert!(info[0].as_array().is_some_and(|a| !a.is_empty()));
     let inspect = lines("inspect m.safetensors --json");

@@ -525,10 +525,10 @@ pub(super) fn scan_case() -> Case {
             let (x, bc) = (share * groups * p, groups * n);
             Cost { bytes: 4 * rows * (2 * x + 2 * bc), flops: 5 * rows * x * n }
         },
-        // Two rows of one head's state: they walk alone.
+        // Two rows of one head's state, since rows walk alone; of short texts all, whose mean size says what an error is.
         part: Some(|s, draw| {
             let [batches, tokens, share, groups, p, n, d, initial, segment] = s.get();
-            let (b, h, rows) = (some(draw, batches, 1), some(draw, share * groups, 1), some(draw, p, 2));
+            let (b, h, rows) = (some(draw, batches, 1), some(draw, share * groups, 1), some(draw, p, if tokens < 256 { p } else { 2 }));
             let (t, g) = (0..tokens.min(4096), h.start / share..h.start / share + 1);
             let along = |last: &[std::ops::Range<usize>]| [&[b.clone(), t.clone()], last].concat();
             let (heads, bc) = (vec![h.clone()], along(&[g, 0..n]));

@@ -27,11 +27,14 @@ pub struct Row {
     pub case: &'static str,
     pub sizes: &'static [usize],
     pub pass: Pass,
-    /// Milliseconds on an H200.
+    /// Milliseconds on an H200; [`NONE`] for rows that are looked at and have none.
     pub goal: f64,
     pub torch: &'static str,
     pub burn: &'static str,
 }
+
+/// No goal.
+pub const NONE: f64 = f64::INFINITY;
 
 const fn row(
     name: &'static str,
@@ -47,7 +50,7 @@ const fn row(
 
 use Pass::{Backward, Both, Forward};
 
-/// 16-bit rows are f16, where peers have bf16. Rows of one case and size follow one another: they share their runs.
+/// All with a goal are the anchors; the others show where HSA overtakes attention to all tokens. 16-bit rows are f16, where peers have bf16. Rows of one case and size follow one another: they share their runs.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row("matmul.f32.1024", "matmul", &[1, 1024, 1024, 1024, 0, 0], Forward, 0.065, "matmul|1024x1024x1024|f32", "matmul|1024x1024x1024|f32"),
@@ -83,12 +86,12 @@ pub const ROWS: &[Row] = &[
     row("select.8x16384.both", "select.weights.f16", &[8, 16384, 256, 1024, 8, 64, 0], Both, 1.8, "select-noassert fwd+bwd|B8 L16384 r1024 S64 K8|bf16", ""),
     row("select.1x65536.forward", "select.weights.f16", &[1, 65536, 1024, 1024, 8, 64, 0], Forward, 0.9, "select-noassert fwd|B1 L65536 r1024 S64 K8|bf16", ""),
     row("select.1x65536.both", "select.weights.f16", &[1, 65536, 1024, 1024, 8, 64, 0], Both, 1.6, "select-noassert fwd+bwd|B1 L65536 r1024 S64 K8|bf16", ""),
-    row("ssd.8x4096.forward", "ssd_scan.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Forward, 0.67, "ssd fwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
-    row("ssd.8x4096.backward", "ssd_scan.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Backward, 2.0, "ssd bwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
-    row("ssd.1x65536.forward", "ssd_scan.f16", &[1, 65536, 32, 1, 64, 128, 1, 0, 0], Forward, 1.3, "ssd fwd|B1 L65536 H32 P64 N128 G1 Q256|bf16", ""),
-    row("ssd.1x65536.backward", "ssd_scan.f16", &[1, 65536, 32, 1, 64, 128, 1, 0, 0], Backward, 3.9, "ssd bwd|B1 L65536 H32 P64 N128 G1 Q256|bf16", ""),
-    row("ssd.1x262144.forward", "ssd_scan.f16", &[1, 262144, 32, 1, 64, 128, 1, 0, 0], Forward, 5.0, "ssd fwd|B1 L262144 H32 P64 N128 G1 Q256|bf16", ""),
-    row("ssd.1x262144.backward", "ssd_scan.f16", &[1, 262144, 32, 1, 64, 128, 1, 0, 0], Backward, 15.0, "ssd bwd|B1 L262144 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.8x4096.forward", "ssd_scan.best.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Forward, 0.67, "ssd fwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.8x4096.backward", "ssd_scan.best.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Backward, 2.0, "ssd bwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.1x65536.forward", "ssd_scan.best.f16", &[1, 65536, 32, 1, 64, 128, 1, 0, 0], Forward, 1.3, "ssd fwd|B1 L65536 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.1x65536.backward", "ssd_scan.best.f16", &[1, 65536, 32, 1, 64, 128, 1, 0, 0], Backward, 3.9, "ssd bwd|B1 L65536 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.1x262144.forward", "ssd_scan.best.f16", &[1, 262144, 32, 1, 64, 128, 1, 0, 0], Forward, 5.0, "ssd fwd|B1 L262144 H32 P64 N128 G1 Q256|bf16", ""),
+    row("ssd.1x262144.backward", "ssd_scan.best.f16", &[1, 262144, 32, 1, 64, 128, 1, 0, 0], Backward, 15.0, "ssd bwd|B1 L262144 H32 P64 N128 G1 Q256|bf16", ""),
     row("rms_norm.f16.32768x1024.forward", "rms_norm.f16", &[32768, 1024], Forward, 0.045, "rmsnorm fwd|[32768,1024]|bf16", ""),
     row("rms_norm.f16.32768x1024.backward", "rms_norm.f16", &[32768, 1024], Backward, 0.1, "rmsnorm bwd|[32768,1024]|bf16", ""),
     row("gated_rms_norm.32768x2048.forward", "gated_rms_norm.f16", &[32768, 2048, 1], Forward, 0.13, "rmsnorm-gated fwd|[32768,2048]|bf16", ""),
@@ -96,6 +99,20 @@ pub const ROWS: &[Row] = &[
     row("cross_entropy.16384x50280.forward", "cross_entropy.f16", &[16384, 50280], Forward, 0.5, "cross-entropy fwd|16384 tokens, vocabulary 50280|bf16", ""),
     row("cross_entropy.16384x50280.backward", "cross_entropy.f16", &[16384, 50280], Backward, 0.9, "cross-entropy bwd|16384 tokens, vocabulary 50280|bf16", ""),
     row("adamw.370M", "adamw.step", &[92_500_000], Forward, 2.8, "adamw step|370 M parameters, 49 tensors|f32", ""),
+    row("crossover.attention.1x1024.forward", "window_attention.coop", &[1, 1024, 1024, 16, 1, 64], Forward, NONE, "", ""),
+    row("crossover.attention.1x1024.backward", "window_attention.coop", &[1, 1024, 1024, 16, 1, 64], Backward, NONE, "", ""),
+    row("crossover.hsa.1x1024.forward", "hsa.random", &[1, 1024, 16, 1, 64, 16, 64, 8, 1, 0], Forward, NONE, "", ""),
+    row("crossover.hsa.1x1024.backward", "hsa.random", &[1, 1024, 16, 1, 64, 16, 64, 8, 1, 0], Backward, NONE, "", ""),
+    row("crossover.attention.1x4096.forward", "window_attention.coop", &[1, 4096, 4096, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L4096 Hq16 Hkv1 d64|bf16", ""),
+    row("crossover.attention.1x4096.backward", "window_attention.coop", &[1, 4096, 4096, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L4096 Hq16 Hkv1 d64|bf16", ""),
+    row("crossover.hsa.1x4096.forward", "hsa.random", &[1, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Forward, NONE, "hsa-noassert fwd|B1 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
+    row("crossover.hsa.1x4096.backward", "hsa.random", &[1, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Backward, NONE, "hsa-noassert bwd|B1 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
+    row("crossover.attention.1x16384.forward", "window_attention.coop", &[1, 16384, 16384, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L16384 Hq16 Hkv1 d64|bf16", ""),
+    row("crossover.attention.1x16384.backward", "window_attention.coop", &[1, 16384, 16384, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L16384 Hq16 Hkv1 d64|bf16", ""),
+    row("crossover.hsa.1x16384.forward", "hsa.random", &[1, 16384, 16, 1, 64, 256, 64, 8, 1, 0], Forward, NONE, "hsa-noassert fwd|B1 L16384 Hq16 Hkv1 d64 S64 K8|f16", ""),
+    row("crossover.hsa.1x16384.backward", "hsa.random", &[1, 16384, 16, 1, 64, 256, 64, 8, 1, 0], Backward, NONE, "hsa-noassert bwd|B1 L16384 Hq16 Hkv1 d64 S64 K8|f16", ""),
+    row("crossover.attention.1x65536.forward", "window_attention.coop", &[1, 65536, 65536, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L65536 Hq16 Hkv1 d64|bf16", ""),
+    row("crossover.attention.1x65536.backward", "window_attention.coop", &[1, 65536, 65536, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L65536 Hq16 Hkv1 d64|bf16", ""),
 ];
 
 #[cfg(test)]

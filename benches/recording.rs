@@ -1,0 +1,87 @@
+//! What recording costs the host: a training step of a small model, its optimizer with it, from the first call to the
+//! last submit. Nothing waits for the device inside what is timed; software Vulkan works on the same cores, so that times
+//! there are upper bounds.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rambutan_engine::{
+    DType, Gpu, GpuOptions, Tensor,
+    optim::{AdamW, AdamWOptions},
+};
+use rambutan_model::{Checkpoint, Config, Ramba, ramba::Sharing};
+
+/// The small model's layers, so narrow that any device is soon done with them: recording does not depend on widths.
+fn narrow() -> Config {
+    Config {
+        hidden_size: 32,
+        head_dim: 16,
+        num_heads: 4,
+        state_size: 16,
+        chunk_size: 16,
+        encoder_intermediate_size: 32,
+        attention_head_dim: 16,
+        num_attention_heads: 2,
+        retrieval_dim: 16,
+        segment_size: Some(64),
+        ..Config::small()
+    }
+}
+
+fn step(c: &mut Criterion) {
+    let gpu = match Gpu::new(GpuOptions::from_env()) {
+        Ok(gpu) => gpu,
+        Err(e) => return println!("recording: skipped, {e}"),
+    };
+    let config = narrow();
+    config.validate().expect("a narrow model is one");
+    let checkpoint = Checkpoint::initial(config, 1).expect("a valid configuration");
+    let model = Ramba::new(&gpu, &checkpoint, true).expect("a small model fits");
+    let mut optimizer = AdamW::new(model.parameters(), AdamWOptions::default());
+    let words: Vec<u32> = (0..128).map(|i| i % 97).collect();
+    let ids = Tensor::from_slice(&gpu, &words, [1, 128]).expect("it fills its shape");
+    let weights = Tensor::full(&gpu, [1, 128], DType::F32, 1.0 / 128.0);
+    let mut record = || {
+        let logits = model.forward(&ids, None, &Sharing::default());
+        let (loss, _) = model.loss(&logits, &ids, &weights);
+        drop(logits);
+        loss.backward();
+        optimizer.step(model.parameters(), 1e-3);
+        gpu.submit();
+    };
+    // The first steps compile kernels and fill the pool.
+    for _ in 0..2 {
+        record();
+        gpu.wait().expect("the device works");
+    }
+    c.bench_function("recording/training_step", |b| {
+        b.iter_custom(|steps| {
+            let mut all = Duration::ZERO;
+            for _ in 0..steps {
+                let begin = Instant::now();
+                record();
+                all += begin.elapsed();
+                gpu.wait().expect("the device works");
+            }
+            all
+        });
+    });
+    // What every op does on the way: other shapes over the same elements, rows of them.
+    let x = Tensor::zeros(&gpu, [64, 128, 16], DType::F32);
+    c.bench_function("shapes/reshape_and_view", |b| {
+        b.iter(|| {
+            let y = black_box(&x).reshape([64 * 128, 16]);
+            (y.rows_by_last(), y.view_rows(64..128).map(|v| v.len()))
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10);
+    targets = step
+}
+criterion_main!(benches);
