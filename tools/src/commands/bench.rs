@@ -17,6 +17,7 @@ use super::{
     bench_compare::{Comparison, earlier},
     bench_model::{MODEL_BENCHES, ModelBench},
     bench_rows::{Pass, ROWS, Row},
+    guarded,
 };
 use crate::problem::{Problem, print, print_json};
 
@@ -63,6 +64,9 @@ const KEEP_WARM: Duration = Duration::from_millis(40);
 const BEYOND_CACHES: usize = 128 << 20;
 /// Copies of the inputs, whatever their size.
 const MOST_COPIES: usize = 64;
+
+/// The row of a device's first product, from the call to the result.
+const FIRST_CALL: &str = "first_call.matmul";
 
 /// What this adapter reaches with our own kernels, a second: the floor under every op's time.
 struct Ceilings {
@@ -137,12 +141,12 @@ struct Work<'a> {
 }
 
 impl Bench {
-    pub fn run(&self, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<(), Problem> {
+    pub fn run(&self, open: impl Fn() -> Result<Gpu, Problem>) -> Result<(), Problem> {
         // What cannot be read is better known before minutes of timing.
         let comparison = Comparison::open(&self.compare)?;
         let (lines, wrong) = match &self.results {
             Some(path) => (earlier(path)?, 0),
-            None => self.measure_all(&open()?)?,
+            None => self.measure_all(&open()?, open)?,
         };
         if !self.compare.is_empty() {
             let text = comparison.table(&lines)?;
@@ -164,7 +168,11 @@ impl Bench {
         Ok(())
     }
 
-    fn measure_all(&self, gpu: &Gpu) -> Result<(Vec<Value>, usize), Problem> {
+    fn measure_all(
+        &self,
+        gpu: &Gpu,
+        open: impl Fn() -> Result<Gpu, Problem>,
+    ) -> Result<(Vec<Value>, usize), Problem> {
         let wanted = self.filter.as_deref().unwrap_or_default();
         let all = ops::cases();
         let anchors = wanted == "anchors";
@@ -175,9 +183,13 @@ impl Bench {
             MODEL_BENCHES.iter().filter(|m| named(m.name) && !(self.quick || wanted.is_empty())).collect();
         let cases: Vec<&Case> =
             all.iter().filter(|c| c.stem.contains(wanted) && !c.bench.is_empty()).collect();
-        if rows.is_empty() && models.is_empty() && cases.is_empty() {
+        let first_call = named(FIRST_CALL);
+        if rows.is_empty() && models.is_empty() && cases.is_empty() && !first_call {
             let stems = all.iter().filter(|c| !c.bench.is_empty()).map(|c| c.stem);
-            let names = stems.chain(ROWS.iter().map(|r| r.name)).chain(MODEL_BENCHES.iter().map(|m| m.name));
+            let names = stems
+                .chain(ROWS.iter().map(|r| r.name))
+                .chain([FIRST_CALL])
+                .chain(MODEL_BENCHES.iter().map(|m| m.name));
             let message = format!("no row and no op with sizes to time contains `{wanted}`");
             return Err(Problem::input(
                 message,
@@ -202,6 +214,9 @@ impl Bench {
             self.rows(&mut work, case, rows)?;
             done.insert((rows[0].case, rows[0].sizes));
             gpu.trim();
+        }
+        if first_call {
+            self.first_call(&mut work, &all, &open()?)?;
         }
         let ops: Vec<(&Case, &[usize])> = cases
             .iter()
@@ -358,8 +373,44 @@ impl Bench {
         self.note(work, line)
     }
 
+    /// What a user waits for: on a device just opened, a product of 1024 in f32 with all that it compiles. Drivers may have
+    /// the compiled kernel on disk.
+    fn first_call(&self, work: &mut Work<'_>, all: &[Case], fresh: &Gpu) -> Result<(), Problem> {
+        let case = all.iter().find(|c| c.stem == "matmul").expect("there are products");
+        let sizes = case.exactly(vec![1, 1024, 1024, 1024, 0, 0]);
+        let inputs = case.draw_inputs(&sizes, &mut Draw::quick(1));
+        let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(fresh)).collect();
+        fresh.wait()?;
+        let begin = Instant::now();
+        let result = no_grad(|| (case.run)(&sizes, &tensors));
+        fresh.wait()?;
+        let ms = begin.elapsed().as_secs_f64() * 1e3;
+        drop(result);
+        let goal = 100.0;
+        let mut line = work.line(case.stem, &sizes);
+        line["row"] = json!(FIRST_CALL);
+        line["clock"] = json!("host clock");
+        line["goal_ms"] = json!(goal);
+        line["peers"] = json!({ "torch": "", "burn": "" });
+        match check(fresh, case, &sizes, &inputs, false) {
+            Ok(checked) => {
+                line["ms"] = json!(ms);
+                line["met"] = json!(ms <= goal);
+                self.say(&format!("{FIRST_CALL:38} {:>5} {ms:>10.4} {goal:>9} {:>16}  {checked}\n", 1, ""))?;
+                line["checked"] = json!(checked);
+            }
+            Err(why) => {
+                self.say(&format!("{FIRST_CALL:38} wrong: {why}\n"))?;
+                work.wrong += 1;
+                line["wrong"] = json!(why);
+            }
+        }
+        self.note(work, line)
+    }
+
     fn model(&self, work: &mut Work<'_>, model: &ModelBench) -> Result<(), Problem> {
-        let line = match model.run(work.gpu, self.runs) {
+        let failed = |why: String| Err(rambutan_model::Error::Engine(Error::Device(why)));
+        let line = match guarded(|| model.run(work.gpu, self.runs)).unwrap_or_else(failed) {
             Ok(line) => line,
             // Another adapter may have the memory; the other rows say what this one can do.
             Err(rambutan_model::Error::Engine(e)) if is_about_memory(&e) => {
@@ -440,8 +491,13 @@ impl Bench {
             forget_errors(gpu);
             (if is_about_memory(&e) { "skipped" } else { "wrong" }, e.to_string())
         };
-        let (mut measured, inputs) = self.time(work, case, sizes, backward).map_err(failed)?;
-        let checked = check(gpu, case, sizes, &inputs, backward);
+        let panicked = |why: String| {
+            forget_errors(gpu);
+            ("wrong", why)
+        };
+        let timed = guarded(|| self.time(work, case, sizes, backward)).map_err(panicked)?;
+        let (mut measured, inputs) = timed.map_err(failed)?;
+        let checked = guarded(|| check(gpu, case, sizes, &inputs, backward)).map_err(panicked)?;
         // A device that lacked the memory computed nothing.
         gpu.check().map_err(failed)?;
         measured.checked = checked.map_err(|why| ("wrong", why))?;
