@@ -21,13 +21,17 @@ struct Control {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let i = row_of(group) * WG + lane;
     if i * 4u >= params.count { return; }
+    // All loads under way together.
+    let grads = g[i];
+    let m_old = m[i];
+    let v_old = v[i];
+    let old = p[i];
     let factor = control.factor;
     if factor > 0.0 {
-        let grad = g[i] * factor;
-        let mean = params.beta1 * m[i] + (1.0 - params.beta1) * grad;
-        let square = params.beta2 * v[i] + (1.0 - params.beta2) * grad * grad;
+        let grad = grads * factor;
+        let mean = params.beta1 * m_old + (1.0 - params.beta1) * grad;
+        let square = params.beta2 * v_old + (1.0 - params.beta2) * grad * grad;
         let step = (mean / (1.0 - control.beta1_t)) / (sqrt(square / (1.0 - control.beta2_t)) + params.eps);
-        let old = p[i];
         p[i] = old - params.lr * params.decay * old - params.lr * step;
         m[i] = mean;
         v[i] = square;

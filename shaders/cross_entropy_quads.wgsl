@@ -15,8 +15,8 @@ struct Params { rows: u32, quads: u32 }
 @group(0) @binding(5) var<storage, read_write> ce: array<f32>;        // (rows)
 
 fn logits_at(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(NONE); }
-    return vec4f(logits[row * params.quads + q]);
+    let v = vec4f(logits[row * params.quads + min(q, params.quads - 1u)]);
+    return select(vec4f(NONE), v, q < params.quads);
 }
 
 fn power(q: u32, v: vec4f, largest: f32) -> vec4f { return select(vec4f(), exp(v - largest), q < params.quads); }

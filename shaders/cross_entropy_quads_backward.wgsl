@@ -17,15 +17,13 @@ struct Params { rows: u32, quads: u32 }
 struct Row { start: u32, wanted: u32, scale: f32, lse: f32 }
 
 fn logits_at(row: Row, q: u32) -> vec4f {
-    if q >= params.quads || row.scale == 0.0 { return vec4f(); }
-    return vec4f(logits[row.start + q]);
+    return vec4f(logits[row.start + min(q, params.quads - 1u)]);
 }
 
 fn put(row: Row, q: u32, v: vec4f) {
     if q >= params.quads { return; }
     let hit = select(vec4f(), vec4f(1.0), 4u * q + vec4u(0u, 1u, 2u, 3u) == vec4u(row.wanted));
-    let d = row.scale * (exp(min(v - row.lse, vec4f())) - hit);
-    dlogits[row.start + q] = vec4<elem>(select(d, vec4f(), row.scale == 0.0));
+    dlogits[row.start + q] = vec4<elem>(row.scale * (exp(min(v - row.lse, vec4f())) - hit));
 }
 
 @compute @workgroup_size(WG)
@@ -33,6 +31,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let r = row_of(group);
     if r >= params.rows { return; }
     let row = Row(r * params.quads, targets[r], dloss[0] * weights[r], lse[r]);
+    if row.scale == 0.0 {
+        for (var q = lane; q < params.quads; q += WG) { dlogits[row.start + q] = vec4<elem>(); }
+        return;
+    }
     for (var q = lane; q < params.quads; q += 4u * WG) {
         let v0 = logits_at(row, q);
         let v1 = logits_at(row, q + WG);

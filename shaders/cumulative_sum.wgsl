@@ -22,8 +22,7 @@ fn place(row: u32, i: u32) -> u32 {
 }
 
 fn x_at(row: u32, i: u32) -> f32 {
-    if i >= params.columns { return 0.0; }
-    return f32(x[place(row, i)]);
+    return select(0.0, f32(x[place(row, min(i, params.columns - 1u))]), i < params.columns);
 }
 
 fn put(row: u32, i: u32, sum: f32) {

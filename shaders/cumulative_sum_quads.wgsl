@@ -19,8 +19,7 @@ fn place(row: u32, i: u32) -> u32 {
 
 // The sums within the i-th quad, in the order of the sums.
 fn summed(row: u32, i: u32) -> vec4f {
-    if i >= params.quads { return vec4f(); }
-    let v = vec4f(x[place(row, i)]);
+    let v = select(vec4f(), vec4f(x[place(row, min(i, params.quads - 1u))]), i < params.quads);
     let u = select(v, v.wzyx, REVERSE == 1u);
     let xy = u.x + u.y;
     return vec4f(u.x, xy, xy + u.z, xy + u.z + u.w);

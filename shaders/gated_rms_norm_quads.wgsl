@@ -14,10 +14,11 @@ struct Params { rows: u32, quads: u32, groups: u32, eps: f32 }
 @group(0) @binding(5) var<storage, read_write> rstd: array<f32>;      // (rows, groups), saved for the backward pass
 
 fn gated(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(); }
-    let v = vec4f(z[row * params.quads + q]);
+    let i = row * params.quads + min(q, params.quads - 1u);
+    let v = vec4f(z[i]);
     let e = exp(-abs(v));
-    return vec4f(x[row * params.quads + q]) * v * select(e, vec4f(1.0), v >= vec4f()) / (1.0 + e);
+    let g = vec4f(x[i]) * v * select(e, vec4f(1.0), v >= vec4f()) / (1.0 + e);
+    return select(vec4f(), g, q < params.quads);
 }
 
 fn weight_at(part: u32, q: u32) -> vec4f { return weight[part * params.quads + min(q, params.quads - 1u)]; }

@@ -17,13 +17,12 @@ struct Params { rows: u32, quads: u32, groups: u32, first_block: u32 }
 @group(0) @binding(7) var<storage, read_write> dz: array<vec4<elem>>; // (rows, groups, quads)
 @group(0) @binding(8) var<storage, read_write> dweight: array<vec4f>; // (⌈rows / ROWS⌉, groups, quads)
 
-// Four columns of dy, x and z; zeros beyond the group.
+// Four columns of dy, x and z; beyond the group dy counts as 0.
 struct Quad { d: vec4f, u: vec4f, v: vec4f }
 
 fn quad_at(row: u32, q: u32) -> Quad {
-    if q >= params.quads { return Quad(); }
-    let i = row * params.quads + q;
-    return Quad(vec4f(dy[i]), vec4f(x[i]), vec4f(z[i]));
+    let i = row * params.quads + min(q, params.quads - 1u);
+    return Quad(select(vec4f(), vec4f(dy[i]), q < params.quads), vec4f(x[i]), vec4f(z[i]));
 }
 
 fn sigmoid(v: vec4f) -> vec4f {

@@ -1,7 +1,9 @@
 // uses: lib/grid.wgsl
 // BACKWARD = 0: y[n, e] = factor · Σ_s x[n, s, e], in ascending s;  BACKWARD = 1: y[n, s, e] = factor · x[n, e].
-// variants: BACKWARD=1 | elem=f16 | elem=f16 BACKWARD=1
+// An element may be four.
+// variants: BACKWARD=1 | elem=f16 | elem=f16 BACKWARD=1 | elem=vec4<f32> real=vec4<f32> | elem=vec4<f16> real=vec4<f32> BACKWARD=1
 alias elem = f32;
+alias real = f32;
 const BACKWARD: u32 = 0u;
 const WG: u32 = 256u;
 struct Params { rows: u32, middle: u32, columns: u32, factor: f32 }
@@ -16,12 +18,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let c = i % params.columns;
     if BACKWARD == 1u {
         let row = i / params.columns / params.middle;
-        if row < params.rows { y[i] = elem(f32(x[row * params.columns + c]) * params.factor); }
+        if row < params.rows { y[i] = elem(real(x[row * params.columns + c]) * params.factor); }
     } else {
         let row = i / params.columns;
         if row >= params.rows { return; }
-        var sum = 0.0;
-        for (var s = 0u; s < params.middle; s++) { sum += f32(x[(row * params.middle + s) * params.columns + c]); }
+        var sum = real();
+        for (var s = 0u; s < params.middle; s++) { sum += real(x[(row * params.middle + s) * params.columns + c]); }
         y[i] = elem(sum * params.factor);
     }
 }

@@ -11,8 +11,7 @@ struct Params { count: u32, columns: u32, factor: f32 }               // in quad
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;         // (⌈count / columns⌉)
 
 fn x_at(q: u32, last: u32) -> vec4f {
-    if q >= last { return vec4f(); }
-    return vec4f(x[q]);
+    return select(vec4f(), vec4f(x[min(q, last - 1u)]), q < last);
 }
 
 @compute @workgroup_size(WG)

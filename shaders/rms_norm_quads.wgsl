@@ -13,9 +13,10 @@ struct Params { rows: u32, quads: u32, eps: f32 }
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<elem_out>>;    // (rows, quads)
 @group(0) @binding(4) var<storage, read_write> rstd: array<f32>;            // (rows), saved for the backward pass
 
+// Loads are never skipped, so that none waits for another; those beyond the row repeat its last quad.
 fn x_at(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(); }
-    return vec4f(x[row * params.quads + q]);
+    let v = vec4f(x[row * params.quads + min(q, params.quads - 1u)]);
+    return select(vec4f(), v, q < params.quads);
 }
 
 fn weight_at(q: u32) -> vec4f { return weight[min(q, params.quads - 1u)]; }

@@ -17,13 +17,13 @@ struct Params { rows: u32, quads: u32, first_block: u32 }
 @group(0) @binding(6) var<storage, read_write> dweight: array<vec4f>;       // (⌈rows / ROWS⌉, quads)
 
 fn x_at(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(); }
-    return vec4f(x[row * params.quads + q]);
+    let v = vec4f(x[row * params.quads + min(q, params.quads - 1u)]);
+    return select(vec4f(), v, q < params.quads);
 }
 
 fn dy_at(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(); }
-    return vec4f(dy[row * params.quads + q]);
+    let v = vec4f(dy[row * params.quads + min(q, params.quads - 1u)]);
+    return select(vec4f(), v, q < params.quads);
 }
 
 fn weight_at(q: u32) -> vec4f { return weight[min(q, params.quads - 1u)]; }

@@ -11,8 +11,8 @@ struct Params { rows: u32, quads: u32 }
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<elem>>;  // (rows, quads)
 
 fn x_at(row: u32, q: u32) -> vec4f {
-    if q >= params.quads { return vec4f(-3.0e38); }
-    return vec4f(x[row * params.quads + q]);
+    let v = vec4f(x[row * params.quads + min(q, params.quads - 1u)]);
+    return select(vec4f(-3.0e38), v, q < params.quads);
 }
 
 fn power(q: u32, v: vec4f, largest: f32) -> vec4f { return select(vec4f(), exp(v - largest), q < params.quads); }

@@ -10,12 +10,12 @@ struct Params { rows: u32, quads: u32 }
 @group(0) @binding(2) var<storage, read> y: array<vec4<elem>>;         // (rows, quads)
 @group(0) @binding(3) var<storage, read_write> dx: array<vec4<elem>>;  // (rows, quads)
 
-// Four columns of dy and y; zeros beyond the row.
+// Four columns of dy and y; beyond the row dy counts as 0.
 struct Quad { d: vec4f, y: vec4f }
 
 fn quad_at(row: u32, q: u32) -> Quad {
-    if q >= params.quads { return Quad(); }
-    return Quad(vec4f(dy[row * params.quads + q]), vec4f(y[row * params.quads + q]));
+    let i = row * params.quads + min(q, params.quads - 1u);
+    return Quad(select(vec4f(), vec4f(dy[i]), q < params.quads), vec4f(y[i]));
 }
 
 fn put(row: u32, q: u32, v: vec4f) {

@@ -15,8 +15,7 @@ struct Params { count: u32, first_block: u32 }
 fn finite(v: vec4f) -> bool { return all((bitcast<vec4u>(v) & vec4u(0x7f800000u)) != vec4u(0x7f800000u)); }
 
 fn x_at(i: u32) -> vec4f {
-    if i * 4u >= params.count { return vec4f(); }
-    return x[i];
+    return select(vec4f(), x[min(i, params.count / 4u - 1u)], i * 4u < params.count);
 }
 
 @compute @workgroup_size(WG)

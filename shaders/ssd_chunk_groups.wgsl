@@ -1,7 +1,6 @@
 // uses: lib/ssd_chunk_groups.wgsl, lib/ssd_sums.wgsl
-// variants: elem=f16 four=vec4<f16>
+// variants: four=vec4<f16>
 // lib/ssd_chunk_groups.wgsl in chunks of 16 tokens: holds the text that ssd_coop_groups.wgsl shares to its reference.
-alias elem = f32;
 alias four = vec4<f32>;
 const T: u32 = 16u;
 const WG: u32 = 32u;

@@ -1,7 +1,6 @@
 // uses: lib/ssd_chunk_states.wgsl, lib/ssd_sums.wgsl
-// variants: elem=f16 four=vec4<f16> STORE=1 | REVERSE=1 STORE=1
+// variants: four=vec4<f16> STORE=1 | REVERSE=1 STORE=1
 // lib/ssd_chunk_states.wgsl in chunks of 16 tokens: holds the text that ssd_coop_states.wgsl shares to its reference.
-alias elem = f32;
 alias four = vec4<f32>;
 const T: u32 = 16u;
 const WG: u32 = 32u;

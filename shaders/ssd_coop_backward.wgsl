@@ -1,6 +1,5 @@
 // uses: lib/ssd_chunk_backward.wgsl, lib/ssd_sums_coop.wgsl
 // lib/ssd_chunk_backward.wgsl in chunks of 64 tokens on cooperative matrices.
-alias elem = f16;
 alias four = vec4<f16>;
 const T: u32 = 64u;
 const WG: u32 = 128u;

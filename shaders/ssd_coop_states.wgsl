@@ -1,7 +1,6 @@
 // uses: lib/ssd_chunk_states.wgsl, lib/ssd_sums_coop.wgsl
 // variants: STORE=1 | REVERSE=1 STORE=1
 // lib/ssd_chunk_states.wgsl in chunks of 64 tokens on cooperative matrices.
-alias elem = f16;
 alias four = vec4<f16>;
 const T: u32 = 64u;
 const WG: u32 = 128u;

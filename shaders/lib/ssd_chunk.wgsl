@@ -8,6 +8,9 @@ const TILE: u32 = T * STRIDE;
 const ROW: u32 = QUADS + 1u;
 // Rows that an invocation works at, in one quad of columns.
 const RUN: u32 = T * QUADS / WG;
+// dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
+// states are stored with the other over it.
+const SCALE: f32 = 16.0;
 
 var<workgroup> tiles: array<four, 3u * TILE>;
 var<workgroup> stage: array<vec4f, T * ROW>;
@@ -15,7 +18,7 @@ var<workgroup> dts: array<f32, T>;
 var<workgroup> decays: array<f32, T>;
 var<workgroup> from_start: array<f32, T>;                             // Π decays 0 … t
 var<workgroup> to_end: array<f32, T>;                                 // Π decays t + 1 … T − 1
-var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s]
+var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s], r from 1 on
 
 // Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in. The
 // first T invocations have one each.
@@ -57,24 +60,38 @@ fn decay_from_start(t: u32) -> f32 {
     return (p.x * p.y) * (p.z * p.w);
 }
 
-// Fills all products of decays.
+// Fills all products of decays, run by run, each run's total on the way in the room of the first. Contains a barrier:
+// call it in uniform control flow.
 fn all_decays(lane: u32) {
-    for (var i = lane; i < 2u * T; i += WG) {
-        if i < T {
-            var p = 1.0;
-            for (var k = 0u; k < T; k++) {
-                if k > i { p *= decays[k]; }
-                if k % RUN == 0u { begins[k / RUN * T + i] = select(0.0, p, k >= i); }
-            }
-            to_end[i] = p;
-        } else {
-            from_start[i - T] = decay_from_start(i - T);
+    let own = lane / RUN;
+    var before = 1.0;
+    var after = 1.0;
+    if lane < T {
+        for (var k = own * RUN; k < own * RUN + RUN; k++) {
+            if k > lane { after *= decays[k]; } else { before *= decays[k]; }
         }
+        if lane % RUN == 0u { begins[own] = before * after; }
+    }
+    workgroupBarrier();
+    if lane < T {
+        for (var r = 0u; r < T / RUN; r++) {
+            let total = begins[r];
+            if r < own { before *= total; }
+            if r > own {
+                begins[r * T + lane] = after * decays[r * RUN];
+                after *= total;
+            } else if r > 0u {
+                begins[r * T + lane] = select(0.0, 1.0, lane == r * RUN);
+            }
+        }
+        from_start[lane] = before;
+        to_end[lane] = after;
     }
 }
 
 // L at the first of an invocation's rows, and at row t from that at t − 1.
 fn first_decays(run: u32, quad: u32) -> vec4f {
+    if run == 0u { return select(vec4f(0.0), vec4f(1.0), tokens_of(quad) == vec4u(0u)); }
     let at = run * T + 4u * quad;
     return vec4f(begins[at], begins[at + 1u], begins[at + 2u], begins[at + 3u]);
 }

@@ -1,6 +1,6 @@
 // uses: lib/reduce.wgsl, lib/ssd_chunk.wgsl
-// Gradients of a chunk's x, dt and decays, one workgroup a (chunk, head). With S = C·Bᵀ, Z = dy·xᵀ, H the state that enters
-// the chunk, G the gradient of the one that leaves it, and F = L ∘ S ∘ Z:
+// Gradients of a chunk's x, dt and decays, one workgroup a (chunk, head). With S = C·Bᵀ, Z = dy·xᵀ, H the state that
+// enters the chunk, G the gradient of the one that leaves it, and F = L ∘ S ∘ Z:
 //   r[s]  = Σ over t ≥ s of L[t, s] · S[t, s] · dy[t] + to_end[s] · G · B[s],      dx = dt · r + D · dy
 //   da[t] = Σ over t' ≥ t > s of F[t', s] · dt[s] + Σ over t' ≥ t of from_start[t'] · dy[t'] · H · C[t']
 //         + Σ over s < t of dt[s] · to_end[s] · x[s] · G · B[s] + total · ⟨G, H⟩
@@ -12,13 +12,14 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G: (2, spans of this launch, chunks, heads, P, N)
+@group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
+                                                                      // (2, spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
-@group(0) @binding(7) var<storage, read_write> dx: array<vec4<elem>>; // (batches, tokens, heads, P)
+@group(0) @binding(7) var<storage, read_write> dx: array<words>;      // (batches, tokens, heads, P)
 @group(0) @binding(8) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): ddt, dA_log, x · dy
 
 var<workgroup> rows: array<f32, T>;                                   // from_start · dy · H · C
@@ -47,54 +48,58 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var part = 0.0;
     for (var n0 = 0u; n0 < n4; n0 += QUADS) {
         let column = n0 + quad;
-        workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        // All loads before the first store.
+        var left: array<words, RUN>;
+        var right: array<words, RUN>;
+        var state: array<words, RUN>;
+        var gradient: array<words, RUN>;
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            var state = four();
-            if column < n4 {
-                let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
-                if first + t < params.tokens {
-                    right = four(bc[line]);
-                    left = four(bc[params.c_start + line]);
-                }
-                if t < params.p { state = states[params.later + (index * params.p + t) * n4 + column]; }
+            let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
+            let state_at = (index * params.p + t) * n4 + column;
+            if column < n4 && first + t < params.tokens {
+                left[i] = bc[params.c_start + line];
+                right[i] = bc[line];
             }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
-            tiles[2u * TILE + at] = state;
+            if column < n4 && t < params.p {
+                state[i] = states[state_at];
+                gradient[i] = states[params.later + state_at];
+            }
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
+            tiles[2u * TILE + at] = four_of(gradient[i]);
+            part += dot(vec4f(four_of(state[i])), vec4f(four_of(gradient[i])));
         }
         workgroupBarrier();
         multiply_nt(&scores, 0u, TILE, lane);
         multiply_nt(&later, TILE, 2u * TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
-            let t = run * RUN + i;
-            let at = 2u * TILE + t * STRIDE + quad;
-            var state = four();
-            if column < n4 && t < params.p { state = states[(index * params.p + t) * n4 + column]; }
-            part += dot(vec4f(state), vec4f(tiles[at]));
-            tiles[at] = state;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            tiles[2u * TILE + (run * RUN + i) * STRIDE + quad] = four_of(state[i]);
         }
         workgroupBarrier();
         multiply_nt(&earlier, 0u, 2u * TILE, lane);
     }
-    let across = workgroup_sum(part, lane) * from_start[T - 1u];
-    leave(&earlier, lane);
-    for (var i = 0u; i < RUN; i++) {
+    var gains: array<words, RUN>;
+    var inputs: array<words, RUN>;
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
-        let at = t * STRIDE + quad;
-        var left = four();
-        var right = four();
+        let line = ((token0 + t) * params.heads + h) * p4 + quad;
         if first + t < params.tokens && quad < p4 {
-            let line = ((token0 + t) * params.heads + h) * p4 + quad;
-            left = four(dy[line]);
-            right = four(x[line]);
+            gains[i] = dy[line];
+            inputs[i] = x[line];
         }
-        tiles[at] = left;
-        tiles[TILE + at] = right;
+    }
+    let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
+    leave(&earlier, lane);
+    for (var i = 0u; i < RUN; i++) { // unroll
+        let at = (run * RUN + i) * STRIDE + quad;
+        tiles[at] = four_of(gains[i]);
+        tiles[TILE + at] = four_of(inputs[i]);
     }
     workgroupBarrier();
     var through = 0.0;
@@ -115,19 +120,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var q = 0u; q < QUADS; q++) {
             sum += dot(vec4f(tiles[TILE + lane * STRIDE + q]), stage[lane * ROW + q]);
         }
-        columns[lane] = sum * to_end[lane];
+        columns[lane] = sum * to_end[lane] * SCALE;
     }
     var r: array<vec4f, RUN>;
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
-        r[i] = stage[t * ROW + quad] * to_end[t];
+        r[i] = stage[t * ROW + quad] * (to_end[t] * SCALE);
     }
     workgroupBarrier();
     leave(&scores, lane);
     workgroupBarrier();
     var weights: array<vec4f, RUN>;
     var l = first_decays(run, quad);
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if i > 0u { l = next_decays(l, t, quad); }
         weights[i] = stage[t * ROW + quad] * l;
@@ -138,7 +143,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     leave(&products, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) { stage[(run * RUN + i) * ROW + quad] *= weights[i]; }
+    for (var i = 0u; i < RUN; i++) { stage[(run * RUN + i) * ROW + quad] *= weights[i]; } // unroll
     workgroupBarrier();
     var direct = 0.0;
     if lane < T {
@@ -170,12 +175,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     leave(&sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && quad < p4 {
             var v = dts[t] * (r[i] + stage[t * ROW + quad]);
             if params.has_d != 0u { v = fma(vec4f(packed[params.heads + h]), vec4f(tiles[t * STRIDE + quad]), v); }
-            dx[((token0 + t) * params.heads + h) * p4 + quad] = vec4<elem>(v);
+            dx[((token0 + t) * params.heads + h) * p4 + quad] = words_of(v);
         }
     }
 }

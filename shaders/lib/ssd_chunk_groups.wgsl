@@ -1,20 +1,21 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// Gradients of a chunk's B and C over the heads of a group, T state dims, in ascending order: with M = L ∘ dy·xᵀ ∘ dt, H the
-// state that enters the chunk and G the gradient of the one that leaves it,
+// Gradients of a chunk's B and C over the heads of a group, T state dims, in ascending order: with M = L ∘ dy·xᵀ ∘ dt,
+// H the state that enters the chunk and G the gradient of the one that leaves it,
 //   dC = Σ M · B + (from_start ∘ dy) · H,   dB = Σ Mᵀ · C + (to_end ∘ dt ∘ x) · G.
 struct Params {
-    tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
-    groups: u32, later: u32,
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32,
+    first: u32, groups: u32, later: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<vec4<elem>>;       // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> bc: array<vec4<elem>>;       // B, then C: (2, batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> states: array<four>;         // H, then G: (2, spans of this launch, chunks, heads, P, N)
-@group(0) @binding(6) var<storage, read_write> db: array<vec4<elem>>; // (batches, tokens, groups, N)
-@group(0) @binding(7) var<storage, read_write> dc: array<vec4<elem>>; // (batches, tokens, groups, N)
+@group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
+                                                                      // (2, spans of this launch, chunks, heads, P, N)
+@group(0) @binding(6) var<storage, read_write> db: array<words>;      // (batches, tokens, groups, N)
+@group(0) @binding(7) var<storage, read_write> dc: array<words>;      // (batches, tokens, groups, N)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -38,20 +39,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < params.share; k++) {
         let h = g * params.share + k;
         let state_at = (chunk * params.heads + h) * params.p * n4 + column;
+        // All loads before the first store.
+        var left: array<words, RUN>;
+        var right: array<words, RUN>;
+        var state: array<words, RUN>;
+        var gradient: array<words, RUN>;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let t = run * RUN + i;
+            let line = ((token0 + t) * params.heads + h) * p4 + quad;
+            if first + t < params.tokens && quad < p4 {
+                left[i] = dy[line];
+                right[i] = x[line];
+            }
+            if column < n4 && t < params.p {
+                state[i] = states[state_at + t * n4];
+                gradient[i] = states[params.later + state_at + t * n4];
+            }
+        }
         workgroupBarrier();                                           // the last head's tiles and decays are read
         put_step(step_of(batch, first, h, lane), lane);
-        for (var i = 0u; i < RUN; i++) {
-            let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            if first + t < params.tokens && quad < p4 {
-                let line = ((token0 + t) * params.heads + h) * p4 + quad;
-                left = four(dy[line]);
-                right = four(x[line]);
-            }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
         }
         workgroupBarrier();
         all_decays(lane);
@@ -61,43 +71,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         var inputs: array<four, RUN>;
         var l = first_decays(run, quad);
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             if i > 0u { l = next_decays(l, t, quad); }
             tiles[2u * TILE + at] = four(stage[t * ROW + quad] * l * dts_of(quad));
             tiles[at] = four(vec4f(tiles[at]) * from_start[t]);
-            inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t]));
-            var state = four();
-            if column < n4 && t < params.p { state = states[state_at + t * n4]; }
-            tiles[TILE + at] = state;
+            inputs[i] = four(vec4f(tiles[TILE + at]) * (dts[t] * to_end[t] * SCALE));
+            tiles[TILE + at] = four_of(state[i]);
         }
         workgroupBarrier();
         multiply_nn(&c_sums, 0u, TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             tiles[at] = inputs[i];
-            var state = four();
-            if column < n4 && t < params.p { state = states[params.later + state_at + t * n4]; }
-            tiles[TILE + at] = state;
+            tiles[TILE + at] = four_of(gradient[i]);
+        }
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let t = run * RUN + i;
+            let line = ((token0 + t) * shares + g) * n4 + column;
+            if first + t < params.tokens && column < n4 {
+                left[i] = bc[line];
+                right[i] = bc[params.c_start + line];
+            } else {
+                left[i] = words();
+                right[i] = words();
+            }
         }
         workgroupBarrier();
         multiply_nn(&b_sums, 0u, TILE, lane);
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
-            let t = run * RUN + i;
-            let at = t * STRIDE + quad;
-            var left = four();
-            var right = four();
-            if first + t < params.tokens && column < n4 {
-                let line = ((token0 + t) * shares + g) * n4 + column;
-                left = four(bc[line]);
-                right = four(bc[params.c_start + line]);
-            }
-            tiles[at] = left;
-            tiles[TILE + at] = right;
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let at = (run * RUN + i) * STRIDE + quad;
+            tiles[at] = four_of(left[i]);
+            tiles[TILE + at] = four_of(right[i]);
         }
         workgroupBarrier();
         multiply_nn(&c_sums, 2u * TILE, 0u, lane);
@@ -105,19 +114,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     leave(&c_sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && column < n4 {
-            dc[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+            dc[((token0 + t) * shares + g) * n4 + column] = words_of(stage[t * ROW + quad]);
         }
     }
     workgroupBarrier();
     leave(&b_sums, lane);
     workgroupBarrier();
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
         if first + t < params.tokens && column < n4 {
-            db[((token0 + t) * shares + g) * n4 + column] = vec4<elem>(stage[t * ROW + quad]);
+            db[((token0 + t) * shares + g) * n4 + column] = words_of(stage[t * ROW + quad]);
         }
     }
 }

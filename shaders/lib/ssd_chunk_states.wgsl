@@ -1,30 +1,34 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t], weight
-// being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With STORE = 0
-// only what leaves the span, and its total decay.
+// The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
+// weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With
+// STORE = 0 only what leaves the span, and its total decay.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
 
+// Factors of states stored and of products.
+const STORED: f32 = select(1.0, 1.0 / SCALE, REVERSE == 1u);
+const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
+
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
-@group(0) @binding(1) var<storage, read> input: array<vec4<elem>>;    // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> wr: array<vec4<elem>>;       // (batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> input: array<words>;         // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> wr: array<words>;            // (batches, tokens, groups, N)
 @group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
 @group(0) @binding(4) var<storage, read> start: array<vec4f>;         // (batches, spans, heads, P, N)
-@group(0) @binding(5) var<storage, read_write> states: array<four>;   // (spans of this launch, chunks, heads, P, N)
+@group(0) @binding(5) var<storage, read_write> states: array<words>;  // (spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read_write> ends: array<vec4f>;    // (batches, spans, heads, P, N)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, spans, heads)
 
 // What one invocation loads of a chunk.
-struct Loaded { input: array<vec4<elem>, RUN>, wr: array<vec4<elem>, RUN>, step: vec2f }
+struct Loaded { input: array<words, RUN>, wr: array<words, RUN>, step: vec2f }
 
 fn load(b: u32, first: u32, h: u32, column: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
     let quad = lane % QUADS;
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let t = first + lane / QUADS * RUN + i;
         let at = b * params.tokens + t;
         if t < params.tokens && quad < p4 { loaded.input[i] = input[(at * params.heads + h) * p4 + quad]; }
@@ -52,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let column = slice * QUADS + quad;
     let state_at = (span_at * params.heads + h) * params.p * n4 + column;
     var s: array<vec4f, RUN>;
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         s[i] = vec4f(0.0);
         let p = row0 + i;
         if params.has_start != 0u && p < params.p && column < n4 { s[i] = start[state_at + p * n4]; }
@@ -63,17 +67,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < count; k++) {
         let chunk = select(k, count - 1u - k, REVERSE == 1u);
         put_step(next.step, lane);
-        for (var i = 0u; i < RUN; i++) { tiles[TILE + (row0 + i) * STRIDE + quad] = four(next.wr[i]); }
+        for (var i = 0u; i < RUN; i++) { tiles[TILE + (row0 + i) * STRIDE + quad] = four_of(next.wr[i]); } // unroll
         workgroupBarrier();
         if lane < T {
             if REVERSE == 1u { from_start[lane] = decay_from_start(lane); } else { to_end[lane] = decay_to_end(lane); }
         }
         workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let t = row0 + i;
             var weight = dts[t];
-            if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t]; }
-            tiles[t * STRIDE + quad] = four(vec4f(next.input[i]) * weight);
+            if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t] * SCALE; }
+            tiles[t * STRIDE + quad] = four(vec4f(four_of(next.input[i])) * weight);
         }
         var chunk_total = 1.0;
         if REVERSE == 1u { chunk_total = from_start[T - 1u]; } else { chunk_total = to_end[0] * decays[0]; }
@@ -88,15 +92,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         leave(&sums, lane);
         workgroupBarrier();
         let to = params.to + ((local * params.chunks + chunk) * params.heads + h) * params.p * n4 + column;
-        for (var i = 0u; i < RUN; i++) {
+        for (var i = 0u; i < RUN; i++) { // unroll
             let p = row0 + i;
-            if STORE == 1u && p < params.p && column < n4 { states[to + p * n4] = four(s[i]); }
-            s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad]);
+            if STORE == 1u && p < params.p && column < n4 { states[to + p * n4] = words_of(s[i] * STORED); }
+            s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad] * MADE);
         }
         total *= chunk_total;
     }
     if params.leaves == 0u { return; }
-    for (var i = 0u; i < RUN; i++) {
+    for (var i = 0u; i < RUN; i++) { // unroll
         let p = row0 + i;
         if p < params.p && column < n4 { ends[state_at + p * n4] = s[i]; }
     }

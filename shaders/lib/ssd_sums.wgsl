@@ -1,5 +1,11 @@
 // Products of tiles of T × T, added to sums: an invocation holds its RUN rows' quad of columns.
 alias Sums = array<vec4f, RUN>;
+// Four elements in storage.
+alias words = four;
+
+fn four_of(w: words) -> four { return w; }
+
+fn words_of(v: vec4f) -> words { return four(v); }
 
 // a · bᵀ, both along k.
 fn multiply_nt(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {

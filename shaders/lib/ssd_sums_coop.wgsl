@@ -1,6 +1,12 @@
-// Products of tiles of 64 × 64, added to sums, on cooperative matrices: four subgroups of 32, one a quarter of 32 × 32 in
-// 2 × 2 matrices.
+// Products of tiles of 64 × 64, added to sums, on cooperative matrices: four subgroups of 32, one a quarter of 32 × 32
+// in 2 × 2 matrices.
 alias Sums = array<coop_mat16x16<f32, C>, 4>;
+// Four elements in storage, as words: 16-bit vectors would come in pieces.
+alias words = vec2u;
+
+fn four_of(w: words) -> four { return four(vec4f(unpack2x16float(w.x), unpack2x16float(w.y))); }
+
+fn words_of(v: vec4f) -> words { return vec2u(pack2x16float(v.xy), pack2x16float(v.zw)); }
 
 // Where a subgroup's quarter begins: row, column.
 fn quarter(lane: u32) -> vec2u { return vec2u(lane / 64u * 32u, lane / 32u % 2u * 32u); }
@@ -8,7 +14,7 @@ fn quarter(lane: u32) -> vec2u { return vec2u(lane / 64u * 32u, lane / 32u % 2u 
 // a · bᵀ, both along k.
 fn multiply_nt(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
-    for (var k = 0u; k < QUADS; k += 4u) {
+    for (var k = 0u; k < QUADS; k += 4u) { // unroll
         let a_at = a + at.x * STRIDE + k;
         let b_at = b + at.y * STRIDE + k;
         let a_next = a_at + 16u * STRIDE;
@@ -27,7 +33,7 @@ fn multiply_nt(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
 // a · b: a (row, k), b (k, column).
 fn multiply_nn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
-    for (var k = 0u; k < T; k += 16u) {
+    for (var k = 0u; k < T; k += 16u) { // unroll
         let a_at = a + at.x * STRIDE + k / 4u;
         let b_at = b + k * STRIDE + at.y / 4u;
         let a_next = a_at + 16u * STRIDE;
@@ -46,7 +52,7 @@ fn multiply_nn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
 // aᵀ · b: a (k, row), b (k, column).
 fn multiply_tn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     let at = quarter(lane);
-    for (var k = 0u; k < T; k += 16u) {
+    for (var k = 0u; k < T; k += 16u) { // unroll
         let a_at = a + k * STRIDE + at.x / 4u;
         let b_at = b + k * STRIDE + at.y / 4u;
         let a_next = a_at + 4u;

@@ -177,3 +177,46 @@ fn rows_alone() {
         }
     }
 }
+
+/// A sequence's attention and its gradients are the same alone, in company, and with more tokens after it.
+#[test]
+fn sequences_alone() {
+    let gpu = testing::gpu();
+    let (batches, tokens, more, share, heads, d) = (2, 61, 150, 5, 2, 16);
+    for dtype in [DType::F32, DType::F16].into_iter().filter(|d| *d == DType::F32 || gpu.capabilities().f16) {
+        let mut draw = Draw::new(5);
+        let inputs: Vec<Array> = [share * heads, heads, heads, share * heads]
+            .map(|heads| draw.uniform(&[batches, more, heads, d], -2.0, 2.0))
+            .into();
+        for window in [33, 1000] {
+            // o, dq, dk and dv of the first `tokens` of these sequences, of which `all` are there.
+            let run = |first: usize, count: usize, all: usize| -> Vec<Array> {
+                let part = |i: usize| {
+                    let heads = inputs[i].shape[2];
+                    let mut array = inputs[i].cut(&[first..first + count, 0..all, 0..heads, 0..d]);
+                    if i == 3 {
+                        let row = heads * d;
+                        let late = |at: usize| at / row % all >= tokens;
+                        (0..array.len()).filter(|at| late(*at)).for_each(|at| array.data[at] = 0.0);
+                    }
+                    Input::new("x", array).of(dtype)
+                };
+                let [q, k, v] = [0, 1, 2].map(|i| part(i).grad().tensor(&gpu));
+                let o = ops::window_attention(&q, &k, &v, window);
+                autograd::backward(&[(&o, &part(3).tensor(&gpu))]);
+                let gradients = [&q, &k, &v].map(|x| x.grad().expect("it arrived").reshape(x.shape()));
+                let results = std::iter::once(&o).chain(&gradients);
+                let early = |x: Array| x.cut(&[0..count, 0..tokens, 0..x.shape[2], 0..d]);
+                results.map(|x| early(testing::read(x).expect("no device error"))).collect()
+            };
+            let together = run(0, batches, more);
+            for b in 0..batches {
+                let alone = run(b, 1, tokens);
+                for ((name, all), one) in ["o", "dq", "dk", "dv"].iter().zip(&together).zip(&alone) {
+                    let same = all.cut(&[b..b + 1, 0..tokens, 0..all.shape[2], 0..d]).data == one.data;
+                    assert!(same, "{name} of sequence {b}, window {window}, {dtype}, differs alone");
+                }
+            }
+        }
+    }
+}

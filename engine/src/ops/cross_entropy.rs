@@ -132,7 +132,10 @@ pub(super) fn cases() -> Vec<Case> {
         ..plain.clone()
     };
     vec![
-        Case { bench: &[&[16384, 50280]], ..plain.in_half("cross_entropy.f16", &["logits"], 1.0) },
+        Case {
+            bench: &[&[16384, 50280]],
+            ..plain.in_half("cross_entropy.f16", &["logits"], 1.0)
+        },
         quads.in_half("cross_entropy.quads.f16", &["logits"], 1.0),
         quads,
         plain,

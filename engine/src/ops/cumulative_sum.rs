@@ -84,6 +84,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         error: |s| 16.0 + (s["columns"] as f64).sqrt(),
         cost: |s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] },
+        cost_backward: Some(|s| Cost { bytes: 8 * s["rows"] * s["columns"], flops: s["rows"] * s["columns"] }),
         part: Some(|s, draw| {
             let [rows, columns] = s.get();
             let some = some(draw, rows, 4);
@@ -100,6 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
         run: |_, i| vec![run(&i[0], Cut { most: 256, block: 128 }, false)],
         error: |s: &Sizes| 16.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),
+        cost_backward: None,
         part: None,
         bench: &[],
         ..plain.clone()

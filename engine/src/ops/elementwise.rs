@@ -116,9 +116,18 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
     assert_eq!(gate.dtype(), up.dtype(), "swiglu: types of gate and up");
     let (gate_, up_) = (gate.detach(), up.detach());
     apply(Op::Swiglu, gate, up, 0.0).with_grad(&[gate, up], move |dy| {
-        // The bounded factor first: what lies between is no larger than dy, and f16 holds it.
-        let dgate = apply(Op::Mul, &apply(Op::SiluGrad, dy, &gate_, 0.0), &up_, 0.0);
-        [dgate, apply(Op::Swiglu, &gate_, dy, 0.0)]
+        let (dgate, dup, dtype) = (gate_.like(), up_.like(), dy.dtype());
+        let four = by_four(&[dy.len()]);
+        let step = rows_a_page(dy.gpu(), &[dtype.bytes()]);
+        for first in (0..dy.len()).step_by(step) {
+            let n = step.min(dy.len() - first);
+            let [dy, gate, up, dgate, dup] =
+                [dy, &gate_, &up_, &dgate, &dup].map(|t| t.operand().elements(dtype, first, n));
+            let count = n / four;
+            launch!(swiglu_backward [elem = dtype.wgsl_by(four), real = DType::F32.wgsl_by(four)] { count },
+                    [dy, gate, up] -> [dgate, dup], count.div_ceil(512));
+        }
+        [dgate, dup]
     })
 }
 

@@ -138,7 +138,10 @@ pub(super) fn cases() -> Vec<Case> {
         ..plain.clone()
     };
     vec![
-        Case { bench: &[&[32768, 2048, 1]], ..plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0) },
+        Case {
+            bench: &[&[32768, 2048, 1]],
+            ..plain.in_half("gated_rms_norm.f16", &["x", "z"], 1.0)
+        },
         quads.in_half("gated_rms_norm.quads.f16", &["x", "z"], 1.0),
         quads,
         plain,

@@ -77,10 +77,13 @@ pub fn mean_middle(x: &Tensor) -> Tensor {
     let (y, size) = (x.empty_on([rows, columns], x.dtype()), x.dtype().bytes());
     let factor = 1.0 / middle as f32;
     let step = rows_a_page(x.gpu(), &[middle * columns * size, columns * size]);
+    let four = by_four(&[columns]);
+    let (elem, real) = (x.dtype().wgsl_by(four), DType::F32.wgsl_by(four));
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_) = (x.page(first, n, middle * columns * size), y.page(first, n, columns * size));
-        launch!(mean_middle [elem = x.dtype().wgsl()] { rows: n, middle, columns, factor }, [x_] -> [y_],
+        let columns = columns / four;
+        launch!(mean_middle [elem = elem, real = real] { rows: n, middle, columns, factor }, [x_] -> [y_],
                 (n * columns).div_ceil(256));
     }
     y.with_grad(&[x], move |dy| [spread(dy, rows, middle, columns, factor)])
@@ -90,10 +93,13 @@ pub fn mean_middle(x: &Tensor) -> Tensor {
 fn spread(x: &Tensor, rows: usize, middle: usize, columns: usize, factor: f32) -> Tensor {
     let (y, size) = (x.empty_on([rows, middle, columns], x.dtype()), x.dtype().bytes());
     let step = rows_a_page(x.gpu(), &[middle * columns * size, columns * size]);
+    let four = by_four(&[columns]);
+    let (elem, real) = (x.dtype().wgsl_by(four), DType::F32.wgsl_by(four));
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_) = (x.page(first, n, columns * size), y.page(first, n, middle * columns * size));
-        launch!(mean_middle [elem = x.dtype().wgsl(), BACKWARD = 1] { rows: n, middle, columns, factor }, [x_] -> [y_],
+        let columns = columns / four;
+        launch!(mean_middle [elem = elem, real = real, BACKWARD = 1] { rows: n, middle, columns, factor }, [x_] -> [y_],
                 (n * middle * columns).div_ceil(256));
     }
     y

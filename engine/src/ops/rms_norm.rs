@@ -121,6 +121,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         error: |s| 4.0 + (4.0 * s["quads"] as f64).sqrt(),
         cost: |_| Cost::default(),
+        cost_backward: None,
         part: None,
         bench: &[],
         ..plain.clone()
@@ -128,6 +129,10 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case { bench: &[&[32768, 1024]], ..plain.in_half("rms_norm.f16", &["x"], 1.0) },
         quads.in_half("rms_norm.quads.f16", &["x"], 1.0),
+        Case {
+            run: |s, i| vec![run(&i[0], &i[1], 1e-5, DType::F16, Some(quad_lanes(4 * s["quads"], 4)))],
+            ..quads.in_half("rms_norm.quads.residual", &[], 1.0)
+        },
         quads,
         Case { run: |_, i| vec![rms_norm_to(&i[0], &i[1], 1e-5, DType::F16)], ..plain.in_half("rms_norm.residual", &[], 1.0) },
         plain,

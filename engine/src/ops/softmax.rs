@@ -115,6 +115,7 @@ pub(super) fn cases() -> Vec<Case> {
         run: |s, i| vec![run(&i[0], None, Some(quad_lanes(4 * s["quads"], 4)))],
         error: |s| error(4 * s["quads"]),
         cost: |_| Cost::default(),
+        cost_backward: None,
         part: None,
         bench: &[],
         ..plain.clone()

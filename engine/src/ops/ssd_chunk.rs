@@ -1,14 +1,19 @@
 //! The scan of [`ssd_scan`](super::ssd_scan) as matrix products over chunks of T tokens (Dao & Gu 2024, section 6), for
-//! cooperative matrices. With L[t, s] = Π decays s + 1 … t, H the state that enters a chunk and G the gradient of the one
-//! that leaves it:
+//! cooperative matrices. With L[t, s] = Π decays s + 1 … t, H the state that enters a chunk and G the gradient of the
+//! one that leaves it:
 //!
 //! ```text
 //! y  = (L ∘ C·Bᵀ ∘ dt) · x + (decay from start) ∘ C·Hᵀ + D · x          H' = total · H + (decay to end ∘ dt ∘ x)ᵀ · B
 //! ```
 //!
-//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head). States
-//! between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are products, never
-//! exponentials of differences: restarts are zeros, and no digits are lost.
+//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head).
+//! States between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are
+//! products, never exponentials of differences: restarts are zeros, and no digits are lost.
+//!
+//! Backward: the same walk in reverse leaves G, then one workgroup a (chunk, head) makes dx and the gradients of dt and
+//! decays, and one a (chunk, group) dB and dC, scores computed again. Of the states only those that enter spans are kept.
+//! In 16 bits operands of products are rounded, weights and states with them; decays, sums, the states that a walk
+//! carries and those handed between spans are f32.
 
 use std::ops::Range;
 
@@ -18,7 +23,7 @@ use crate::{
         PartialSums, concat_columns, split_columns,
         ssd_scan::{Kernel, pass, run, scan_case},
     },
-    testing::{Case, Dim},
+    testing::{Case, Cost, Dim, Sizes},
 };
 
 /// Bytes of the chunks' states at a time.
@@ -63,10 +68,9 @@ impl Form {
     }
 }
 
-/// A tensor's type in WGSL, and four of it.
-fn types(x: &Tensor) -> (&'static str, String) {
-    let elem = x.dtype().wgsl();
-    (elem, format!("vec4<{elem}>"))
+/// Four of a tensor's elements in WGSL.
+fn four(x: &Tensor) -> String {
+    format!("vec4<{}>", x.dtype().wgsl())
 }
 
 /// What the kernels take, checked by the op.
@@ -110,8 +114,16 @@ impl Scan {
         (chunks, all.div_ceil(chunks))
     }
 
-    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what leaves
-    /// spans, with total decays, in `ends`.
+    /// Bytes of a sequence's largest operand: x, B with C, states that enter spans.
+    pub(super) fn largest(self, dtype: DType) -> usize {
+        let Scan { tokens, heads, p, n, share, .. } = self;
+        let (_, spans) = self.spans();
+        let [x, bc] = [heads * p, 2 * heads / share * n].map(|line| tokens * line * dtype.bytes());
+        x.max(bc).max(spans * heads * p * n * 4)
+    }
+
+    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what
+    /// leaves spans, with total decays, in `ends`.
     fn walk(
         self,
         walk: &Walk<'_>,
@@ -135,15 +147,15 @@ impl Scan {
                 }, [walk.input, walk.wr, walk.steps, start] -> [states_, ends_, totals], groups)
             };
         }
-        let (elem, four) = types(walk.input);
+        let four = four(walk.input);
         match form {
-            Form::Plain => states_launch!(ssd_chunk_states [elem = elem, four = &four]),
+            Form::Plain => states_launch!(ssd_chunk_states [four = &four]),
             Form::Coop => states_launch!(ssd_coop_states []),
         }
     }
 
-    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of several,
-    /// a walk ahead.
+    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of
+    /// several, a walk ahead.
     fn enter(self, walk: &Walk<'_>, initial: Option<&Tensor>) -> Entered {
         let Scan { batches, heads, p, n, .. } = self;
         let (_, spans) = self.spans();
@@ -158,8 +170,8 @@ impl Scan {
         Entered { starts: Some(ends), last: last.reshape([batches, heads, p, n]), totals: None }
     }
 
-    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second begins, in
-    /// fours.
+    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second
+    /// begins, in fours.
     fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor, usize) {
         let (chunks, spans) = self.spans();
         let (all, size) = (self.batches * spans, chunks * self.heads * self.p * self.n);
@@ -184,20 +196,23 @@ impl Scan {
         let walk = Walk { start: starts.as_ref(), ..walk };
         let ends = totals.as_ref().map(|t| (&last, t));
         let y = x.like();
+        // Heads of a group that share one product C · Bᵀ.
+        let each = [4, 2, 1].into_iter().find(|each| share.is_multiple_of(*each)).expect("one divides all");
         let (pages, states, _) = self.pages(x, 1);
         for range in pages {
-            let (first, groups) = (range.start, range.len() * chunks * heads);
+            let (first, groups) = (range.start, range.len() * chunks * heads / each);
             self.walk(&walk, range, Some((&states, 0)), ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
             macro_rules! output_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] { tokens, heads, p, n, share, spans, chunks, first, groups, has_d },
-                            [x, b, c, steps, states, d] -> [y], groups)
+                    launch!($stem [$($spec = $value),*] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each,
+                    }, [x, b, c, steps, states, d] -> [y], groups)
                 };
             }
-            let (elem, four) = types(x);
+            let four = four(x);
             match form {
-                Form::Plain => output_launch!(ssd_chunk_output [elem = elem, four = &four]),
+                Form::Plain => output_launch!(ssd_chunk_output [four = &four]),
                 Form::Coop => output_launch!(ssd_coop_output []),
             }
         }
@@ -228,7 +243,7 @@ impl Scan {
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
         let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
         let (pages, states, later) = self.pages(x, 2);
-        let (elem, four) = types(x);
+        let four = four(x);
         for range in pages {
             let (first, visited) = (range.start, range.len() * chunks);
             self.walk(&forward, range.clone(), Some((&states, 0)), None);
@@ -242,7 +257,7 @@ impl Scan {
                 };
             }
             match form {
-                Form::Plain => backward_launch!(ssd_chunk_backward [elem = elem, four = &four]),
+                Form::Plain => backward_launch!(ssd_chunk_backward [four = &four]),
                 Form::Coop => backward_launch!(ssd_coop_backward []),
             }
             let groups = visited * (heads / share) * n_tiles;
@@ -254,7 +269,7 @@ impl Scan {
                 };
             }
             match form {
-                Form::Plain => groups_launch!(ssd_chunk_groups [elem = elem, four = &four]),
+                Form::Plain => groups_launch!(ssd_chunk_groups [four = &four]),
                 Form::Coop => groups_launch!(ssd_coop_groups []),
             }
         }
@@ -275,6 +290,12 @@ pub(super) struct Gradients {
     pub dinitial: Tensor,
     /// (batch, tokens, heads, 4): ddt first.
     pub side: Tensor,
+}
+
+/// x, B, C and y in 16 bits.
+pub(super) fn half_cost(s: &Sizes) -> Cost {
+    let Cost { bytes, flops } = (scan_case().cost)(s);
+    Cost { bytes: bytes / 2, flops }
 }
 
 /// Tiles that operands fill and do not, several spans. In 16 bits, weights and states are rounded on the way to each
@@ -301,13 +322,19 @@ pub(super) fn cases() -> Vec<Case> {
     let half = |case: Case, stem| Case {
         error: |_| 8192.0,
         error_grad: Some(|_| 16384.0),
+        cost: half_cost,
         ..case.in_half(stem, HALF, 2.0)
     };
     let coop = Case {
         dims: dims(&[64, 32, 4, 36], &[64, 128, 4, 68], &[1, 64, 65, 130, 190]),
         run: |s, i| run(s, i, Kernel::Chunk(Form::Coop)),
         runs_on: |gpu| Form::Coop.runs_on(gpu),
-        bench: &[&[32, 4096, 8, 1, 64, 64, 1, 0, 1], &[8, 4096, 32, 1, 64, 128, 1, 0, 0]],
+        bench: &[
+            &[32, 4096, 8, 1, 64, 64, 1, 0, 1],
+            &[8, 4096, 32, 1, 64, 128, 1, 0, 0],
+            &[1, 65536, 32, 1, 64, 128, 1, 0, 0],
+            &[1, 262144, 32, 1, 64, 128, 1, 0, 0],
+        ],
         ..half(scan_case(), "ssd_scan.coop")
     };
     // Whichever kernel an adapter is given.

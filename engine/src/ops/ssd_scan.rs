@@ -22,7 +22,7 @@ use crate::{
     DType, Gpu, Tensor, autograd, launch,
     ops::{
         PartialSums, batches_a_binding, in_batches,
-        ssd_chunk::{Form, Gradients, Scan},
+        ssd_chunk::{Form, Gradients, Scan, half_cost},
     },
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, some},
@@ -332,9 +332,18 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     initial_state.inspect(|s| expect("initial_state", s, &[batches, heads, p, n]));
     segment.inspect(|s| expect("segment", s, &[batches, tokens]));
     let blocks = tokens.div_ceil(BLOCK);
-    // Gradients a head, what a token carries, states, products where tiles begin.
+    let chunks = match kernel {
+        Kernel::Chunk(form) => {
+            assert!(form.takes(x.dtype(), p, n), "ssd_scan: no chunks for {}, P {p}, N {n}", x.dtype());
+            Some(Scan { form, batches, tokens, heads, p, n, share: heads / groups })
+        }
+        _ => None,
+    };
+    // What a token carries; gradients a head, states, products where tiles begin.
     let (a_head, tiles) = (heads * p.max(n) * 4, blocks * BLOCK / TILE);
-    let operands = [tokens * a_head, tokens * heads * 16, blocks * heads * (p * n).max(2) * 4, tiles * heads * n * 4];
+    let recurrent = [tokens * a_head, blocks * heads * (p * n).max(2) * 4, tiles * heads * n * 4];
+    let largest = chunks.map_or(recurrent.into_iter().max().unwrap_or(0), |c| c.largest(x.dtype()));
+    let operands = [tokens * heads * 16, largest];
     let most = batches_a_binding(x.gpu(), batches, operands.into_iter().max().unwrap_or(0));
     if most < batches {
         let mut cut = vec![x, dt, b, c];
@@ -364,13 +373,6 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
     launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
             [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
-    let chunks = match kernel {
-        Kernel::Chunk(form) => {
-            assert!(form.takes(x.dtype(), p, n), "ssd_scan: no chunks for {}, P {p}, N {n}", x.dtype());
-            Some(Scan { form, batches, tokens, heads, p, n, share })
-        }
-        _ => None,
-    };
     // `states`: those that reach blocks, or spans of chunks where there are such.
     let (y, last, states) = match chunks {
         Some(chunks) => chunks.forward([x, b, c], &steps, d, initial_state),
@@ -550,7 +552,7 @@ pub(super) fn cases() -> Vec<Case> {
     let plain = scan_case();
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
-        plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0),
+        Case { bench: plain.bench, cost: half_cost, ..plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0) },
         Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
         // The widest heads and states: what is staged must fit the least workgroup memory.
         Case {

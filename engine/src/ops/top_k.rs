@@ -89,14 +89,15 @@ pub(super) fn cases() -> Vec<Case> {
         error: |_| 0.0,
         error_grad: Some(|_| 1.0),
         cost: |s: &Sizes| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 0 },
+        cost_backward: Some(|s| Cost { bytes: 4 * s["rows"] * s["columns"], flops: 0 }),
         part: Some(|s, draw| {
             let [rows, columns, k] = s.get();
-            let some = some(draw, rows, 16);
-            let found = Share::Cut(vec![some.clone(), 0..k]);
+            let some = some(draw, rows, 4);
+            let cut = vec![some.clone(), 0..k];
             Part {
                 sizes: vec![some.len(), columns, k],
                 inputs: vec![vec![some, 0..columns]],
-                outputs: vec![found.clone(), found],
+                outputs: vec![Share::Cut(cut.clone()), Share::Cut(cut)],
             }
         }),
         bench: &[&[4096, 1024, 8]],

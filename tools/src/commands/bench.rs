@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     bench_compare::{Comparison, earlier},
+    bench_crossover,
     bench_model::{MODEL_BENCHES, ModelBench},
     bench_rows::{Pass, ROWS, Row},
     guarded,
@@ -27,7 +28,8 @@ use crate::problem::{Problem, print, print_json};
     after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n  rambutan bench anchors --json > ours.jsonl\n  rambutan bench anchors --compare peers.json --record benches/record\n  rambutan bench --results ours.jsonl --compare peers.json\n\nTimes are medians of 20 runs after a warm-up, each on another copy of the inputs; slow devices stop earlier, see the\ncolumn `runs`. share: of the time, what a copy or a large product of this adapter would take for the same bytes or\noperations. host: what recording a run took. A row whose result is wrong has no time, and the command ends with 1."
 )]
 pub struct Bench {
-    /// Only rows and ops whose name contains this; `anchors`: all rows, with the whole models
+    /// Only rows and ops whose name contains this; `anchors`: all rows, with the whole models; `crossover`: causal
+    /// attention beside HSA from 1 K tokens to 64 K
     filter: Option<String>,
     /// Runs to take the median of
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -37,13 +39,16 @@ pub struct Bench {
     seconds: u64,
     /// Sizes of ops that move more MiB than this are left out
     #[arg(long, default_value_t = 512, value_name = "MIB")]
-    max_mib: usize,
+    pub(super) max_mib: usize,
     /// Leaves the whole models out
     #[arg(long)]
     quick: bool,
     /// Prints a line of JSON for every row, op and size
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    /// Draws `crossover` into DIR/crossover.png
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
     /// Times of others beside ours: the JSON of peers.py or of a burn benchmark; may be given again
     #[arg(long, value_name = "FILE")]
     compare: Vec<PathBuf>,
@@ -130,13 +135,13 @@ pub(super) fn now() -> u64 {
 }
 
 /// What a run of the command is about.
-struct Work<'a> {
-    gpu: &'a Gpu,
+pub(super) struct Work<'a> {
+    pub(super) gpu: &'a Gpu,
     /// Whether the adapter has timestamps; else the host's clock serves.
     stamps: bool,
     ceilings: Option<Ceilings>,
     warm: bool,
-    lines: Vec<Value>,
+    pub(super) lines: Vec<Value>,
     wrong: usize,
 }
 
@@ -177,14 +182,13 @@ impl Bench {
         let all = ops::cases();
         let anchors = wanted == "anchors";
         let named = |name: &str| !wanted.is_empty() && (anchors || name.contains(wanted));
-        let looked_at = |r: &&Row| named(r.name) && !(anchors && r.goal.is_infinite());
-        let rows: Vec<&Row> = ROWS.iter().filter(looked_at).collect();
+        let rows: Vec<&Row> = ROWS.iter().filter(|r| named(r.name)).collect();
         let models: Vec<&ModelBench> =
             MODEL_BENCHES.iter().filter(|m| named(m.name) && !(self.quick || wanted.is_empty())).collect();
         let cases: Vec<&Case> =
             all.iter().filter(|c| c.stem.contains(wanted) && !c.bench.is_empty()).collect();
-        let first_call = named(FIRST_CALL);
-        if rows.is_empty() && models.is_empty() && cases.is_empty() && !first_call {
+        let (first_call, crossover) = (named(FIRST_CALL), wanted == "crossover");
+        if rows.is_empty() && models.is_empty() && cases.is_empty() && !first_call && !crossover {
             let stems = all.iter().filter(|c| !c.bench.is_empty()).map(|c| c.stem);
             let names = stems
                 .chain(ROWS.iter().map(|r| r.name))
@@ -193,12 +197,12 @@ impl Bench {
             let message = format!("no row and no op with sizes to time contains `{wanted}`");
             return Err(Problem::input(
                 message,
-                format!("`anchors`, or of: {}", names.collect::<Vec<_>>().join(" ")),
+                format!("`anchors`, `crossover`, or of: {}", names.collect::<Vec<_>>().join(" ")),
             ));
         }
         let stamps = gpu.profile(true);
         let mut work = Work { gpu, stamps, ceilings: None, warm: false, lines: Vec::new(), wrong: 0 };
-        if !(rows.is_empty() && cases.is_empty()) {
+        if !(rows.is_empty() && cases.is_empty()) || crossover {
             work.ceilings = Some(self.ceilings(&mut work, &all)?);
         }
         self.heading(&work)?;
@@ -224,7 +228,7 @@ impl Bench {
             .flat_map(|c| c.bench.iter().map(|sizes| (*c, *sizes)))
             .filter(|(c, sizes)| !done.contains(&(c.stem, *sizes)))
             .collect();
-        if !ops.is_empty() {
+        if !ops.is_empty() || crossover {
             self.say(&format!(
                 "\n{:24} {:40} {:>5} {:>10} {:>11} {:>9} {:>9} {:>6}  checked\n",
                 "op", "sizes", "runs", "forward ms", "backward ms", "GB/s", "TFLOP/s", "share"
@@ -233,6 +237,9 @@ impl Bench {
         for (case, values) in ops {
             self.op(&mut work, case, values)?;
             gpu.trim();
+        }
+        if crossover {
+            bench_crossover::run(self, &mut work, &all)?;
         }
         for model in models {
             self.model(&mut work, model)?;
@@ -281,8 +288,7 @@ impl Bench {
             let mut line = work.line(case.stem, &sizes);
             line["row"] = json!(row.name);
             line["pass"] = json!(row.pass.name());
-            let goal = row.goal.is_finite().then_some(row.goal);
-            line["goal_ms"] = json!(goal);
+            line["goal_ms"] = json!(row.goal);
             line["peers"] = json!({ "torch": row.torch, "burn": row.burn });
             let text = match &measured {
                 Err((how, why)) => {
@@ -306,12 +312,12 @@ impl Bench {
                     line["host_ms"] = json!(host * 1e3);
                     line["floor_ms"] = json!(floor * 1e3);
                     line["share"] = json!(share);
-                    line["met"] = json!(goal.map(|g| seconds * 1e3 <= g));
+                    line["met"] = json!(seconds * 1e3 <= row.goal);
                     format!(
                         "{:>5} {:>10.4} {:>9} {:>5.0}% {:>9.3}  {}\n",
                         m.forward.device.len(),
                         seconds * 1e3,
-                        goal.map_or("-".into(), |g| g.to_string()),
+                        row.goal,
                         share * 100.0,
                         host * 1e3,
                         line["checked"].as_str().unwrap_or_default(),
@@ -324,7 +330,7 @@ impl Bench {
         Ok(())
     }
 
-    fn op(&self, work: &mut Work<'_>, case: &Case, values: &[usize]) -> Result<(), Problem> {
+    pub(super) fn op(&self, work: &mut Work<'_>, case: &Case, values: &[usize]) -> Result<(), Problem> {
         let sizes = case.exactly(values.to_vec());
         let mut line = work.line(case.stem, &sizes);
         let bytes = (case.cost)(&sizes).bytes;
@@ -695,6 +701,7 @@ mod tests {
             max_mib: 512,
             quick: true,
             json: true,
+            out: None,
             compare: Vec::new(),
             results: None,
             record: None,

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub mod ask;
 pub mod bench;
 mod bench_compare;
+mod bench_crossover;
 mod bench_model;
 mod bench_rows;
 pub mod demo;

@@ -1,0 +1,201 @@
+//! Kernels on cooperative matrices where there are none: each invocation holds whole matrices of its own in their place,
+//! so that indices, masks, barriers and sums are those of the kernel. Time and the matrices' own roundings are not.
+
+use rambutan_engine::{
+    Gpu, GpuOptions, ops,
+    testing::{self, Case},
+};
+use rambutan_shaders::kernel;
+
+/// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
+/// operand, each half of it in a sum; a right operand is where it lies.
+fn spelled_out(stem: &str) -> String {
+    let text = kernel(stem).unwrap_or_else(|e| panic!("{e}"));
+    let role = |text: &str| {
+        let matrix = text.split_once("coop_mat16x16<").expect("a matrix").1;
+        ["Left", "Right", "Sum"][["f16, A>", "f16, B>", "f32, C>"]
+            .map(|r| matrix.starts_with(r))
+            .iter()
+            .position(|is| *is)
+            .expect("a role")]
+    };
+    let (mut out, mut rest, mut arrays) = (String::new(), text, Vec::new());
+    while let Some(at) = rest.find("coop") {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if rest.starts_with("coop_mat") {
+            out.push_str(role(rest));
+            rest = rest.split_once('>').expect("a type ends").1;
+        } else if let Some(tail) = rest.strip_prefix("coopMultiplyAdd") {
+            out.push_str("multiply_add");
+            rest = tail;
+        } else if rest.starts_with("coopLoad") || rest.starts_with("coopStoreT") {
+            let (call, tail) = rest.split_once('&').expect("a place in memory");
+            let (array, tail) = tail.split_once('[').expect("an element");
+            let (index, tail) = tail.split_once("], ").expect("a stride");
+            let (stride, tail) = tail.split_once(')').expect("a call ends");
+            if !arrays.contains(&array) {
+                arrays.push(array);
+            }
+            out.push_str(&match call.strip_prefix("coopStoreT(") {
+                Some(sum) => format!("store_{array}({sum}Place(0u, {index}, {stride}, true), lane)"),
+                None => {
+                    let id = arrays.iter().position(|a| *a == array).expect("it is listed");
+                    let place = format!("Place({id}u, {index}, {stride}, {})", call.starts_with("coopLoadT"));
+                    format!("{}_at({place}, lane)", role(call))
+                }
+            });
+            rest = tail;
+        } else {
+            // In a comment.
+            out.push_str("coop");
+            rest = &rest["coop".len()..];
+        }
+    }
+    out.push_str(rest);
+    for (theirs, ours) in [
+        (",\n        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32", ""),
+        ("index: u32) {\n", "index: u32) {\n    let subgroup = index / 32u;\n    let lane = index % 32u;\n"),
+        ("subgroupAny(grows)", "any_of_32(grows, index)"),
+        ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
+    ] {
+        out = out.replace(theirs, ours);
+    }
+    out.push_str(
+        "struct Place { id: u32, at: u32, stride: u32, by_row: bool }
+        struct Left { x: array<f32, 16> }
+        struct Right { place: Place }
+        struct Sum { x: array<f32, 8> }
+        fn element(m: Place, row: u32, column: u32) -> f32 {
+            let line = select(column, row, m.by_row);
+            let i = select(row, column, m.by_row);
+            return element_of(m.id, m.at + line * m.stride, i);
+        }
+        fn Left_at(m: Place, lane: u32) -> Left {
+            var a: Left;
+            for (var i = 0u; i < 16u; i++) { a.x[i] = element(m, lane / 2u, i); }
+            return a;
+        }
+        fn Right_at(m: Place, lane: u32) -> Right { return Right(m); }
+        fn Sum_at(m: Place, lane: u32) -> Sum {
+            var c: Sum;
+            for (var i = 0u; i < 8u; i++) { c.x[i] = element(m, lane / 2u, lane % 2u * 8u + i); }
+            return c;
+        }
+        fn multiply_add(a: Left, b: Right, c: Sum, lane: u32) -> Sum {
+            var left = a;
+            var sum = c;
+            for (var k = 0u; k < 16u; k++) {
+                for (var i = 0u; i < 8u; i++) {
+                    sum.x[i] = fma(left.x[k], element(b.place, k, lane % 2u * 8u + i), sum.x[i]);
+                }
+            }
+            return sum;
+        }
+        var<workgroup> exchanged: array<f32, 128>;
+        fn beside(value: f32, index: u32) -> f32 {
+            exchanged[index] = value;
+            workgroupBarrier();
+            return exchanged[index ^ 1u];
+        }
+        fn any_of_32(value: bool, index: u32) -> bool {
+            workgroupBarrier();
+            exchanged[index] = select(0.0, 1.0, value);
+            workgroupBarrier();
+            var sum = 0.0;
+            for (var i = 0u; i < 32u; i++) { sum += exchanged[index / 32u * 32u + i]; }
+            return sum > 0.0;
+        }
+        fn element_of(id: u32, at: u32, i: u32) -> f32 {
+            switch id {\n",
+    );
+    let mut stores = String::new();
+    for (id, array) in arrays.iter().enumerate() {
+        let element = match text.contains(&format!("{array}: array<vec4<f16>")) {
+            true => format!("{array}[at + i / 4u][i % 4u]"),
+            false => format!("{array}[at + i]"),
+        };
+        out.push_str(&format!("case {id}u: {{ return f32({element}); }}\n"));
+        if text.contains(&format!("{array}: array<f32")) {
+            stores.push_str(&format!(
+                "fn store_{array}(c: Sum, m: Place, lane: u32) {{
+                    var sum = c;
+                    for (var i = 0u; i < 8u; i++) {{ {array}[m.at + lane / 2u * m.stride + lane % 2u * 8u + i] = sum.x[i]; }}
+                }}\n"
+            ));
+        }
+    }
+    out.push_str("default: { return 0.0; }\n}\n}\n");
+    out.push_str(&stores);
+    // The product's own call says which lane asks: its operands are names and elements alone.
+    let mut parts = out.split("= multiply_add(");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (operands, tail) = part.split_once(");").expect("a statement ends");
+        whole.push_str(&format!("= multiply_add({operands}, lane);{tail}"));
+    }
+    whole
+}
+
+const FORWARD: &str = "window_attention_coop";
+const QUERY: &str = "window_attention_coop_backward_query";
+const KEY: &str = "window_attention_coop_backward_key";
+
+/// (batches, tokens, window, share, heads, d): several tiles, borders of windows in and between them, tails, pieces.
+const SIZES: [[usize; 6]; 6] = [
+    [1, 150, 1000, 1, 1, 16],
+    [2, 61, 33, 5, 1, 16],
+    [1, 129, 1, 1, 2, 16],
+    [1, 300, 100, 2, 1, 16],
+    [1, 97, 40, 1, 1, 48],
+    [1, 70, 1000, 1, 1, 128],
+];
+
+fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
+    let sizes = case.exactly(sizes.to_vec());
+    gpu.trim();
+    testing::check(gpu, case, &sizes, 5).map_err(|e| e.to_string())?;
+    testing::check_gradients(gpu, case, &sizes, 5).map_err(|e| e.to_string())?;
+    testing::check_determinism(gpu, case, &sizes, 5).map_err(|e| e.to_string())
+}
+
+/// Mistakes that this must see: (kernel, right, wrong, sizes).
+const DEFECTS: [(&str, &str, &str, [usize; 6]); 6] = [
+    (FORWARD, "scores[row * ROW + i] *= factor", "scores[row * ROW + i] *= 1.0", SIZES[0]),
+    (FORWARD, "vec4u(t) < j + params.window", "vec4u(t) <= j + params.window", SIZES[3]),
+    (FORWARD, "j0 + KT > t0 + 1u ||", "j0 > t0 ||", SIZES[0]),
+    (QUERY, "(dp - dots)", "dp", SIZES[0]),
+    (KEY, "params.scale / UNIT", "params.scale", SIZES[0]),
+    (KEY, "t0 + QT > min(first + params.window, params.tokens)", "t0 + QT > params.tokens", SIZES[3]),
+];
+
+#[test]
+fn windows_on_matrices_spelled_out() {
+    let gpu =
+        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
+    let c = gpu.capabilities();
+    // A CPU's workgroup memory is plain memory, whatever it promises.
+    if !c.f16 || !(c.cpu || c.workgroup_memory >= 48 << 10) {
+        println!("not for {}: no 16-bit floats, or too little workgroup memory", c.name);
+        return;
+    }
+    let cases = ops::cases();
+    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let (case, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    for stem in [FORWARD, QUERY, KEY] {
+        replace(stem, &spelled_out(stem));
+    }
+    for sizes in SIZES {
+        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    check(&gpu, steep, &SIZES[0]).unwrap_or_else(|e| panic!("{e}"));
+    for (stem, right, wrong, sizes) in DEFECTS {
+        let text = spelled_out(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(&gpu, case, &sizes).and_then(|()| check(&gpu, steep, &sizes)).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
+    }
+}
