@@ -27,14 +27,11 @@ pub struct Row {
     pub case: &'static str,
     pub sizes: &'static [usize],
     pub pass: Pass,
-    /// Milliseconds on an H200; [`NONE`] for rows that are looked at and have none.
+    /// Milliseconds on an H200.
     pub goal: f64,
     pub torch: &'static str,
     pub burn: &'static str,
 }
-
-/// No goal.
-pub const NONE: f64 = f64::INFINITY;
 
 const fn row(
     name: &'static str,
@@ -50,7 +47,7 @@ const fn row(
 
 use Pass::{Backward, Both, Forward};
 
-/// All with a goal are the anchors; the others show where HSA overtakes attention to all tokens. 16-bit rows are f16, where peers have bf16. Rows of one case and size follow one another: they share their runs.
+/// 16-bit rows are f16, where peers have bf16. Rows of one case and size follow one another: they share their runs.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row("matmul.f32.1024", "matmul", &[1, 1024, 1024, 1024, 0, 0], Forward, 0.065, "matmul|1024x1024x1024|f32", "matmul|1024x1024x1024|f32"),
@@ -99,20 +96,6 @@ pub const ROWS: &[Row] = &[
     row("cross_entropy.16384x50280.forward", "cross_entropy.f16", &[16384, 50280], Forward, 0.5, "cross-entropy fwd|16384 tokens, vocabulary 50280|bf16", ""),
     row("cross_entropy.16384x50280.backward", "cross_entropy.f16", &[16384, 50280], Backward, 0.9, "cross-entropy bwd|16384 tokens, vocabulary 50280|bf16", ""),
     row("adamw.370M", "adamw.step", &[92_500_000], Forward, 2.8, "adamw step|370 M parameters, 49 tensors|f32", ""),
-    row("crossover.attention.1x1024.forward", "window_attention.coop", &[1, 1024, 1024, 16, 1, 64], Forward, NONE, "", ""),
-    row("crossover.attention.1x1024.backward", "window_attention.coop", &[1, 1024, 1024, 16, 1, 64], Backward, NONE, "", ""),
-    row("crossover.hsa.1x1024.forward", "hsa.random", &[1, 1024, 16, 1, 64, 16, 64, 8, 1, 0], Forward, NONE, "", ""),
-    row("crossover.hsa.1x1024.backward", "hsa.random", &[1, 1024, 16, 1, 64, 16, 64, 8, 1, 0], Backward, NONE, "", ""),
-    row("crossover.attention.1x4096.forward", "window_attention.coop", &[1, 4096, 4096, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L4096 Hq16 Hkv1 d64|bf16", ""),
-    row("crossover.attention.1x4096.backward", "window_attention.coop", &[1, 4096, 4096, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L4096 Hq16 Hkv1 d64|bf16", ""),
-    row("crossover.hsa.1x4096.forward", "hsa.random", &[1, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Forward, NONE, "hsa-noassert fwd|B1 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
-    row("crossover.hsa.1x4096.backward", "hsa.random", &[1, 4096, 16, 1, 64, 64, 64, 8, 1, 0], Backward, NONE, "hsa-noassert bwd|B1 L4096 Hq16 Hkv1 d64 S64 K8|f16", ""),
-    row("crossover.attention.1x16384.forward", "window_attention.coop", &[1, 16384, 16384, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L16384 Hq16 Hkv1 d64|bf16", ""),
-    row("crossover.attention.1x16384.backward", "window_attention.coop", &[1, 16384, 16384, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L16384 Hq16 Hkv1 d64|bf16", ""),
-    row("crossover.hsa.1x16384.forward", "hsa.random", &[1, 16384, 16, 1, 64, 256, 64, 8, 1, 0], Forward, NONE, "hsa-noassert fwd|B1 L16384 Hq16 Hkv1 d64 S64 K8|f16", ""),
-    row("crossover.hsa.1x16384.backward", "hsa.random", &[1, 16384, 16, 1, 64, 256, 64, 8, 1, 0], Backward, NONE, "hsa-noassert bwd|B1 L16384 Hq16 Hkv1 d64 S64 K8|f16", ""),
-    row("crossover.attention.1x65536.forward", "window_attention.coop", &[1, 65536, 65536, 16, 1, 64], Forward, NONE, "sdpa-causal-flash fwd|B1 L65536 Hq16 Hkv1 d64|bf16", ""),
-    row("crossover.attention.1x65536.backward", "window_attention.coop", &[1, 65536, 65536, 16, 1, 64], Backward, NONE, "sdpa-causal-flash bwd|B1 L65536 Hq16 Hkv1 d64|bf16", ""),
 ];
 
 #[cfg(test)]

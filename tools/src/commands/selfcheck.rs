@@ -1,13 +1,12 @@
 //! `rambutan selfcheck`: every op's cases on this adapter against their definitions.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rambutan_engine::{
     Gpu, ops,
     testing::{self, Case, Report, Sizes},
 };
 use serde_json::{Value, json};
 
+use super::guarded;
 use crate::problem::{Problem, print, print_json};
 
 /// Holds every op on this adapter against its definition: values, gradients, repeatability
@@ -113,33 +112,21 @@ impl Selfcheck {
 
     fn check(&self, gpu: &Gpu, case: &Case) -> Outcome {
         let mut outcome = Outcome::default();
-        // What panics (a launch that disagrees with its kernel) is this op's failure, not the end of the table.
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let guarded = |check: &dyn Fn() -> Result<Report, testing::Failure>| {
-            catch_unwind(AssertUnwindSafe(check)).map_or_else(
-                |panic| {
-                    let text = panic.downcast_ref::<String>().cloned();
-                    Err(text
-                        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                        .unwrap_or_else(|| "panicked".into()))
-                },
-                |result| result.map_err(|e| e.to_string()),
-            )
+        let checked = |check: &dyn Fn() -> Result<Report, testing::Failure>| {
+            guarded(check).and_then(|result| result.map_err(|e| e.to_string()))
         };
         let draws = if self.quick { 1 } else { 6 };
         for seed in 1..=draws {
             let sizes: Sizes = case.draw(seed);
             outcome.sizes.push(sizes.to_string());
-            outcome.note(guarded(&|| testing::check(gpu, case, &sizes, seed)));
+            outcome.note(checked(&|| testing::check(gpu, case, &sizes, seed)));
             if seed <= 2 {
-                outcome.note(guarded(&|| testing::check_gradients(gpu, case, &sizes, seed)));
-                outcome.note(guarded(&|| {
+                outcome.note(checked(&|| testing::check_gradients(gpu, case, &sizes, seed)));
+                outcome.note(checked(&|| {
                     testing::check_determinism(gpu, case, &sizes, seed).map(|()| Report::default())
                 }));
             }
         }
-        std::panic::set_hook(hook);
         outcome
     }
 }
