@@ -20,6 +20,9 @@ var<workgroup> from_start: array<f32, T>;                             // Π deca
 var<workgroup> to_end: array<f32, T>;                                 // Π decays t + 1 … T − 1
 var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s], r from 1 on
 
+// v, or zeros for what lies outside: loads that no branch holds up, from inside.
+fn inside(v: words, live: bool) -> words { return select(words(), v, live); }
+
 // Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in. The
 // first T invocations have one each.
 fn step_of(b: u32, first: u32, h: u32, lane: u32) -> vec2f {

@@ -39,6 +39,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let token0 = batch * params.tokens + first;
+    let last = params.tokens - 1u - first;
+    let in_quad = min(quad, p4 - 1u);
     put_step(step_of(batch, first, h, lane), lane);
     workgroupBarrier();
     all_decays(lane);
@@ -53,18 +55,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var right: array<words, RUN>;
         var state: array<words, RUN>;
         var gradient: array<words, RUN>;
+        let state_quad = min(column, n4 - 1u);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            let line = ((token0 + t) * (params.heads / params.share) + h / params.share) * n4 + column;
-            let state_at = (index * params.p + t) * n4 + column;
-            if column < n4 && first + t < params.tokens {
-                left[i] = bc[params.c_start + line];
-                right[i] = bc[line];
-            }
-            if column < n4 && t < params.p {
-                state[i] = states[state_at];
-                gradient[i] = states[params.later + state_at];
-            }
+            let at = token0 + min(t, last);
+            let line = (at * (params.heads / params.share) + h / params.share) * n4 + state_quad;
+            let state_at = (index * params.p + min(t, params.p - 1u)) * n4 + state_quad;
+            left[i] = inside(bc[params.c_start + line], column < n4 && t <= last);
+            right[i] = inside(bc[line], column < n4 && t <= last);
+            state[i] = inside(states[state_at], column < n4 && t < params.p);
+            gradient[i] = inside(states[params.later + state_at], column < n4 && t < params.p);
         }
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) { // unroll
@@ -88,11 +88,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var inputs: array<words, RUN>;
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = run * RUN + i;
-        let line = ((token0 + t) * params.heads + h) * p4 + quad;
-        if first + t < params.tokens && quad < p4 {
-            gains[i] = dy[line];
-            inputs[i] = x[line];
-        }
+        let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
+        gains[i] = inside(dy[line], t <= last && quad < p4);
+        inputs[i] = inside(x[line], t <= last && quad < p4);
     }
     let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
     leave(&earlier, lane);

@@ -34,11 +34,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let token0 = batch * params.tokens + first;
+    let last = params.tokens - 1u - first;
+    let in_quad = min(quad, p4 - 1u);
+    let state_quad = min(column, n4 - 1u);
     var b_sums: Sums;
     var c_sums: Sums;
     for (var k = 0u; k < params.share; k++) {
         let h = g * params.share + k;
-        let state_at = (chunk * params.heads + h) * params.p * n4 + column;
+        let state_at = (chunk * params.heads + h) * params.p * n4 + state_quad;
         // All loads before the first store.
         var left: array<words, RUN>;
         var right: array<words, RUN>;
@@ -46,15 +49,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var gradient: array<words, RUN>;
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            let line = ((token0 + t) * params.heads + h) * p4 + quad;
-            if first + t < params.tokens && quad < p4 {
-                left[i] = dy[line];
-                right[i] = x[line];
-            }
-            if column < n4 && t < params.p {
-                state[i] = states[state_at + t * n4];
-                gradient[i] = states[params.later + state_at + t * n4];
-            }
+            let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
+            let from_state = state_at + min(t, params.p - 1u) * n4;
+            left[i] = inside(dy[line], t <= last && quad < p4);
+            right[i] = inside(x[line], t <= last && quad < p4);
+            state[i] = inside(states[from_state], column < n4 && t < params.p);
+            gradient[i] = inside(states[params.later + from_state], column < n4 && t < params.p);
         }
         workgroupBarrier();                                           // the last head's tiles and decays are read
         put_step(step_of(batch, first, h, lane), lane);
@@ -91,14 +91,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            let line = ((token0 + t) * shares + g) * n4 + column;
-            if first + t < params.tokens && column < n4 {
-                left[i] = bc[line];
-                right[i] = bc[params.c_start + line];
-            } else {
-                left[i] = words();
-                right[i] = words();
-            }
+            let line = ((token0 + min(t, last)) * shares + g) * n4 + state_quad;
+            left[i] = inside(bc[line], t <= last && column < n4);
+            right[i] = inside(bc[params.c_start + line], t <= last && column < n4);
         }
         workgroupBarrier();
         multiply_nn(&b_sums, 0u, TILE, lane);

@@ -30,6 +30,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let token0 = batch * params.tokens + first;
+    let last = params.tokens - 1u - first;
+    let in_quad = min(quad, p4 - 1u);
     let g = index % parts * params.each / params.share;
     var scores: Sums;
     for (var k = 0u; k < params.each; k++) {
@@ -46,13 +48,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             var left: array<words, RUN>;
             var right: array<words, RUN>;
             var state: array<words, RUN>;
+            let state_quad = min(column, n4 - 1u);
             for (var i = 0u; i < RUN; i++) { // unroll
                 let t = run * RUN + i;
-                let line = ((token0 + t) * (params.heads / params.share) + g) * n4 + column;
-                let live = column < n4 && first + t < params.tokens;
-                if live { left[i] = c[line]; }
-                if live && k == 0u { right[i] = b[line]; }
-                if column < n4 && t < params.p { state[i] = states[state_at + t * n4 + column]; }
+                let line = ((token0 + min(t, last)) * (params.heads / params.share) + g) * n4 + state_quad;
+                left[i] = inside(c[line], column < n4 && t <= last);
+                if k == 0u { right[i] = inside(b[line], column < n4 && t <= last); }
+                let from_state = states[state_at + min(t, params.p - 1u) * n4 + state_quad];
+                state[i] = inside(from_state, column < n4 && t < params.p);
             }
             workgroupBarrier();
             for (var i = 0u; i < RUN; i++) { // unroll
@@ -69,7 +72,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var inputs: array<words, RUN>;
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
-            if first + t < params.tokens && quad < p4 { inputs[i] = x[((token0 + t) * params.heads + h) * p4 + quad]; }
+            let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
+            inputs[i] = inside(x[line], t <= last && quad < p4);
         }
         workgroupBarrier();
         var l = first_decays(run, quad);

@@ -28,13 +28,15 @@ fn load(b: u32, first: u32, h: u32, column: u32, lane: u32) -> Loaded {
     let quad = lane % QUADS;
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
+    let in_quad = min(quad, p4 - 1u);
+    let wr_quad = min(column, n4 - 1u);
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = first + lane / QUADS * RUN + i;
-        let at = b * params.tokens + t;
-        if t < params.tokens && quad < p4 { loaded.input[i] = input[(at * params.heads + h) * p4 + quad]; }
-        if t < params.tokens && column < n4 {
-            loaded.wr[i] = wr[(at * (params.heads / params.share) + h / params.share) * n4 + column];
-        }
+        let at = b * params.tokens + min(t, params.tokens - 1u);
+        let in_at = (at * params.heads + h) * p4 + in_quad;
+        let wr_at = (at * (params.heads / params.share) + h / params.share) * n4 + wr_quad;
+        loaded.input[i] = inside(input[in_at], t < params.tokens && quad < p4);
+        loaded.wr[i] = inside(wr[wr_at], t < params.tokens && column < n4);
     }
     loaded.step = step_of(b, first, h, lane);
     return loaded;

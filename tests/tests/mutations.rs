@@ -317,7 +317,7 @@ const DEFECTS: &[Defect] = &[
         ("select(l * decays[t], vec4f(1.0)", "select(l, vec4f(1.0)"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("dB from the states instead of their gradients", "ssd_chunk_groups",
-        ("gradient[i] = states[params.later + state_at + t * n4]", "gradient[i] = states[state_at + t * n4]"),
+        ("inside(states[params.later + from_state],", "inside(states[from_state],"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("a group's sums without its first head", "ssd_chunk_groups",
         ("for (var k = 0u; k < params.share; k++) {", "for (var k = params.share - 1u; k < params.share; k++) {"),

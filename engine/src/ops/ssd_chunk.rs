@@ -11,9 +11,9 @@
 //! products, never exponentials of differences: restarts are zeros, and no digits are lost.
 //!
 //! Backward: the same walk in reverse leaves G, then one workgroup a (chunk, head) makes dx and the gradients of dt and
-//! decays, and one a (chunk, group) dB and dC, scores computed again. Of the states only those that enter spans are kept.
-//! In 16 bits operands of products are rounded, weights and states with them; decays, sums, the states that a walk
-//! carries and those handed between spans are f32.
+//! decays, and one a (chunk, group) dB and dC, scores computed again. Of the states only those that enter spans are
+//! kept. In 16 bits operands of products are rounded, weights and states with them; decays, sums, the states that a
+//! walk carries and those handed between spans are f32.
 
 use std::ops::Range;
 
