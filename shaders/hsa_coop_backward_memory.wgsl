@@ -1,20 +1,26 @@
-// uses: lib/grid.wgsl
-// variants: D=64 | D=16
-// hsa_backward_memory.wgsl on cooperative matrices: one subgroup owns 16 keys of a chunk and visits the slots of a piece,
-// 16 query heads at a time. Probabilities are (keys, heads), so that nothing is transposed.
+// uses: lib/grid.wgsl, lib/four.wgsl
+// variants: D=64 S=64 | D=16 S=16
+// hsa_backward_memory.wgsl on cooperative matrices: a workgroup owns a chunk, each subgroup 16 of its keys, and visits the
+// slots of a piece, 16 query heads at a time. Queries and do pass through workgroup memory for all, while the next are
+// under way into registers. Probabilities are (keys, heads), so that nothing is transposed.
 const D: u32 = 32u;                                                   // head dim, a multiple of 16
-const WG: u32 = 32u;                                                  // one subgroup
+const S: u32 = 64u;                                                   // chunk, a multiple of 16
+const SG: u32 = S / 16u;                                              // subgroups
+const WG: u32 = 32u * SG;
 const DT: u32 = D / 16u;
+const E: u32 = D / 8u;                                                // a row in units of eight
+const U: u32 = (16u * E + WG - 1u) / WG;                              // units a lane, of q and of do
+const QROW: u32 = D / 4u + 2u;                                        // in fours, different banks
 const ROW: u32 = 20u;                                                 // rows start at multiples of 16 bytes
-const PROW: u32 = 24u;
+const PROW: u32 = 6u;                                                 // in fours
 struct Params {
     tokens: u32, keys: u32, query_heads: u32, heads: u32, slots: u32, joint: u32, chunk: u32, scale: f32, groups: u32,
-    blocks: u32, chunks: u32, values: u32, lists: u32, list_heads: u32,
+    chunks: u32, values: u32, lists: u32, list_heads: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;                    // blocks = chunk / 16, list_heads = heads a list serves
-@group(0) @binding(1) var<storage, read> q: array<f16>;               // (batches, tokens, query heads, d)
-@group(0) @binding(2) var<storage, read> dout: array<f16>;            // (batches, tokens, query heads, d)
+@group(0) @binding(0) var<uniform> params: Params;                    // list_heads = heads a list serves
+@group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (batches, tokens, query heads, d)
+@group(0) @binding(2) var<storage, read> dout: array<vec4u>;          // (batches, tokens, query heads, d)
 @group(0) @binding(3) var<storage, read> kv: array<f16>;              // k, then v: (2, batches, keys, heads, d)
 @group(0) @binding(4) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(5) var<storage, read> stats: array<vec2f>;         // (batches, tokens, query heads, slots): lse, D_i
@@ -22,32 +28,37 @@ struct Params {
 @group(0) @binding(7) var<storage, read> pieces: array<vec4u>;        // (pieces): list, begin, end
 @group(0) @binding(8) var<storage, read_write> partial: array<f32>;   // (pieces, list heads, chunk, dk and dv, d)
 
-var<workgroup> own: vec4u;                                          // the piece
-var<workgroup> scores: array<f32, 16u * ROW>;                         // (key, head)
-var<workgroup> slopes: array<f32, 16u * ROW>;                         // v · do
-var<workgroup> p: array<f16, 16u * PROW>;
-var<workgroup> ds: array<f16, 16u * PROW>;
+var<workgroup> own: vec4u;                                            // the piece
+var<workgroup> q_rows: array<vec4<f16>, 2u * 16u * QROW>;             // in two buffers
+var<workgroup> do_rows: array<vec4<f16>, 2u * 16u * QROW>;
+var<workgroup> scores: array<f32, SG * 16u * ROW>;                    // (key, head)
+var<workgroup> slopes: array<f32, SG * 16u * ROW>;                    // v · do
+var<workgroup> p: array<vec4<f16>, SG * 16u * PROW>;
+var<workgroup> ds: array<vec4<f16>, SG * 16u * PROW>;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
-    if index >= params.groups { return; }                             // uniform
-    let block = index % params.blocks;
-    let list_head = (index / params.blocks) % params.list_heads;
-    let place = index / params.blocks / params.list_heads;
-    if lane == 0u { own = pieces[place]; }
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
+        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let unit = group.y * GRID_WIDTH + group.x;                        // naga takes no call for uniform
+    if unit >= params.groups { return; }                              // uniform
+    let list_head = unit % params.list_heads;
+    let place = unit / params.list_heads;
+    if index == 0u { own = pieces[place]; }
     let piece = workgroupUniformLoad(&own);
     if piece.x >= params.lists { return; }                            // uniform: room that no list needs
     let chunk = piece.x % params.chunks;
     let h = select(piece.x / params.chunks % params.heads, list_head, params.joint != 0u);
     let b = select(piece.x / params.chunks / params.heads, piece.x / params.chunks, params.joint != 0u);
     let share = params.query_heads / params.heads;
-    let first = ((b * params.keys + chunk * params.chunk + block * 16u) * params.heads + h) * D;
-    let row = lane % 16u;
-    let key0 = lane / 16u * 8u;
+    let tiles = share / 16u;
+    let first = ((b * params.keys + chunk * S + subgroup * 16u) * params.heads + h) * D;
+    // Two lanes a key, eight heads each.
+    let key = lane / 2u;
+    let head0 = lane % 2u * 8u;
+    let mine = subgroup * 16u;
     var keys: array<coop_mat16x16<f16, A>, DT>;
     var values: array<coop_mat16x16<f16, A>, DT>;
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         let at = first + c * 16u;
         let value_at = params.values + at;
         keys[c] = coopLoadT<coop_mat16x16<f16, A>>(&kv[at], params.heads * D);
@@ -55,45 +66,111 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     var dk: array<coop_mat16x16<f32, C>, DT>;
     var dv: array<coop_mat16x16<f32, C>, DT>;
-    for (var i = piece.y; i < piece.z; i++) {
-        let slot = order[i];
-        let weight = weights[slot];
-        // (batch, token[, head], slot) → token over batches.
-        let token = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u);
-        for (var q0 = 0u; q0 < share; q0 += 16u) {
-            let row0 = token * params.query_heads + h * share + q0;
-            var s: coop_mat16x16<f32, C>;
-            var dp: coop_mat16x16<f32, C>;
-            for (var c = 0u; c < DT; c++) {
-                let at = row0 * D + c * 16u;
-                let queries = coopLoad<coop_mat16x16<f16, B>>(&q[at], D);
-                let douts = coopLoad<coop_mat16x16<f16, B>>(&dout[at], D);
-                s = coopMultiplyAdd(keys[c], queries, s);
-                dp = coopMultiplyAdd(values[c], douts, dp);
-            }
-            coopStoreT(s, &scores[0], ROW);
-            coopStoreT(dp, &slopes[0], ROW);
-            workgroupBarrier();
-            let stat = stats[(row0 + row) * params.slots + slot % params.slots];
-            for (var j = key0; j < key0 + 8u; j++) {
-                let prob = weight * exp(min(scores[j * ROW + row] * params.scale - stat.x, 0.0));
-                p[j * PROW + row] = f16(prob);
-                ds[j * PROW + row] = f16(prob * (slopes[j * ROW + row] - stat.y) * params.scale);
-            }
-            workgroupBarrier();
-            let left = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
-            let left_ds = coopLoadT<coop_mat16x16<f16, A>>(&ds[0], PROW);
-            for (var c = 0u; c < DT; c++) {
-                let at = row0 * D + c * 16u;
-                let queries = coopLoadT<coop_mat16x16<f16, B>>(&q[at], D);
-                let douts = coopLoadT<coop_mat16x16<f16, B>>(&dout[at], D);
-                dk[c] = coopMultiplyAdd(left_ds, queries, dk[c]);
-                dv[c] = coopMultiplyAdd(left, douts, dv[c]);
-            }
+    let rounds = (piece.z - piece.y) * tiles;
+    var next_q: array<vec4u, U>;
+    var next_do: array<vec4u, U>;
+    var next_stat: array<vec2f, 8>;
+    // (batch, token[, head], slot) → token over batches. Rounds are numbered slot by slot, then by tiles of heads.
+    var slot = order[piece.y];
+    var row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share;
+    for (var u = 0u; u < U; u++) { // unroll
+        let i = index + u * WG;
+        if i < 16u * E {
+            next_q[u] = q[row0 * E + i];
+            next_do[u] = dout[row0 * E + i];
         }
     }
-    let out = ((place * params.list_heads + list_head) * params.chunk + block * 16u) * 2u * D;
-    for (var c = 0u; c < DT; c++) {
+    for (var u = 0u; u < U; u++) { // unroll
+        let i = index + u * WG;
+        if i < 16u * E {
+            let at = i / E * QROW + i % E * 2u;
+            q_rows[at] = four(next_q[u].xy);
+            q_rows[at + 1u] = four(next_q[u].zw);
+            do_rows[at] = four(next_do[u].xy);
+            do_rows[at + 1u] = four(next_do[u].zw);
+        }
+    }
+    var weight = weights[slot];
+    for (var i = 0u; i < 8u; i++) { next_stat[i] = stats[(row0 + head0 + i) * params.slots + slot % params.slots]; } // unroll
+    slot = order[piece.y + min(1u, rounds - 1u) / tiles];
+    row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share
+         + 1u % tiles * 16u;
+    for (var u = 0u; u < U; u++) { // unroll
+        let i = index + u * WG;
+        if i < 16u * E {
+            next_q[u] = q[row0 * E + i];
+            next_do[u] = dout[row0 * E + i];
+        }
+    }
+    var coming = order[piece.y + min(2u, rounds - 1u) / tiles];
+    workgroupBarrier();
+    for (var round = 0u; round < rounds; round++) {
+        let full = round % 2u * 16u * QROW;
+        let empty = (round + 1u) % 2u * 16u * QROW;
+        var s: coop_mat16x16<f32, C>;
+        var dp: coop_mat16x16<f32, C>;
+        for (var c = 0u; c < DT; c++) { // unroll
+            let at = full + c * 4u;
+            let queries = coopLoad<coop_mat16x16<f16, B>>(&q_rows[at], QROW);
+            let douts = coopLoad<coop_mat16x16<f16, B>>(&do_rows[at], QROW);
+            s = coopMultiplyAdd(keys[c], queries, s);
+            dp = coopMultiplyAdd(values[c], douts, dp);
+        }
+        let to = mine * ROW;
+        coopStoreT(s, &scores[to], ROW);
+        coopStoreT(dp, &slopes[to], ROW);
+        workgroupBarrier();
+        for (var u = 0u; u < U; u++) { // unroll
+            let i = index + u * WG;
+            if i < 16u * E {
+                let at = empty + i / E * QROW + i % E * 2u;
+                q_rows[at] = four(next_q[u].xy);
+                q_rows[at + 1u] = four(next_q[u].zw);
+                do_rows[at] = four(next_do[u].xy);
+                do_rows[at + 1u] = four(next_do[u].zw);
+            }
+        }
+        for (var j = 0u; j < 2u; j++) { // unroll
+            var prob: vec4f;
+            var slope: vec4f;
+            for (var i = 0u; i < 4u; i++) { // unroll
+                let at = (mine + key) * ROW + head0 + 4u * j + i;
+                let st = next_stat[4u * j + i];
+                prob[i] = weight * exp(min(scores[at] * params.scale - st.x, 0.0));
+                slope[i] = prob[i] * (slopes[at] - st.y) * params.scale;
+            }
+            let at = (mine + key) * PROW + head0 / 4u + j;
+            p[at] = vec4<f16>(prob);
+            ds[at] = vec4<f16>(slope);
+        }
+        // The next round's statistics, and the queries of the one after it.
+        weight = weights[slot];
+        for (var i = 0u; i < 8u; i++) { next_stat[i] = stats[(row0 + head0 + i) * params.slots + slot % params.slots]; } // unroll
+        slot = coming;
+        row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share
+             + (round + 2u) % tiles * 16u;
+        for (var u = 0u; u < U; u++) { // unroll
+            let i = index + u * WG;
+            if i < 16u * E {
+                next_q[u] = q[row0 * E + i];
+                next_do[u] = dout[row0 * E + i];
+            }
+        }
+        coming = order[piece.y + min(round + 3u, rounds - 1u) / tiles];
+        workgroupBarrier();
+        let from_ = mine * PROW;
+        let left = coopLoadT<coop_mat16x16<f16, A>>(&p[from_], PROW);
+        let left_ds = coopLoadT<coop_mat16x16<f16, A>>(&ds[from_], PROW);
+        for (var c = 0u; c < DT; c++) { // unroll
+            let at = full + c * 4u;
+            let queries = coopLoadT<coop_mat16x16<f16, B>>(&q_rows[at], QROW);
+            let douts = coopLoadT<coop_mat16x16<f16, B>>(&do_rows[at], QROW);
+            dk[c] = coopMultiplyAdd(left_ds, queries, dk[c]);
+            dv[c] = coopMultiplyAdd(left, douts, dv[c]);
+        }
+    }
+    let out = ((place * params.list_heads + list_head) * S + mine) * 2u * D;
+    for (var c = 0u; c < DT; c++) { // unroll
         let at = out + c * 16u;
         let value_at = at + D;
         let tile = dk[c];

@@ -1,3 +1,4 @@
+// uses: lib/four.wgsl
 // variants: TM=128 TN=256 WN=64 | TM=128 TN=128 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1
 // The product of matmul.wgsl on cooperative matrices, 16-bit operands and sums in f32: a workgroup computes TM × TN, each
 // subgroup of 32 takes 32 × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
@@ -33,6 +34,8 @@ struct Params {
 }
 // Eight elements: f16, or four f32 and four more.
 struct Eight { x: vec4u, y: vec4u }
+// Where a lane's eight lies: at the first step, in vectors; its k there; whether it lies inside along the lines.
+struct Place { at: u32, k: u32, inside: bool }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4u>;             // f16
@@ -44,30 +47,18 @@ var<workgroup> a_tile: array<vec4<f16>, 2u * A_LINES * A_STRIDE>;     // (row, k
 var<workgroup> b_tile: array<vec4<f16>, 2u * B_LINES * B_STRIDE>;     // (column, k), or (k, column)
 var<workgroup> stage: array<f32, WG / 32u * 256u>;                    // a matrix a subgroup
 
-// The v-th eight of the tile from m0 and k0 on.
-fn a_next(v: u32, m0: u32, k0: u32, last: u32, start: u32) -> vec4u {
-    let line = v / A_LINE;
-    let along = v % A_LINE * 8u;
-    let m = m0 + select(along, line, A_BY_K == 1u);
-    let k = k0 + select(line, along, A_BY_K == 1u);
-    if m < params.m && k < last { return a[(start + m * params.a_m + k * params.a_k) / 8u]; }
-    return vec4u();
+// Loads are never skipped, so that none waits behind a branch.
+fn a_next(place: Place, on: u32, k: u32, last: u32) -> vec4u {
+    let inside = place.inside && place.k + k < last;
+    return select(vec4u(), a[select(0u, place.at + on, inside)], inside);
 }
 
-fn b_next(v: u32, n0: u32, k0: u32, last: u32, start: u32) -> Eight {
-    let line = v / B_LINE;
-    let along = v % B_LINE * 8u;
-    let n = n0 + select(along, line, B_BY_K == 1u);
-    let k = k0 + select(line, along, B_BY_K == 1u);
-    if n < params.n && k < last {
-        let at = start + n * params.b_n + k * params.b_k;
-        if WIDE_B == 1u { return Eight(b[at / 4u], b[at / 4u + 1u]); }
-        return Eight(b[at / 8u], vec4u());
-    }
-    return Eight();
+fn b_next(place: Place, on: u32, k: u32, last: u32) -> Eight {
+    let inside = place.inside && place.k + k < last;
+    let at = select(0u, place.at + on, inside);
+    if WIDE_B == 1u { return Eight(select(vec4u(), b[at], inside), select(vec4u(), b[at + 1u], inside)); }
+    return Eight(select(vec4u(), b[at], inside), vec4u());
 }
-
-fn four(v: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(v.x), unpack2x16float(v.y))); }
 
 fn put_a(v: u32, x: vec4u) {
     let at = 2u * (v / A_LINE * A_STRIDE + v % A_LINE);
@@ -127,18 +118,34 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let column = subgroup % WIDE * WN;
     var sum0: array<coop_mat16x16<f32, C>, NN>;
     var sum1: array<coop_mat16x16<f32, C>, NN>;
+    var a_place: array<Place, A_PARTS>;
+    var b_place: array<Place, B_PARTS>;
+    for (var i = 0u; i < A_PARTS; i++) { // unroll
+        let v = index + i * WG;
+        let m = m0 + select(v % A_LINE * 8u, v / A_LINE, A_BY_K == 1u);
+        let k = first + select(v / A_LINE, v % A_LINE * 8u, A_BY_K == 1u);
+        a_place[i] = Place((a_start + m * params.a_m + k * params.a_k) / 8u, k, m < params.m);
+    }
+    for (var i = 0u; i < B_PARTS; i++) { // unroll
+        let v = index + i * WG;
+        let n = n0 + select(v % B_LINE * 8u, v / B_LINE, B_BY_K == 1u);
+        let k = first + select(v / B_LINE, v % B_LINE * 8u, B_BY_K == 1u);
+        b_place[i] = Place((b_start + n * params.b_n + k * params.b_k) / (8u - 4u * WIDE_B), k, n < params.n);
+    }
+    let a_step = STEP * params.a_k / 8u;
+    let b_step = STEP * params.b_k / (8u - 4u * WIDE_B);
     var next_a: array<vec4u, A_PARTS>;
     var next_b: array<Eight, B_PARTS>;
-    for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(index + i * WG, m0, first, last, a_start); } // unroll
-    for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(index + i * WG, n0, first, last, b_start); } // unroll
+    for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], 0u, 0u, last); } // unroll
+    for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], 0u, 0u, last); } // unroll
     let steps = (params.piece + STEP - 1u) / STEP;
     for (var step = 0u; step < steps; step++) {
         for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
         for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
         workgroupBarrier();
-        let next = first + (step + 1u) * STEP;
-        for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(index + i * WG, m0, next, last, a_start); } // unroll
-        for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(index + i * WG, n0, next, last, b_start); } // unroll
+        let next = (step + 1u) * STEP;
+        for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], (step + 1u) * a_step, next, last); } // unroll
+        for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], (step + 1u) * b_step, next, last); } // unroll
         for (var k = 0u; k < STEP; k += 16u) { // unroll
             let a0 = left(row, k);
             let a1 = left(row + 16u, k);

@@ -124,7 +124,7 @@ fn scaled(
         if coop {
             let (tiles, values) = (share / COOP, k_.len());
             let groups = batches * tokens * heads * tiles;
-            launch!(hsa_coop_backward_query [D = d, S = chunk] {
+            launch!(hsa_coop_backward_query [D = d, S = chunk, SG = coop_subgroups(d, chunk)] {
                 tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
             }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
         } else {
@@ -169,11 +169,9 @@ fn memory_gradients(
     let list_heads = if joint { heads } else { 1 };
     let partial = q.empty_on([cut.most, list_heads, chunk, 2, d], DType::F32);
     if coop(q, query_heads / heads, d, chunk) {
-        let blocks = chunk / COOP;
-        let groups = cut.most * list_heads * blocks;
-        launch!(hsa_coop_backward_memory [D = d] {
-            tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, blocks, chunks, values: k.len(), lists,
-            list_heads,
+        let groups = cut.most * list_heads;
+        launch!(hsa_coop_backward_memory [D = d, S = chunk] {
+            tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, chunks, values: k.len(), lists, list_heads,
         }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
     } else {
         let tile = MemoryTile::new(q.gpu(), query_heads / heads, d4, chunk);
@@ -194,14 +192,22 @@ fn memory_gradients(
 /// Rows and columns of a cooperative matrix.
 const COOP: usize = 16;
 
-/// Whether cooperative matrices serve: 16-bit operands in whole tiles, and subgroups of the workgroups' size.
+/// Whether cooperative matrices serve: 16-bit operands in whole tiles, subgroups of the workgroups' size, and memory for
+/// what `hsa_coop_backward_query` holds, the most of the three: a chunk's keys twice, its values, two sets of scores, dS.
 fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
+    let memory = 3 * chunk * (2 * d + 16) + 2 * COOP * 4 * (chunk.max(d) + 8) + COOP * 2 * (chunk + 8);
     c.coop
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16
         && [share, d, chunk].iter().all(|n| n.is_multiple_of(COOP))
         && d.max(chunk) <= 128
+        && memory <= c.workgroup_memory as usize
+}
+
+/// Subgroups that share a chunk's keys and the dims evenly.
+fn coop_subgroups(d: usize, chunk: usize) -> usize {
+    [4, 2].into_iter().find(|n| [d, chunk].iter().all(|x| x.is_multiple_of(n * COOP))).unwrap_or(1)
 }
 
 /// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
