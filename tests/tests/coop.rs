@@ -54,6 +54,8 @@ fn spelled_out(stem: &str) -> String {
     }
     out.push_str(rest);
     for (theirs, ours) in [
+        // Written out, compilers would take minutes for what stands in for matrices.
+        (" // unroll", ""),
         (",\n        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32", ""),
         ("index: u32) {\n", "index: u32) {\n    let subgroup = index / 32u;\n    let lane = index % 32u;\n"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
