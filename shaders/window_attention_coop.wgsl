@@ -8,7 +8,9 @@ const D: u32 = 32u;                                                   // head di
 const KT: u32 = 32u;                                                  // keys staged at a time
 const WG: u32 = 128u;
 const D4: u32 = D / 4u;
+const D8: u32 = D / 8u;
 const DT: u32 = D / 16u;
+const PARTS: u32 = (KT * D8 + WG - 1u) / WG;                          // eights a lane stages
 const STRIDE: u32 = D4 + 2u;                                          // of a key, in vectors; strides leave banks apart
 const ROW: u32 = KT + 4u;                                             // of a query's scores
 const P_ROW: u32 = KT / 4u + 2u;                                      // of its probabilities, in vectors
@@ -20,8 +22,8 @@ struct Params { tokens: u32, query_heads: u32, heads: u32, tiles: u32, window: u
 
 @group(0) @binding(0) var<uniform> params: Params;                    // tiles = ⌈tokens / 128⌉, window ≤ tokens
 @group(0) @binding(1) var<storage, read> q: array<vec4<f16>>;         // (batches, tokens, query heads, d)
-@group(0) @binding(2) var<storage, read> k: array<vec4<f16>>;         // (batches, tokens, heads, d)
-@group(0) @binding(3) var<storage, read> v: array<vec4<f16>>;         // (batches, tokens, heads, d)
+@group(0) @binding(2) var<storage, read> k: array<vec4u>;             // (batches, tokens, heads, d)
+@group(0) @binding(3) var<storage, read> v: array<vec4u>;             // (batches, tokens, heads, d)
 @group(0) @binding(4) var<storage, read_write> o: array<vec4<f16>>;   // (batches, tokens, query heads, d)
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;       // (batches, query heads, tokens)
 
@@ -30,6 +32,15 @@ var<workgroup> values: array<vec4<f16>, KT * STRIDE>;
 var<workgroup> scores: array<f32, WG * ROW>;                          // (query, key); or 16 dims of a query's sums
 var<workgroup> p: array<vec4<f16>, WG * P_ROW>;                       // (query, key); or 16 dims of a query
 var<workgroup> grown: array<u32, 4>;                                  // by subgroup
+
+// Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
+fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
+
+// Where the i-th eight of the keys from j0 on lies; beyond the last token, and beyond the tile, at its end.
+fn place_of(i: u32, j0: u32, b: u32, h: u32) -> u32 {
+    let j = min(j0 + i / D8, params.tokens - 1u);
+    return ((b * params.tokens + j) * params.heads + h) * D8 + i % D8;
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
@@ -53,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let own = ((b * params.tokens + min(t, params.tokens - 1u)) * params.query_heads + head) * D4;
     var q_low: array<coop_mat16x16<f16, A>, DT>;
     var q_high: array<coop_mat16x16<f16, A>, DT>;
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         workgroupBarrier();
         for (var i = 0u; i < 4u; i++) { p[row * P_ROW + i] = q[own + 4u * c + i]; }
         workgroupBarrier();
@@ -66,25 +77,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     var top = LEAST;
     var total = 0.0;
     let end = min(t0 + WG, params.tokens);
-    for (var j0 = (max(t0 + 1u, params.window) - params.window) / KT * KT; j0 < end; j0 += KT) {
+    let start = (max(t0 + 1u, params.window) - params.window) / KT * KT;
+    // Tiles are fetched while the one before is in use.
+    var next_k: array<vec4u, PARTS>;
+    var next_v: array<vec4u, PARTS>;
+    for (var i = 0u; i < PARTS; i++) { // unroll
+        let at = place_of(index + i * WG, start, b, h);
+        next_k[i] = k[at];
+        next_v[i] = v[at];
+    }
+    for (var j0 = start; j0 < end; j0 += KT) {
         workgroupBarrier();
-        for (var i = index; i < KT * D4; i += WG) {
-            let j = j0 + i / D4;
-            var key: vec4<f16>;
-            var value: vec4<f16>;
-            if j < params.tokens {
-                let at = ((b * params.tokens + j) * params.heads + h) * D4 + i % D4;
-                key = k[at];
-                value = v[at];
+        for (var i = 0u; i < PARTS; i++) { // unroll
+            let part = index + i * WG;
+            if part < KT * D8 {
+                let to = part / D8 * STRIDE + part % D8 * 2u;
+                keys[to] = four(next_k[i].xy);
+                keys[to + 1u] = four(next_k[i].zw);
+                values[to] = four(next_v[i].xy);
+                values[to + 1u] = four(next_v[i].zw);
             }
-            keys[i / D4 * STRIDE + i % D4] = key;
-            values[i / D4 * STRIDE + i % D4] = value;
         }
         workgroupBarrier();
-        for (var n = 0u; n < KT; n += 16u) {
+        for (var i = 0u; i < PARTS; i++) { // unroll
+            let at = place_of(index + i * WG, j0 + KT, b, h);
+            next_k[i] = k[at];
+            next_v[i] = v[at];
+        }
+        for (var n = 0u; n < KT; n += 16u) { // unroll
             var s0: coop_mat16x16<f32, C>;
             var s1: coop_mat16x16<f32, C>;
-            for (var c = 0u; c < DT; c++) {
+            for (var c = 0u; c < DT; c++) { // unroll
                 let at = n * STRIDE + 4u * c;
                 let right = coopLoad<coop_mat16x16<f16, B>>(&keys[at], STRIDE);
                 s0 = coopMultiplyAdd(q_low[c], right, s0);
@@ -100,7 +123,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let edge = j0 + KT > t0 + 1u || t0 + WG > j0 + params.window;
         var s: array<vec4f, KT / 4u>;
         var most = vec4f(LEAST);
-        for (var i = 0u; i < KT / 4u; i++) {
+        for (var i = 0u; i < KT / 4u; i++) { // unroll
             let at = row * ROW + 4u * i;
             s[i] = vec4f(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]) * scale;
             if edge {
@@ -119,7 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             let factor = select(1.0, exp2(top - high), grows);
             top = select(top, high, grows);
             total *= factor;
-            for (var c = 0u; c < DT; c++) {
+            for (var c = 0u; c < DT; c++) { // unroll
                 let low = o_low[c];
                 let upper = o_high[c];
                 coopStoreT(low, &scores[s_low], ROW);
@@ -133,19 +156,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             }
         }
         var part = vec4f(0.0);
-        for (var i = 0u; i < KT / 4u; i++) {
+        for (var i = 0u; i < KT / 4u; i++) { // unroll
             let e = exp2(s[i] - top);
             part += e;
             p[row * P_ROW + i] = vec4<f16>(e);
         }
         total += (part.x + part.y) + (part.z + part.w);
         workgroupBarrier();
-        for (var n = 0u; n < KT; n += 16u) {
+        for (var n = 0u; n < KT; n += 16u) { // unroll
             let at0 = p_low + n / 4u;
             let at1 = p_high + n / 4u;
             let left0 = coopLoadT<coop_mat16x16<f16, A>>(&p[at0], P_ROW);
             let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[at1], P_ROW);
-            for (var c = 0u; c < DT; c++) {
+            for (var c = 0u; c < DT; c++) { // unroll
                 let at = n * STRIDE + 4u * c;
                 let right = coopLoadT<coop_mat16x16<f16, B>>(&values[at], STRIDE);
                 o_low[c] = coopMultiplyAdd(left0, right, o_low[c]);
@@ -155,7 +178,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     }
     // A row's largest term is at least 1; rows beyond the last may have none.
     let factor = 1.0 / max(total, 1.0);
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         let low = o_low[c];
         let upper = o_high[c];
         workgroupBarrier();

@@ -9,7 +9,9 @@ const QT: u32 = 32u;                                                  // queries
 const WG: u32 = 128u;
 const KT: u32 = WG / 2u;
 const D4: u32 = D / 4u;
+const D8: u32 = D / 8u;
 const DT: u32 = D / 16u;
+const PARTS: u32 = (QT * D8 + WG - 1u) / WG;                          // eights a lane stages
 const STRIDE: u32 = D4 + 2u;                                          // of a query, in vectors; strides leave banks apart
 const ROW: u32 = QT + 4u;                                             // of a key's scores
 const P_ROW: u32 = QT + 8u;                                           // of its probabilities
@@ -22,10 +24,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // tiles = ⌈tokens / 64⌉; piece: query heads a sum
-@group(0) @binding(1) var<storage, read> q: array<vec4<f16>>;         // (batches, tokens, query heads, d)
+@group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (batches, tokens, query heads, d)
 @group(0) @binding(2) var<storage, read> k: array<vec4<f16>>;         // (batches, tokens, heads, d)
 @group(0) @binding(3) var<storage, read> v: array<vec4<f16>>;         // (batches, tokens, heads, d)
-@group(0) @binding(4) var<storage, read> dout: array<vec4<f16>>;      // (batches, tokens, query heads, d)
+@group(0) @binding(4) var<storage, read> dout: array<vec4u>;          // (batches, tokens, query heads, d)
 @group(0) @binding(5) var<storage, read> lse: array<f32>;             // (batches, query heads, tokens)
 @group(0) @binding(6) var<storage, read> delta: array<f32>;           // (batches, query heads, tokens): do · o
 @group(0) @binding(7) var<storage, read_write> dk: array<vec4<elem_out>>; // (pieces, batches, tokens, heads, d)
@@ -37,6 +39,15 @@ var<workgroup> scores: array<f32, KT * ROW>;                          // (key, q
 var<workgroup> slopes: array<f32, KT * ROW>;                          // v · do; or 16 dims of a key's dv
 var<workgroup> p: array<f16, KT * P_ROW>;                             // (key, query); or 16 dims of a key
 var<workgroup> ds: array<f16, KT * P_ROW>;                            // (key, query); or 16 dims of a value
+
+// Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
+fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
+
+// Where the i-th eight of a head's queries from t0 on lies; beyond the last token, and beyond the tile, at its end.
+fn place_of(i: u32, t0: u32, b: u32, head: u32) -> u32 {
+    let t = min(t0 + i / D8, params.tokens - 1u);
+    return ((b * params.tokens + t) * params.query_heads + head) * D8 + i % D8;
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
@@ -59,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let own = ((b * params.tokens + min(first + row, params.tokens - 1u)) * params.heads + h) * D4;
     var keys: array<coop_mat16x16<f16, A>, DT>;
     var values: array<coop_mat16x16<f16, A>, DT>;
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         workgroupBarrier();
         for (var i = 2u * side; i < 2u * side + 2u; i++) {
             let x = k[own + 4u * c + i];
@@ -76,29 +87,40 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let scale = params.scale * LOG2_E;
     var dk_sum: array<coop_mat16x16<f32, C>, DT>;
     var dv_sum: array<coop_mat16x16<f32, C>, DT>;
+    var next_q: array<vec4u, PARTS>;
+    var next_dout: array<vec4u, PARTS>;
     let end = min(first + KT - 1u + params.window, params.tokens);
     for (var m = piece * params.piece; m < min((piece + 1u) * params.piece, share); m++) {
         let head = h * share + m;
         let stats = (b * params.query_heads + head) * params.tokens;
+        // Tiles are fetched while the one before is in use.
+        for (var i = 0u; i < PARTS; i++) { // unroll
+            let at = place_of(index + i * WG, first, b, head);
+            next_q[i] = q[at];
+            next_dout[i] = dout[at];
+        }
         for (var t0 = first; t0 < end; t0 += QT) {
             workgroupBarrier();
-            for (var i = index; i < QT * D4; i += WG) {
-                let t = t0 + i / D4;
-                var x: vec4<f16>;
-                var y: vec4<f16>;
-                if t < params.tokens {
-                    let at = ((b * params.tokens + t) * params.query_heads + head) * D4 + i % D4;
-                    x = q[at];
-                    y = dout[at];
+            for (var i = 0u; i < PARTS; i++) { // unroll
+                let part = index + i * WG;
+                if part < QT * D8 {
+                    let to = part / D8 * STRIDE + part % D8 * 2u;
+                    queries[to] = four(next_q[i].xy);
+                    queries[to + 1u] = four(next_q[i].zw);
+                    douts[to] = four(next_dout[i].xy);
+                    douts[to + 1u] = four(next_dout[i].zw);
                 }
-                queries[i / D4 * STRIDE + i % D4] = x;
-                douts[i / D4 * STRIDE + i % D4] = y;
             }
             workgroupBarrier();
-            for (var n = 0u; n < QT; n += 16u) {
+            for (var i = 0u; i < PARTS; i++) { // unroll
+                let at = place_of(index + i * WG, t0 + QT, b, head);
+                next_q[i] = q[at];
+                next_dout[i] = dout[at];
+            }
+            for (var n = 0u; n < QT; n += 16u) { // unroll
                 var s: coop_mat16x16<f32, C>;
                 var dp: coop_mat16x16<f32, C>;
-                for (var c = 0u; c < DT; c++) {
+                for (var c = 0u; c < DT; c++) { // unroll
                     let at = n * STRIDE + 4u * c;
                     let right = coopLoad<coop_mat16x16<f16, B>>(&queries[at], STRIDE);
                     let right_dp = coopLoad<coop_mat16x16<f16, B>>(&douts[at], STRIDE);
@@ -124,11 +146,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                 ds[i * P_ROW + lane] = f16(e * (slopes[i * ROW + lane] - d) * UNIT);
             }
             workgroupBarrier();
-            for (var n = 0u; n < QT; n += 16u) {
+            for (var n = 0u; n < QT; n += 16u) { // unroll
                 let left_at = p_at + n;
                 let left = coopLoadT<coop_mat16x16<f16, A>>(&p[left_at], P_ROW);
                 let left_ds = coopLoadT<coop_mat16x16<f16, A>>(&ds[left_at], P_ROW);
-                for (var c = 0u; c < DT; c++) {
+                for (var c = 0u; c < DT; c++) { // unroll
                     let at = n * STRIDE + 4u * c;
                     let right = coopLoadT<coop_mat16x16<f16, B>>(&queries[at], STRIDE);
                     let right_dv = coopLoadT<coop_mat16x16<f16, B>>(&douts[at], STRIDE);
@@ -139,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
     }
     let out = (((piece * params.batches + b) * params.tokens + first + row) * params.heads + h) * D4;
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         let key_tile = dk_sum[c];
         let value_tile = dv_sum[c];
         workgroupBarrier();

@@ -8,7 +8,9 @@ const KT: u32 = 32u;                                                  // keys st
 const WG: u32 = 128u;
 const QT: u32 = WG / 2u;
 const D4: u32 = D / 4u;
+const D8: u32 = D / 8u;
 const DT: u32 = D / 16u;
+const PARTS: u32 = (KT * D8 + WG - 1u) / WG;                          // eights a lane stages
 const STRIDE: u32 = D4 + 2u;                                          // of a key, in vectors; strides leave banks apart
 const ROW: u32 = KT + 4u;                                             // of a query's scores
 const P_ROW: u32 = KT / 4u + 2u;                                      // of its ds, in vectors
@@ -18,8 +20,8 @@ struct Params { tokens: u32, query_heads: u32, heads: u32, tiles: u32, window: u
 
 @group(0) @binding(0) var<uniform> params: Params;                    // tiles = ⌈tokens / 64⌉, window ≤ tokens
 @group(0) @binding(1) var<storage, read> q: array<vec4<f16>>;         // (batches, tokens, query heads, d)
-@group(0) @binding(2) var<storage, read> k: array<vec4<f16>>;         // (batches, tokens, heads, d)
-@group(0) @binding(3) var<storage, read> v: array<vec4<f16>>;         // (batches, tokens, heads, d)
+@group(0) @binding(2) var<storage, read> k: array<vec4u>;             // (batches, tokens, heads, d)
+@group(0) @binding(3) var<storage, read> v: array<vec4u>;             // (batches, tokens, heads, d)
 @group(0) @binding(4) var<storage, read> o: array<vec4<f16>>;         // (batches, tokens, query heads, d)
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f16>>;      // (batches, tokens, query heads, d)
 @group(0) @binding(6) var<storage, read> lse: array<f32>;             // (batches, query heads, tokens)
@@ -31,6 +33,15 @@ var<workgroup> values: array<vec4<f16>, KT * STRIDE>;
 var<workgroup> scores: array<f32, QT * ROW>;                          // (query, key); or 16 dims of a query's sums
 var<workgroup> slopes: array<f32, QT * ROW>;                          // do · v
 var<workgroup> ds: array<vec4<f16>, QT * P_ROW>;                      // (query, key); or 16 dims of q and 16 of do
+
+// Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
+fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
+
+// Where the i-th eight of the keys from j0 on lies; beyond the last token, and beyond the tile, at its end.
+fn place_of(i: u32, j0: u32, b: u32, h: u32) -> u32 {
+    let j = min(j0 + i / D8, params.tokens - 1u);
+    return ((b * params.tokens + j) * params.heads + h) * D8 + i % D8;
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
@@ -56,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     var queries: array<coop_mat16x16<f16, A>, DT>;
     var douts: array<coop_mat16x16<f16, A>, DT>;
     var part = 0.0;
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         workgroupBarrier();
         for (var i = 2u * side; i < 2u * side + 2u; i++) {
             let y = dout[own + 4u * c + i];
@@ -74,25 +85,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let scale = params.scale * LOG2_E;
     var sum: array<coop_mat16x16<f32, C>, DT>;
     let end = min(t0 + QT, params.tokens);
-    for (var j0 = (max(t0 + 1u, params.window) - params.window) / KT * KT; j0 < end; j0 += KT) {
+    let start = (max(t0 + 1u, params.window) - params.window) / KT * KT;
+    // Tiles are fetched while the one before is in use.
+    var next_k: array<vec4u, PARTS>;
+    var next_v: array<vec4u, PARTS>;
+    for (var i = 0u; i < PARTS; i++) { // unroll
+        let at = place_of(index + i * WG, start, b, h);
+        next_k[i] = k[at];
+        next_v[i] = v[at];
+    }
+    for (var j0 = start; j0 < end; j0 += KT) {
         workgroupBarrier();
-        for (var i = index; i < KT * D4; i += WG) {
-            let j = j0 + i / D4;
-            var key: vec4<f16>;
-            var value: vec4<f16>;
-            if j < params.tokens {
-                let at = ((b * params.tokens + j) * params.heads + h) * D4 + i % D4;
-                key = k[at];
-                value = v[at];
+        for (var i = 0u; i < PARTS; i++) { // unroll
+            let part = index + i * WG;
+            if part < KT * D8 {
+                let to = part / D8 * STRIDE + part % D8 * 2u;
+                keys[to] = four(next_k[i].xy);
+                keys[to + 1u] = four(next_k[i].zw);
+                values[to] = four(next_v[i].xy);
+                values[to + 1u] = four(next_v[i].zw);
             }
-            keys[i / D4 * STRIDE + i % D4] = key;
-            values[i / D4 * STRIDE + i % D4] = value;
         }
         workgroupBarrier();
-        for (var n = 0u; n < KT; n += 16u) {
+        for (var i = 0u; i < PARTS; i++) { // unroll
+            let at = place_of(index + i * WG, j0 + KT, b, h);
+            next_k[i] = k[at];
+            next_v[i] = v[at];
+        }
+        for (var n = 0u; n < KT; n += 16u) { // unroll
             var s: coop_mat16x16<f32, C>;
             var dp: coop_mat16x16<f32, C>;
-            for (var c = 0u; c < DT; c++) {
+            for (var c = 0u; c < DT; c++) { // unroll
                 let at = n * STRIDE + 4u * c;
                 let right = coopLoad<coop_mat16x16<f16, B>>(&keys[at], STRIDE);
                 let right_dp = coopLoad<coop_mat16x16<f16, B>>(&values[at], STRIDE);
@@ -118,17 +141,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             ds[row * P_ROW + i] = vec4<f16>(e * (dp - dots) * UNIT);
         }
         workgroupBarrier();
-        for (var n = 0u; n < KT; n += 16u) {
+        for (var n = 0u; n < KT; n += 16u) { // unroll
             let left_at = p_at + n / 4u;
             let left = coopLoadT<coop_mat16x16<f16, A>>(&ds[left_at], P_ROW);
-            for (var c = 0u; c < DT; c++) {
+            for (var c = 0u; c < DT; c++) { // unroll
                 let at = n * STRIDE + 4u * c;
                 let right = coopLoadT<coop_mat16x16<f16, B>>(&keys[at], STRIDE);
                 sum[c] = coopMultiplyAdd(left, right, sum[c]);
             }
         }
     }
-    for (var c = 0u; c < DT; c++) {
+    for (var c = 0u; c < DT; c++) { // unroll
         let tile = sum[c];
         workgroupBarrier();
         coopStoreT(tile, &scores[s_at], ROW);

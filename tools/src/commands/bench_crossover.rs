@@ -2,6 +2,7 @@
 //! needs, takes less time than causal attention over all of it.
 
 use rambutan_engine::{Gpu, testing::Case};
+use serde_json::Value;
 
 use super::bench::{Bench, Work};
 use crate::{
@@ -43,10 +44,17 @@ pub fn run(bench: &Bench, work: &mut Work<'_>, all: &[Case]) -> Result<(), Probl
         ];
         let mut times = [[None; 2]; 3];
         for ((stem, sizes), times) in stems.iter().zip(sizes).zip(&mut times) {
-            bench.op(work, named(stem), sizes)?;
-            let line = work.lines.last().expect("an op leaves a line");
-            *times = ["forward_ms", "backward_ms"].map(|pass| line[pass].as_f64());
-            work.gpu.trim();
+            let case = named(stem);
+            let at = case.exactly(sizes.to_vec()).to_string();
+            // Some lengths are rows, too.
+            let timed = |l: &&Value| l["op"] == case.stem && l["sizes"] == at && l["forward_ms"].is_number();
+            if !work.lines.iter().any(|l| timed(&l)) {
+                bench.op(work, case, sizes)?;
+                work.gpu.trim();
+            }
+            if let Some(line) = work.lines.iter().find(timed) {
+                *times = ["forward_ms", "backward_ms"].map(|pass| line[pass].as_f64());
+            }
         }
         let [attention, hsa, selection] = times;
         let sparse = [0, 1].map(|pass| Some(hsa[pass]? + selection[pass]?));
