@@ -1,5 +1,5 @@
 // uses: lib/four.wgsl
-// variants: TM=128 TN=256 WN=64 | TM=128 TN=128 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1
+// variants: TM=128 TN=256 WN=64 | TM=128 TN=128 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 | TM=128 TN=256 WN=64 WHOLE=1
 // The product of matmul.wgsl on cooperative matrices, 16-bit operands and sums in f32: a workgroup computes TM × TN, each
 // subgroup of 32 takes 32 × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
 // rounded there), zeros outside of the operands, while the next are under way into registers. Operands are read 16 bytes
@@ -14,6 +14,7 @@ const WN: u32 = 32u;
 const WIDE: u32 = TN / WN;                                            // subgroups along n
 const WG: u32 = TM / 32u * WIDE * 32u;
 const STEP: u32 = 32u;
+const WHOLE: u32 = 0u;                                                // 1: m, n and pieces are of whole tiles
 const BAND: u32 = 8u;                                                 // rows of tiles whose operands share the cache
 // Eight elements more than a line of k, or of the tile, holds: then its parts meet different banks. In eights.
 const K_STRIDE: u32 = STEP / 8u + 1u;
@@ -26,6 +27,7 @@ const B_LINE: u32 = TN * STEP / 8u / B_LINES;
 const A_PARTS: u32 = TM * STEP / 8u / WG;                             // eights a lane loads
 const B_PARTS: u32 = TN * STEP / 8u / WG;
 const NN: u32 = WN / 16u;
+const OUTSIDE: u32 = 0x80000000u;
 struct Params {
     m: u32, n: u32, k: u32, piece: u32,
     a_m: u32, a_k: u32, a_z: u32,
@@ -34,8 +36,8 @@ struct Params {
 }
 // Eight elements: f16, or four f32 and four more.
 struct Eight { x: vec4u, y: vec4u }
-// Where a lane's eight lies: at the first step, in vectors; its k there; whether it lies inside along the lines.
-struct Place { at: u32, k: u32, inside: bool }
+// Where a lane's eight lies, in vectors, and its k: beyond all k where the line lies outside.
+struct Place { at: u32, k: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4u>;             // f16
@@ -48,14 +50,15 @@ var<workgroup> b_tile: array<vec4<f16>, 2u * B_LINES * B_STRIDE>;     // (column
 var<workgroup> stage: array<f32, WG / 32u * 256u>;                    // a matrix a subgroup
 
 // Loads are never skipped, so that none waits behind a branch.
-fn a_next(place: Place, on: u32, k: u32, last: u32) -> vec4u {
-    let inside = place.inside && place.k + k < last;
-    return select(vec4u(), a[select(0u, place.at + on, inside)], inside);
+fn a_next(place: Place, last: u32) -> vec4u {
+    if WHOLE == 1u { return a[place.at]; }
+    return select(vec4u(), a[select(0u, place.at, place.k < last)], place.k < last);
 }
 
-fn b_next(place: Place, on: u32, k: u32, last: u32) -> Eight {
-    let inside = place.inside && place.k + k < last;
-    let at = select(0u, place.at + on, inside);
+fn b_next(place: Place, last: u32) -> Eight {
+    if WHOLE == 1u && WIDE_B == 0u { return Eight(b[place.at], vec4u()); }
+    let inside = place.k < last;
+    let at = select(0u, place.at, inside);
     if WIDE_B == 1u { return Eight(select(vec4u(), b[at], inside), select(vec4u(), b[at + 1u], inside)); }
     return Eight(select(vec4u(), b[at], inside), vec4u());
 }
@@ -124,28 +127,36 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let v = index + i * WG;
         let m = m0 + select(v % A_LINE * 8u, v / A_LINE, A_BY_K == 1u);
         let k = first + select(v / A_LINE, v % A_LINE * 8u, A_BY_K == 1u);
-        a_place[i] = Place((a_start + m * params.a_m + k * params.a_k) / 8u, k, m < params.m);
+        a_place[i] = Place((a_start + m * params.a_m + k * params.a_k) / 8u, select(OUTSIDE, k, m < params.m));
     }
     for (var i = 0u; i < B_PARTS; i++) { // unroll
         let v = index + i * WG;
         let n = n0 + select(v % B_LINE * 8u, v / B_LINE, B_BY_K == 1u);
         let k = first + select(v / B_LINE, v % B_LINE * 8u, B_BY_K == 1u);
-        b_place[i] = Place((b_start + n * params.b_n + k * params.b_k) / (8u - 4u * WIDE_B), k, n < params.n);
+        let at = (b_start + n * params.b_n + k * params.b_k) / (8u - 4u * WIDE_B);
+        b_place[i] = Place(at, select(OUTSIDE, k, n < params.n));
     }
     let a_step = STEP * params.a_k / 8u;
     let b_step = STEP * params.b_k / (8u - 4u * WIDE_B);
     var next_a: array<vec4u, A_PARTS>;
     var next_b: array<Eight, B_PARTS>;
-    for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], 0u, 0u, last); } // unroll
-    for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], 0u, 0u, last); } // unroll
+    for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], last); } // unroll
+    for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], last); } // unroll
     let steps = (params.piece + STEP - 1u) / STEP;
     for (var step = 0u; step < steps; step++) {
         for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
         for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
         workgroupBarrier();
-        let next = (step + 1u) * STEP;
-        for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], (step + 1u) * a_step, next, last); } // unroll
-        for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], (step + 1u) * b_step, next, last); } // unroll
+        // The last step loads its own once more: nothing of it is used.
+        let on = select(0u, 1u, step + 1u < steps);
+        for (var i = 0u; i < A_PARTS; i++) { // unroll
+            a_place[i] = Place(a_place[i].at + on * a_step, a_place[i].k + on * STEP);
+            next_a[i] = a_next(a_place[i], last);
+        }
+        for (var i = 0u; i < B_PARTS; i++) { // unroll
+            b_place[i] = Place(b_place[i].at + on * b_step, b_place[i].k + on * STEP);
+            next_b[i] = b_next(b_place[i], last);
+        }
         for (var k = 0u; k < STEP; k += 16u) { // unroll
             let a0 = left(row, k);
             let a1 = left(row + 16u, k);

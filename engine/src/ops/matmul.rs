@@ -12,6 +12,8 @@ use crate::{
 
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
 const PIECE: usize = 2048;
+/// Rows from which a weight is rounded to 16 bits before the product rather than in it.
+const MANY: usize = 256;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
 const MOST_ROWS: usize = 1 << 20;
 
@@ -159,8 +161,9 @@ impl Product {
             Kernel::Coop(block) if coop => {
                 let Block { m: tm, n: tn, columns, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
+                let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                product_launch!(matmul_coop [WIDE_B = wide, TM = tm, TN = tn, WN = columns], groups);
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn, WN = columns], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop(_) if four => {
@@ -216,14 +219,15 @@ fn linear_by(
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = n;
     let y = x.empty_on(shape, dtype);
-    by_rows(
-        Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() },
-        x,
-        weight,
-        bias,
-        &y,
-    );
-    let (x_, weight_) = (x.detach(), weight.detach());
+    // Cooperative matrices round weights to 16 bits: once for all rows, where these are many.
+    let coop = match kernel {
+        None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
+        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
+    };
+    let rounds = coop && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    let used = if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() };
+    by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }, x, &used, bias, &y);
+    let (x_, weight_) = (x.detach(), used);
     let (need_x, need_weight) = (x.needs_grad(), weight.needs_grad());
     let need_bias = bias.is_some_and(Tensor::needs_grad);
     let mut inputs = vec![x, weight];

@@ -63,7 +63,7 @@ pub struct Bench {
 /// Work that raises a GPU's clocks before the first run is timed, and before each next op, while which little time has
 /// passed.
 const WARM_UP: Duration = Duration::from_millis(500);
-const KEEP_WARM: Duration = Duration::from_millis(40);
+const KEEP_WARM: Duration = Duration::from_millis(150);
 
 /// Inputs together exceed this, so that none lies in a cache when its turn comes.
 const BEYOND_CACHES: usize = 128 << 20;
@@ -562,12 +562,13 @@ impl Bench {
             once(&mut || drop(no_grad(|| (case.run)(sizes, &sets[0]))), false)?;
         }
         work.warm = true;
-        let scratch =
-            (backward && !cpu).then(|| Tensor::zeros(gpu, [1 << 15, BEYOND_CACHES >> 17], DType::F32));
+        // Read over before each run: caches forget, and the device does not idle its clocks down.
+        let scratch = (!cpu).then(|| Tensor::zeros(gpu, [1 << 15, BEYOND_CACHES >> 17], DType::F32));
         let (mut forward, mut back) = (Times::default(), Times::default());
         let begin = Instant::now();
         for round in 0..=self.runs {
             let set = &sets[round as usize % copies];
+            drop(scratch.as_ref().map(ops::sum_last));
             let times = once(&mut || drop(no_grad(|| (case.run)(sizes, set))), round == 1)?;
             // The first round compiles what is left and fills the pool.
             if round > 0 {
@@ -585,7 +586,6 @@ impl Bench {
                 let seeds: Vec<Tensor> =
                     used.iter().map(|y| Tensor::full(gpu, y.shape(), y.dtype(), 0.5)).collect();
                 let pairs: Vec<_> = used.into_iter().zip(&seeds).collect();
-                // What the forward pass left in the caches is read over.
                 drop(scratch.as_ref().map(ops::sum_last));
                 let times = once(&mut || autograd::backward(&pairs), round == 1)?;
                 if round > 0 {
