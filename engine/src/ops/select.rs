@@ -3,7 +3,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::{batches_a_binding, in_batches, inverse_list},
+    ops::{batches_a_binding, in_batches, inverse_list, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
@@ -36,43 +36,75 @@ pub struct Visibility {
 /// Where shapes or types disagree, there are no chunks, or K exceeds 64.
 #[track_caller]
 pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    let [batches, .., r]: [usize; 4] = q.axes();
+    let [lb, .., lr]: [usize; 4] = landmarks.axes();
+    assert_eq!((lb, lr), (batches, r), "select: landmarks {:?} for q {:?}", landmarks.shape(), q.shape());
+    let wide = r.next_multiple_of(unit(q));
+    match wide == r {
+        true => scaled(q, landmarks, top_k, visibility, r),
+        // Zeros add nothing to products.
+        false => scaled(&widened(q, wide), &widened(landmarks, wide), top_k, visibility, r),
+    }
+}
+
+/// Elements of 16 bytes, which kernels load at once.
+fn unit(x: &Tensor) -> usize {
+    16 / x.dtype().bytes()
+}
+
+/// Slots of a chunk's list that one workgroup sums up; `PIECE` in the kernel.
+const PIECE: usize = 256;
+
+/// [`select`] for vectors of whole units; scores are divided by √`dims`.
+#[track_caller]
+fn scaled(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility, dims: usize) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
-    let [lb, own_chunks, ..]: [usize; 4] = landmarks.axes();
-    assert_eq!(lb, batches, "select: landmarks {:?} for q {:?}", landmarks.shape(), q.shape());
+    let [_, own_chunks, ..]: [usize; 4] = landmarks.axes();
     let group = visibility.group.as_ref().map_or(1, |g| g.0);
     assert!(group > 0 && batches.is_multiple_of(group), "select: groups of {group} in a batch of {batches}");
     let chunks = own_chunks * group;
     let sequences = batches / group;
     let width = heads * (r * q.dtype().bytes()).max(top_k * 4);
-    let most = batches_a_binding(q.gpu(), sequences, group * (tokens * width).max(own_chunks * heads * r * 4));
+    let count = group * tokens * heads * top_k.min(chunks);
+    let pieces = count / PIECE + (heads * chunks).min(count) + 1;
+    let sums = if q.needs_grad() || landmarks.needs_grad() { pieces * r * 4 } else { 0 };
+    let most = batches_a_binding(q.gpu(), sequences, sums.max(group * (tokens * width).max(own_chunks * heads * r * 4)));
     if most < sequences {
         let mut cut = vec![q, landmarks];
         cut.extend(visibility.group.as_ref().map(|g| &g.1));
         let mut parts = in_batches(&cut, most * group, |i| {
             let group = visibility.group.as_ref().map(|g| (g.0, i[2].clone()));
-            let (scores, indices) = select(&i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() });
+            let (scores, indices) = scaled(&i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() }, dims);
             vec![scores, indices]
         });
         return (parts.remove(0), parts.remove(0));
     }
     let pages = [landmarks.reshape([sequences, chunks, heads, r])];
-    let (scores, indices) = running(q, &pages, own_chunks, top_k, visibility);
+    let (scores, indices) = running(q, &pages, own_chunks, top_k, visibility, dims);
     let (q_, l_, indices_, scores_) = (q.detach(), landmarks.detach(), indices.clone(), scores.clone());
     let [scores] = autograd::record(&[q, landmarks], [scores], move |[dscores]| {
         let dscores = dscores.expect("the only output has a gradient");
         let (dq, dl) = (q_.like(), l_.like());
         let [.., slots]: [usize; 4] = scores_.axes();
-        let (tokens, scale, elem) = (tokens * group, 1.0 / (r as f32).sqrt(), q_.dtype().wgsl());
-        let rows = batches * tokens / group * heads;
-        launch!(select_backward_query [elem = elem] { rows, slots, r, heads, tokens, chunks, scale },
-                [dscores, scores_, indices_, l_] -> [dq], rows);
+        let (tokens, scale) = (tokens * group, 1.0 / (dims as f32).sqrt());
+        let (units, half) = (r / unit(&q_), u32::from(q_.dtype() == DType::F16));
+        let count = q_.len() / unit(&q_);
+        launch!(select_backward_query [HALF = half] { count, units, slots, heads, tokens, chunks, scale },
+                [dscores, scores_, indices_, l_] -> [dq], count.div_ceil(256));
         let keys = indices_.like();
         let count = keys.len();
         launch!(select_keys { count, tokens, heads, slots, chunks }, [scores_, indices_] -> [keys], count.div_ceil(256));
         let lists = sequences * heads * chunks;
-        let inverse = inverse_list(&keys, lists);
-        launch!(select_backward_landmark [elem = elem] { lists, slots, r, heads, chunks, scale },
-                [dscores, q_, inverse.order, inverse.starts] -> [dl], lists);
+        let list = inverse_list(&keys, lists);
+        let cut = list.pieces(PIECE);
+        let partial = q_.empty_on([cut.most, r], DType::F32);
+        let blocks = units.div_ceil(64);
+        let groups = cut.most * blocks;
+        launch!(select_backward_landmark [HALF = half] { groups, blocks, lists, slots, units },
+                [dscores, q_, list.order, cut.pieces] -> [partial], groups);
+        let count = dl.len() / unit(&dl);
+        launch!(select_backward_landmark_join [HALF = half] { count, units, heads, chunks, scale },
+                [cut.starts, partial] -> [dl], count.div_ceil(256));
         [dq, dl]
     });
     (scores, indices)
@@ -87,10 +119,23 @@ pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibil
 pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
     assert!(visibility.group.is_none() && q.shape()[0] == 1, "select_pages: one sequence, no group");
     let chunks = pages.iter().map(|p| p.shape()[1]).sum();
-    running(q, pages, chunks, top_k, visibility)
+    let r = q.shape()[3];
+    let wide = r.next_multiple_of(unit(q));
+    if wide == r {
+        return running(q, pages, chunks, top_k, visibility, r);
+    }
+    let pages: Vec<Tensor> = pages.iter().map(|page| widened(page, wide)).collect();
+    running(&widened(q, wide), &pages, chunks, top_k, visibility, r)
 }
 
-fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+fn running(
+    q: &Tensor,
+    pages: &[Tensor],
+    own_chunks: usize,
+    top_k: usize,
+    visibility: &Visibility,
+    dims: usize,
+) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
     let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
     let k = top_k.min(own_chunks * group);
@@ -109,7 +154,7 @@ fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibi
     let nothing = Tensor::zeros(q.gpu(), [1], DType::U32);
     let clean = clean.unwrap_or(&nothing);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
-    let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (r as f32).sqrt());
+    let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
     let mut first_chunk = 0;
     for (i, page) in pages.iter().enumerate() {
         let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
@@ -298,8 +343,29 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         ..Case::new("select.weights")
     };
+    // Lists of several pieces.
+    let long = Case {
+        stem: "select.long",
+        dims: vec![Dim::range("tokens", 260, 600), Dim::one_of("heads", &[1, 2]), Dim::one_of("r", &[4, 24])],
+        inputs: |s, draw| {
+            let [tokens, heads, r] = s.get();
+            let mut grad = |name, shape: &[usize]| Input::new(name, draw.uniform(shape, -2.0, 2.0)).grad();
+            vec![grad("q", &[1, tokens, heads, r]), grad("landmarks", &[1, 2, heads, r])]
+        },
+        run: |_, i| {
+            let visibility = Visibility { chunk: 16, first_position: 0, window: None, group: None };
+            let (scores, indices) = select(&i[0], &i[1], 2, &visibility);
+            vec![crate::ops::mul(&scores, &crate::no_grad(|| held(&scores))), indices]
+        },
+        reference: |_, i| best(Rule { k: 2, chunk: 16, first: 0, window: 0, group: 1 }, i),
+        cost: |s| Cost { bytes: 4 * s["tokens"] * s["heads"] * (s["r"] + 4), flops: 4 * s["tokens"] * s["heads"] * s["r"] },
+        bench: &[],
+        ..values.clone()
+    };
     let half = &["q", "landmarks"];
     vec![
+        long.in_half("select.long.f16", half, 1.0),
+        long,
         weights.in_half("select.weights.f16", half, 1.0),
         weights,
         values.in_half("select.f16", half, 0.0),
