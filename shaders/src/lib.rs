@@ -93,11 +93,8 @@ pub fn variants(text: &str) -> Vec<Vec<(String, String)>> {
     all
 }
 
-/// Appends the libraries that `text` uses (and those they use), applies `spec` and adds `enable` directives.
-///
-/// # Errors
-/// An unknown library, or a name in `spec` that neither the kernel nor its libraries declare.
-pub fn compose(text: &str, spec: Spec<'_>, dialect: Dialect) -> Result<String, Error> {
+/// `text`, and the libraries that it uses (and those they use).
+fn parts(text: &str) -> Result<Vec<&str>, Error> {
     let mut parts: Vec<&str> = vec![text];
     let mut names: Vec<&str> = Vec::new();
     let mut next = 0;
@@ -119,6 +116,23 @@ pub fn compose(text: &str, spec: Spec<'_>, dialect: Dialect) -> Result<String, E
         }
         next += 1;
     }
+    Ok(parts)
+}
+
+/// `text` with its libraries appended as they are, to be specialised yet.
+///
+/// # Errors
+/// An unknown library.
+pub fn whole(text: &str) -> Result<String, Error> {
+    Ok(parts(text)?.join("\n").replace("// uses:", "// with:"))
+}
+
+/// Appends the libraries that `text` uses (and those they use), applies `spec` and adds `enable` directives.
+///
+/// # Errors
+/// An unknown library, or a name in `spec` that neither the kernel nor its libraries declare.
+pub fn compose(text: &str, spec: Spec<'_>, dialect: Dialect) -> Result<String, Error> {
+    let parts = parts(text)?;
     let mut used = vec![false; spec.len()];
     let mut body = String::with_capacity(parts.iter().map(|p| p.len() + 1).sum());
     for part in parts {

@@ -113,11 +113,23 @@ fn spelled_out(stem: &str) -> String {
     );
     let mut stores = String::new();
     for (id, array) in arrays.iter().enumerate() {
-        let element = match text.contains(&format!("{array}: array<vec4<f16>")) {
+        let fours = |element: &str| text.contains(&format!("{array}: array<vec4{element}"));
+        let element = match fours("<f16>") || fours("f") {
             true => format!("{array}[at + i / 4u][i % 4u]"),
             false => format!("{array}[at + i]"),
         };
         out.push_str(&format!("case {id}u: {{ return f32({element}); }}\n"));
+        if fours("f") {
+            stores.push_str(&format!(
+                "fn store_{array}(c: Sum, m: Place, lane: u32) {{
+                    var sum = c;
+                    for (var i = 0u; i < 2u; i++) {{
+                        let at = m.at + lane / 2u * m.stride + lane % 2u * 2u + i;
+                        {array}[at] = vec4f(sum.x[4u * i], sum.x[4u * i + 1u], sum.x[4u * i + 2u], sum.x[4u * i + 3u]);
+                    }}
+                }}\n"
+            ));
+        }
         if text.contains(&format!("{array}: array<f32")) {
             stores.push_str(&format!(
                 "fn store_{array}(c: Sum, m: Place, lane: u32) {{
@@ -150,6 +162,19 @@ const SIZES: [[usize; 6]; 5] = [
     [1, 129, 1, 1, 2, 16],
     [1, 300, 100, 2, 1, 16],
     [1, 97, 40, 1, 1, 48],
+];
+
+const SELECT: &str = "select_coop";
+
+/// (sequences, tokens, chunks, heads, r, k, chunk, first, window, group): tiles both ways, parts, groups, steps.
+const SELECTIONS: [[usize; 10]; 7] = [
+    [1, 129, 200, 1, 16, 8, 2, 300, 0, 1],
+    [1, 63, 65, 2, 48, 1, 2, 37, 0, 2],
+    [1, 1, 1, 1, 16, 8, 2, 37, 0, 1],
+    [1, 129, 65, 1, 48, 20, 16, 1300, 40, 2],
+    [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1],
+    [1, 300, 260, 1, 16, 20, 2, 300, 0, 1],
+    [2, 129, 300, 2, 16, 8, 2, 300, 40, 2],
 ];
 
 fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
@@ -197,5 +222,44 @@ fn windows_on_matrices_spelled_out() {
         let seen = check(&gpu, case, &sizes).and_then(|()| check(&gpu, steep, &sizes)).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
         replace(stem, &text);
+    }
+}
+
+/// Mistakes that this must see in selections.
+const MISTAKES: [(&str, &str, [usize; 10]); 4] = [
+    ("let column = subgroup % 2u * 16u;", "let column = 0u;", SELECTIONS[0]),
+    ("let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
+    ("let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
+    ("low[j] = zero;", "", SELECTIONS[0]),
+];
+
+#[test]
+fn selections_on_matrices_spelled_out() {
+    let gpu =
+        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
+    if !gpu.capabilities().f16 || !(gpu.capabilities().cpu || gpu.capabilities().workgroup_memory >= 48 << 10)
+    {
+        println!("not for {}: no 16-bit floats, or too little workgroup memory", gpu.capabilities().name);
+        return;
+    }
+    let cases = ops::cases();
+    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let replace = |text: &str| gpu.replace_kernel(SELECT, Some(text)).expect("the kernel exists");
+    let text = spelled_out(SELECT);
+    replace(&text);
+    let exact = case("select.coop.f16");
+    let values = |sizes: &[usize]| {
+        gpu.trim();
+        testing::check(&gpu, exact, &exact.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
+    };
+    for sizes in SELECTIONS {
+        values(&sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    check(&gpu, case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
+    for (right, wrong, sizes) in MISTAKES {
+        assert_eq!(text.matches(right).count(), 1, "{SELECT}: `{right}`");
+        replace(&text.replace(right, wrong));
+        let seen = values(&sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
     }
 }

@@ -5,7 +5,6 @@ use rambutan_engine::{
     Gpu, GpuOptions, ops,
     testing::{self, Case},
 };
-use rambutan_shaders::Dialect;
 
 /// One mistake in one kernel.
 struct Defect {
@@ -124,7 +123,7 @@ const DEFECTS: &[Defect] = &[
         ("max(reduce_scratch[lane], reduce_scratch[lane + width])", "min(reduce_scratch[lane], reduce_scratch[lane + width])"),
         ("softmax", &[64, 201])),
     defect("the wrong identity of a maximum", "select",
-        ("best[i] = NONE;", "best[i] = 0.0;"),
+        ("(*list).score[i] = NONE;", "(*list).score[i] = 0.0;"),
         ("select", &[1, 40, 20, 1, 4, 8, 2, 0, 0, 1])),
     defect("the last of a step's four quads left out of a sum", "reduce_quads",
         ("(x2 + x3)", "x2"),
@@ -409,17 +408,35 @@ const DEFECTS: &[Defect] = &[
         (WINDOW, &[1, 20, 1000, 5, 1, 16])),
     // Selection, memory and lists.
     defect("an equal score of an older chunk wins", "select",
-        ("score < best[list + K - 1u]", "score <= best[list + K - 1u]"),
+        ("mark > its", "mark < its"),
         ("select", &[1, 66, 33, 1, 4, 3, 2, 0, 0, 1])),
     defect("a chunk seen before it is complete", "select",
         ("return position / params.chunk;", "return position / params.chunk + 1u;"),
         ("select", &[1, 40, 20, 1, 4, 8, 2, 0, 0, 1])),
+    defect("a sequence's own chunks seen before their time, if they are flagged", "select",
+        ("flags & (past | ~before(own + params.own_chunks, first))", "flags"),
+        ("select", &[1, 66, 33, 1, 4, 3, 2, 0, 0, 3])),
+    defect("every part of the chunks is the first", "select",
+        ("let begin = part * params.span;", "let begin = 0u;"),
+        ("select.parts", &[1, 66, 70, 1, 4, 8, 2, 0, 0, 3])),
+    defect("the last part's list left out", "select_merge",
+        ("other < min(WG, params.parts)", "other + 1u < min(WG, params.parts)"),
+        ("select.parts", &[1, 66, 70, 1, 4, 8, 2, 0, 0, 3])),
+    defect("what earlier pages gave forgotten", "select_merge",
+        ("params.resume != 0u && lane", "params.resume == 2u && lane"),
+        ("select.pages", &[1, 1, 1100, 1, 16, 8, 2, 9000, 0, 1])),
     defect("another head's landmark", "select_backward_query",
-        ("* params.heads + h;", "* params.heads;"),
+        ("let h = row % params.heads;", "let h = 0u;"),
         ("select.gradients", &[1, 40, 20, 2, 4, 3, 2, 0, 0, 1])),
-    defect("a list read one past its end", "select_backward_landmark",
-        ("i < starts[list + 1u]", "i <= starts[list + 1u]"),
+    defect("a row without its last slots", "select_backward_query",
+        ("first <= last; first += 4u", "first + 3u <= last; first += 4u"),
+        ("select.gradients", &[1, 40, 20, 2, 4, 3, 2, 0, 0, 1])),
+    defect("what repeats a list's last slot weighs as it does", "select_backward_landmark",
+        ("select(0.0, dscores[slot], i < count)", "dscores[slot]"),
         ("select.gradients", &[1, 40, 20, 1, 4, 3, 2, 0, 0, 1])),
+    defect("a chunk's last piece is left out", "select_backward_landmark_join",
+        ("piece < piece_starts[list + 1u]", "piece + 1u < piece_starts[list + 1u]"),
+        ("select.long", &[300, 1, 4])),
     defect("memory of the first sequence for all", "hsa",
         ("(b * params.keys + indices[selected + slot] * S)", "(indices[selected + slot] * S)"),
         ("hsa", &[2, 5, 4, 1, 16, 3, 16, 2, 0, 0])),
@@ -471,9 +488,7 @@ fn caught(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Option<(&'static str, Stri
 
 /// The kernel with its libraries as one text, so that a defect may lie in either.
 fn whole(stem: &str) -> Result<String, String> {
-    let kernel = rambutan_shaders::kernel(stem).map_err(|e| e.to_string())?;
-    let text = rambutan_shaders::compose(kernel, &[], Dialect::Naga).map_err(|e| e.to_string())?;
-    Ok(text.replace("// uses:", "// with:"))
+    rambutan_shaders::kernel(stem).and_then(rambutan_shaders::whole).map_err(|e| e.to_string())
 }
 
 impl Defect {

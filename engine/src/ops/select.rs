@@ -2,8 +2,8 @@
 //! streams the chunks by: memory is O(tokens · K), never tokens · chunks.
 
 use crate::{
-    DType, Tensor, autograd, launch,
-    ops::{batches_a_binding, in_batches, inverse_list},
+    DType, Gpu, Tensor, autograd, launch,
+    ops::{batches_a_binding, in_batches, inverse_list, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
@@ -36,43 +36,139 @@ pub struct Visibility {
 /// Where shapes or types disagree, there are no chunks, or K exceeds 64.
 #[track_caller]
 pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    select_by(Plan::default(), q, landmarks, top_k, visibility)
+}
+
+#[track_caller]
+fn select_by(
+    plan: Plan,
+    q: &Tensor,
+    landmarks: &Tensor,
+    top_k: usize,
+    visibility: &Visibility,
+) -> (Tensor, Tensor) {
+    let [batches, .., r]: [usize; 4] = q.axes();
+    let [lb, .., lr]: [usize; 4] = landmarks.axes();
+    assert_eq!((lb, lr), (batches, r), "select: landmarks {:?} for q {:?}", landmarks.shape(), q.shape());
+    let wide = r.next_multiple_of(unit(q));
+    match wide == r {
+        true => scaled(plan, q, landmarks, top_k, visibility, r),
+        // Zeros add nothing to products.
+        false => scaled(plan, &widened(q, wide), &widened(landmarks, wide), top_k, visibility, r),
+    }
+}
+
+/// Who computes the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// Register tiles in f32: runs everywhere.
+    Tile,
+    /// Cooperative matrices, for 16-bit operands.
+    Coop,
+}
+
+impl Kernel {
+    /// Depends on r and the type alone.
+    fn best(q: &Tensor) -> Kernel {
+        let r: usize = q.shape()[3];
+        let whole = q.dtype() == DType::F16 && r.is_multiple_of(16);
+        if whole && Kernel::Coop.runs_on(q.gpu()) { Kernel::Coop } else { Kernel::Tile }
+    }
+
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        self == Kernel::Tile
+            || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 40 << 10 && c.invocations >= 256
+    }
+
+    /// Tokens and chunks a tile.
+    fn tile(self, chunks: usize) -> (usize, usize) {
+        match self {
+            Kernel::Tile => (64, 64),
+            Kernel::Coop => (128, if chunks > 128 { 128 } else { 64 }),
+        }
+    }
+}
+
+/// How a selection is computed; a choice of one's own where it matters to a test. Scores are the same sums however the
+/// chunks are cut, and the K best of the parts' K best are the K best: what is selected does not depend on the parts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    kernel: Option<Kernel>,
+    /// Workgroups that share a tile of tokens.
+    parts: Option<usize>,
+}
+
+/// Workgroups that keep a large device busy.
+const BUSY: usize = 264;
+/// Chunks that are worth a workgroup.
+const LEAST: usize = 256;
+
+/// Elements of 16 bytes, which kernels load at once.
+fn unit(x: &Tensor) -> usize {
+    16 / x.dtype().bytes()
+}
+
+/// Slots of a chunk's list that one workgroup sums up; `PIECE` in the kernel.
+const PIECE: usize = 256;
+
+/// [`select`] for vectors of whole units; scores are divided by √`dims`.
+#[track_caller]
+fn scaled(
+    plan: Plan,
+    q: &Tensor,
+    landmarks: &Tensor,
+    top_k: usize,
+    visibility: &Visibility,
+    dims: usize,
+) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
-    let [lb, own_chunks, ..]: [usize; 4] = landmarks.axes();
-    assert_eq!(lb, batches, "select: landmarks {:?} for q {:?}", landmarks.shape(), q.shape());
+    let [_, own_chunks, ..]: [usize; 4] = landmarks.axes();
     let group = visibility.group.as_ref().map_or(1, |g| g.0);
     assert!(group > 0 && batches.is_multiple_of(group), "select: groups of {group} in a batch of {batches}");
     let chunks = own_chunks * group;
     let sequences = batches / group;
     let width = heads * (r * q.dtype().bytes()).max(top_k * 4);
-    let most = batches_a_binding(q.gpu(), sequences, group * (tokens * width).max(own_chunks * heads * r * 4));
+    let count = group * tokens * heads * top_k.min(chunks);
+    let pieces = count / PIECE + (heads * chunks).min(count) + 1;
+    let sums = if q.needs_grad() || landmarks.needs_grad() { pieces * r * 4 } else { 0 };
+    let most = batches_a_binding(q.gpu(), sequences, sums.max(group * (tokens * width).max(own_chunks * heads * r * 4)));
     if most < sequences {
         let mut cut = vec![q, landmarks];
         cut.extend(visibility.group.as_ref().map(|g| &g.1));
         let mut parts = in_batches(&cut, most * group, |i| {
             let group = visibility.group.as_ref().map(|g| (g.0, i[2].clone()));
-            let (scores, indices) = select(&i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() });
+            let (scores, indices) = scaled(plan, &i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() }, dims);
             vec![scores, indices]
         });
         return (parts.remove(0), parts.remove(0));
     }
     let pages = [landmarks.reshape([sequences, chunks, heads, r])];
-    let (scores, indices) = running(q, &pages, own_chunks, top_k, visibility);
+    let (scores, indices) = running(plan, q, &pages, own_chunks, top_k, visibility, dims);
     let (q_, l_, indices_, scores_) = (q.detach(), landmarks.detach(), indices.clone(), scores.clone());
     let [scores] = autograd::record(&[q, landmarks], [scores], move |[dscores]| {
         let dscores = dscores.expect("the only output has a gradient");
         let (dq, dl) = (q_.like(), l_.like());
         let [.., slots]: [usize; 4] = scores_.axes();
-        let (tokens, scale, elem) = (tokens * group, 1.0 / (r as f32).sqrt(), q_.dtype().wgsl());
-        let rows = batches * tokens / group * heads;
-        launch!(select_backward_query [elem = elem] { rows, slots, r, heads, tokens, chunks, scale },
-                [dscores, scores_, indices_, l_] -> [dq], rows);
+        let (tokens, scale) = (tokens * group, 1.0 / (dims as f32).sqrt());
+        let (units, half) = (r / unit(&q_), u32::from(q_.dtype() == DType::F16));
+        let count = q_.len() / unit(&q_);
+        launch!(select_backward_query [HALF = half] { count, units, slots, heads, tokens, chunks, scale },
+                [dscores, scores_, indices_, l_] -> [dq], count.div_ceil(256));
         let keys = indices_.like();
         let count = keys.len();
         launch!(select_keys { count, tokens, heads, slots, chunks }, [scores_, indices_] -> [keys], count.div_ceil(256));
         let lists = sequences * heads * chunks;
-        let inverse = inverse_list(&keys, lists);
-        launch!(select_backward_landmark [elem = elem] { lists, slots, r, heads, chunks, scale },
-                [dscores, q_, inverse.order, inverse.starts] -> [dl], lists);
+        let list = inverse_list(&keys, lists);
+        let cut = list.pieces(PIECE);
+        let partial = q_.empty_on([cut.most, r], DType::F32);
+        let blocks = units.div_ceil(64);
+        let groups = cut.most * blocks;
+        launch!(select_backward_landmark [HALF = half] { groups, blocks, lists, slots, units },
+                [dscores, q_, list.order, cut.pieces] -> [partial], groups);
+        let count = dl.len() / unit(&dl);
+        launch!(select_backward_landmark_join [HALF = half] { count, units, heads, chunks, scale },
+                [cut.starts, partial] -> [dl], count.div_ceil(256));
         [dq, dl]
     });
     (scores, indices)
@@ -87,39 +183,71 @@ pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibil
 pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
     assert!(visibility.group.is_none() && q.shape()[0] == 1, "select_pages: one sequence, no group");
     let chunks = pages.iter().map(|p| p.shape()[1]).sum();
-    running(q, pages, chunks, top_k, visibility)
+    let r = q.shape()[3];
+    let wide = r.next_multiple_of(unit(q));
+    if wide == r {
+        return running(Plan::default(), q, pages, chunks, top_k, visibility, r);
+    }
+    let pages: Vec<Tensor> = pages.iter().map(|page| widened(page, wide)).collect();
+    running(Plan::default(), &widened(q, wide), &pages, chunks, top_k, visibility, r)
 }
 
-fn running(q: &Tensor, pages: &[Tensor], own_chunks: usize, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+fn running(
+    plan: Plan,
+    q: &Tensor,
+    pages: &[Tensor],
+    own_chunks: usize,
+    top_k: usize,
+    visibility: &Visibility,
+    dims: usize,
+) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
     let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
     let k = top_k.min(own_chunks * group);
     assert!((1..=64).contains(&k), "select: K = {k} of {own_chunks} chunks, from 1 to 64");
     let (scores, indices) =
         (q.empty_on([batches, tokens, heads, k], DType::F32), q.empty_on([batches, tokens, heads, k], DType::U32));
-    let tt = if k <= 8 { 64 } else if k <= 32 { 32 } else { 16 };
-    // More chunks at a time where workgroup memory holds their scores.
-    let ct = match q.gpu().capabilities().workgroup_memory {
-        49152.. => 96,
-        32768.. => 64,
-        _ => 32,
-    };
-    let tiles = tokens.div_ceil(tt);
-    let groups = batches * heads * tiles;
+    let kernel = plan.kernel.unwrap_or_else(|| Kernel::best(q));
+    let (rows, units, half) = (batches * tokens * heads, r / unit(q), u32::from(q.dtype() == DType::F16));
     let nothing = Tensor::zeros(q.gpu(), [1], DType::U32);
     let clean = clean.unwrap_or(&nothing);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
-    let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (r as f32).sqrt());
+    let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
     let mut first_chunk = 0;
     for (i, page) in pages.iter().enumerate() {
         let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
         assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
         assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
         let (resume, finish) = (i > 0, i + 1 == pages.len());
-        launch!(select [elem = q.dtype().wgsl(), TT = tt, CT = ct, K = k] {
-            tokens, chunks, heads, r, chunk, first_position, window, has_window, group, own_chunks, first_chunk,
-            resume, finish, scale, tiles, groups,
-        }, [q, page, clean] -> [scores, indices], groups);
+        let (tt, ct) = kernel.tile(chunks);
+        let tiles = batches * heads * tokens.div_ceil(tt);
+        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / LEAST)).max(1);
+        let span = chunks.div_ceil(ct).div_ceil(most).max(1) * ct;
+        let parts = chunks.div_ceil(span).max(1);
+        let lists = [parts, batches, tokens, heads, k];
+        let to = match parts {
+            1 => [scores.clone(), indices.clone()],
+            _ => [q.empty_on(lists, DType::F32), q.empty_on(lists, DType::U32)],
+        };
+        let groups = tiles * parts;
+        macro_rules! launch_select {
+            ($stem:ident [$spec:ident = $value:expr]) => {
+                launch!($stem [$spec = $value, K = k] {
+                    tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
+                    first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
+                    scale, groups,
+                }, [q, page, clean] -> [to[0], to[1]], groups)
+            };
+        }
+        match kernel {
+            Kernel::Tile => launch_select!(select [HALF = half]),
+            Kernel::Coop => launch_select!(select_coop [CT = ct]),
+        }
+        if parts > 1 {
+            let [part_scores, part_indices] = to;
+            launch!(select_merge [K = k] { rows, parts, resume, finish }, [part_scores, part_indices] -> [scores, indices],
+                    rows);
+        }
         first_chunk += chunks;
     }
     (scores, indices)
@@ -201,16 +329,7 @@ pub(super) fn cases() -> Vec<Case> {
             ]
         },
         run: |s, i| {
-            let visibility = Visibility {
-                chunk: s["chunk"],
-                first_position: s["first"],
-                window: (s["window"] > 0).then_some(s["window"]),
-                group: (s["group"] > 1).then(|| (s["group"], i[2].clone())),
-            };
-            let (scores, indices) = select(&i[0], &i[1], s["k"], &visibility);
-            // What is empty reads as 0, as in the reference: the sentinel would drown every other number.
-            let near = crate::ops::mul(&scores, &crate::no_grad(|| held(&scores)));
-            vec![near, indices]
+            near(select(&i[0], &i[1], s["k"], &seen(s, i)))
         },
         reference,
         error: |s| 8.0 + s["r"] as f64,
@@ -298,8 +417,95 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         ..Case::new("select.weights")
     };
+    // Lists of several pieces.
+    let long = Case {
+        stem: "select.long",
+        dims: vec![Dim::range("tokens", 260, 600), Dim::one_of("heads", &[1, 2]), Dim::one_of("r", &[4, 24])],
+        inputs: |s, draw| {
+            let [tokens, heads, r] = s.get();
+            let mut grad = |name, shape: &[usize]| Input::new(name, draw.uniform(shape, -2.0, 2.0)).grad();
+            vec![grad("q", &[1, tokens, heads, r]), grad("landmarks", &[1, 2, heads, r])]
+        },
+        run: |_, i| {
+            let visibility = Visibility { chunk: 16, first_position: 0, window: None, group: None };
+            near(select(&i[0], &i[1], 2, &visibility))
+        },
+        reference: |_, i| best(Rule { k: 2, chunk: 16, first: 0, window: 0, group: 1 }, i),
+        cost: |s| Cost { bytes: 4 * s["tokens"] * s["heads"] * (s["r"] + 4), flops: 4 * s["tokens"] * s["heads"] * s["r"] },
+        bench: &[],
+        ..values.clone()
+    };
+    // Several tiles both ways, and chunks enough to be cut into parts.
+    let wide = Case {
+        stem: "select.wide",
+        dims: vec![
+            Dim::range("sequences", 1, 1),
+            Dim::one_of("tokens", &[63, 1, 129]),
+            Dim::one_of("chunks", &[200, 1, 65, 600]),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("r", &[16, 48]),
+            Dim::one_of("k", &[8, 1, 20]),
+            Dim::one_of("chunk", &[2, 16]),
+            Dim::one_of("first", &[1300, 0, 37]),
+            Dim::one_of("window", &[0, 40]),
+            Dim::one_of("group", &[1, 2]),
+        ],
+        bench: &[],
+        ..values.clone()
+    };
+    let cut = Case {
+        stem: "select.parts",
+        run: |s, i| {
+            let plan = Plan { kernel: None, parts: Some(3) };
+            near(select_by(plan, &i[0], &i[1], s["k"], &seen(s, i)))
+        },
+        ..values.clone()
+    };
+    // Two pages, in parts too, of one sequence.
+    let pages = Case {
+        stem: "select.pages",
+        dims: wide.dims.iter().map(|d| if d.name == "group" { Dim::one_of("group", &[1]) } else { d.clone() }).collect(),
+        run: |s, i| {
+            let [_, chunks, heads, r]: [usize; 4] = i[1].axes();
+            let (line, first) = (heads * r, chunks.div_ceil(3));
+            let flat = i[1].reshape([1, chunks * line]);
+            let parts = crate::ops::split_columns(&flat, &[first * line, (chunks - first) * line]);
+            let pages: Vec<Tensor> = parts.iter().map(|p| p.reshape([1, p.len() / line, heads, r])).collect();
+            near(select_pages(&i[0], &pages[..if chunks > first { 2 } else { 1 }], s["k"], &seen(s, i)))
+        },
+        bench: &[],
+        ..wide.clone()
+    };
+    // Everywhere by the kernel of everywhere.
+    let tile = Case {
+        run: |s, i| {
+            let plan = Plan { kernel: Some(Kernel::Tile), parts: None };
+            near(select_by(plan, &i[0], &i[1], s["k"], &seen(s, i)))
+        },
+        ..wide.clone()
+    };
+    let coop = Case {
+        run: |s, i| {
+            let plan = Plan { kernel: Some(Kernel::Coop), parts: None };
+            near(select_by(plan, &i[0], &i[1], s["k"], &seen(s, i)))
+        },
+        ..wide.clone()
+    };
+    let coop_gradients = Case { dims: wide.dims.clone(), run: coop.run, ..gradients.clone() };
     let half = &["q", "landmarks"];
+    let on_matrices = |case: &Case, stem, roundings| Case {
+        runs_on: |gpu| Kernel::Coop.runs_on(gpu),
+        ..case.in_half(stem, half, roundings)
+    };
     vec![
+        on_matrices(&coop, "select.coop.f16", 0.0),
+        on_matrices(&coop_gradients, "select.coop.gradients.f16", 1.0),
+        tile.in_half("select.wide.f16", half, 0.0),
+        wide,
+        cut,
+        pages,
+        long.in_half("select.long.f16", half, 1.0),
+        long,
         weights.in_half("select.weights.f16", half, 1.0),
         weights,
         values.in_half("select.f16", half, 0.0),
@@ -307,6 +513,20 @@ pub(super) fn cases() -> Vec<Case> {
         values,
         gradients,
     ]
+}
+
+fn seen(s: &Sizes, i: &[Tensor]) -> Visibility {
+    Visibility {
+        chunk: s["chunk"],
+        first_position: s["first"],
+        window: (s["window"] > 0).then_some(s["window"]),
+        group: (s["group"] > 1).then(|| (s["group"], i[2].clone())),
+    }
+}
+
+/// What is empty reads as 0, as in the reference: the sentinel would drown every other number.
+fn near((scores, indices): (Tensor, Tensor)) -> Vec<Tensor> {
+    vec![crate::ops::mul(&scores, &crate::no_grad(|| held(&scores))), indices]
 }
 
 /// 1 where a slot holds a chunk, else 0.

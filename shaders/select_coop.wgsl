@@ -1,0 +1,150 @@
+// uses: lib/grid.wgsl, lib/select.wgsl
+// variants: CT=128 | K=20 CT=128 | K=64
+// select.wgsl on cooperative matrices: a workgroup takes 128 tokens × CT chunks a tile, each of eight subgroups 32 tokens
+// × every second matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
+// registers, also over the end of a tile. Scores leave the matrices 32 chunks at a time.
+const TT: u32 = 128u;                                                 // tokens a tile
+const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 64
+const WG: u32 = 256u;
+const STEP: u32 = 32u;                                                // dims staged at a time
+const EIGHTS: u32 = STEP / 8u;
+const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
+const Q_LOADS: u32 = TT * EIGHTS / WG;
+const L_LOADS: u32 = CT * EIGHTS / WG;
+const SIDES: u32 = CT / 32u;                                          // matrices of chunks a subgroup
+struct Params {
+    tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
+    group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
+    scale: f32, groups: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
+@group(0) @binding(1) var<storage, read> q: array<vec4u>;             // f16 (batches, tokens, heads, eights)
+@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights)
+@group(0) @binding(3) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
+@group(0) @binding(4) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
+@group(0) @binding(5) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
+
+var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token, dim)
+var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
+var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
+var<workgroup> flags: array<u32, SIDES>;
+
+// The v-th eight of a tile's step from eight `first` on; `token` and `chunk` are the lines of the tile's first.
+fn q_next(v: u32, first: u32, t0: u32, token: u32) -> vec4u {
+    let line = v / EIGHTS;
+    let unit = first + v % EIGHTS;
+    if t0 + line < params.tokens && unit < params.units { return q[(token + line * params.heads) * params.units + unit]; }
+    return vec4u();
+}
+
+fn l_next(v: u32, first: u32, c0: u32, chunk: u32) -> vec4u {
+    let line = v / EIGHTS;
+    let unit = first + v % EIGHTS;
+    if c0 + line < params.chunks && unit < params.units {
+        return landmarks[(chunk + line * params.heads) * params.units + unit];
+    }
+    return vec4u();
+}
+
+fn four(v: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(v.x), unpack2x16float(v.y))); }
+
+fn put_q(v: u32, x: vec4u) {
+    let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
+    q_tile[at] = four(x.xy);
+    q_tile[at + 1u] = four(x.zw);
+}
+
+fn put_l(v: u32, x: vec4u) {
+    let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
+    l_tile[at] = four(x.xy);
+    l_tile[at + 1u] = four(x.zw);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
+        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let place = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
+    if place >= params.groups { return; }                             // uniform
+    // The last tokens see the most chunks: they begin first.
+    let sequences = params.rows / params.tokens;
+    let tiles = (params.tokens + TT - 1u) / TT;
+    let t0 = (tiles - 1u - place / sequences / params.parts) * TT;
+    let part = place / sequences % params.parts;
+    let h = place % sequences % params.heads;
+    let b = place % sequences / params.heads;
+    let shared_rows = (b / params.group) * params.chunks;
+    let own = (b % params.group) * params.own_chunks;
+    let token = (b * params.tokens + t0) * params.heads + h;
+    let at = (part * params.rows + token + index * params.heads) * K;
+    let lists = index < TT && t0 + index < params.tokens;
+    var list: Best;
+    clear(&list);
+    if params.resume != 0u && lists { restore(&list, at); }
+    let begin = part * params.span;
+    var end = min(begin + params.span, params.chunks);
+    // Without a group no later chunk is visible to any token of the tile.
+    if params.group == 1u {
+        let seen = visible_chunks(min(t0 + TT, params.tokens) - 1u);
+        end = min(end, max(seen, params.first_chunk) - params.first_chunk);
+    }
+    let row = subgroup / 2u * 32u;
+    let column = subgroup % 2u * 16u;
+    var zero: coop_mat16x16<f32, C>;
+    var low: array<coop_mat16x16<f32, C>, SIDES>;                     // tokens row … row + 15
+    var high: array<coop_mat16x16<f32, C>, SIDES>;                    // tokens row + 16 … row + 31
+    var next_q: array<vec4u, Q_LOADS>;
+    var next_l: array<vec4u, L_LOADS>;
+    let first = (shared_rows + begin) * params.heads + h;
+    for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(index + i * WG, 0u, t0, token); } // unroll
+    for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(index + i * WG, 0u, begin, first); } // unroll
+    for (var c0 = begin; c0 < end; c0 += CT) {
+        if params.group > 1u && index < SIDES { flags[index] = flagged(shared_rows, c0 + 32u * index); }
+        for (var j = 0u; j < SIDES; j++) { // unroll
+            low[j] = zero;
+            high[j] = zero;
+        }
+        for (var unit = 0u; unit < params.units; unit += EIGHTS) {
+            for (var i = 0u; i < Q_LOADS; i++) { put_q(index + i * WG, next_q[i]); } // unroll
+            for (var i = 0u; i < L_LOADS; i++) { put_l(index + i * WG, next_l[i]); } // unroll
+            workgroupBarrier();
+            let last = unit + EIGHTS >= params.units;
+            let next = select(unit + EIGHTS, 0u, last);
+            let c = c0 + select(0u, CT, last);
+            let chunk = (shared_rows + c) * params.heads + h;
+            for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(index + i * WG, next, t0, token); } // unroll
+            for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(index + i * WG, next, c, chunk); } // unroll
+            for (var k = 0u; k < STEP; k += 16u) { // unroll
+                let low_at = row * STRIDE + k / 4u;
+                let high_at = low_at + 16u * STRIDE;
+                let left_low = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[low_at], STRIDE);
+                let left_high = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[high_at], STRIDE);
+                for (var j = 0u; j < SIDES; j++) { // unroll
+                    let right_at = (32u * j + column) * STRIDE + k / 4u;
+                    let right = coopLoad<coop_mat16x16<f16, B>>(&l_tile[right_at], STRIDE);
+                    low[j] = coopMultiplyAdd(left_low, right, low[j]);
+                    high[j] = coopMultiplyAdd(left_high, right, high[j]);
+                }
+            }
+            workgroupBarrier();
+        }
+        for (var j = 0u; j < SIDES; j++) { // unroll
+            let to_low = row * ROW + column / 4u;
+            let to_high = to_low + 16u * ROW;
+            let sum_low = low[j];
+            let sum_high = high[j];
+            coopStoreT(sum_low, &tile[to_low], ROW);
+            coopStoreT(sum_high, &tile[to_high], ROW);
+            workgroupBarrier();
+            if lists {
+                let tile_first = params.first_chunk + c0 + 32u * j;
+                take(&list, index, tile_first, visible(t0 + index, own, tile_first, select(0u, flags[j], params.group > 1u)));
+            }
+            workgroupBarrier();
+        }
+    }
+    if lists {
+        if params.finish != 0u { order_by_chunk(&list); }
+        store(&list, at);
+    }
+}

@@ -1,0 +1,50 @@
+// uses: lib/grid.wgsl, lib/best.wgsl
+// variants: K=20 | K=64
+// The K best of a token among the lists of all parts, each best first: those are among each part's K best. One workgroup
+// a row; an invocation joins some parts' lists, the first one those of all.
+const WG: u32 = min(64u, 1024u / K);
+struct Params { rows: u32, parts: u32, resume: u32, finish: u32 }
+
+@group(0) @binding(0) var<uniform> params: Params;                    // rows: (batches, tokens, heads)
+@group(0) @binding(1) var<storage, read> part_scores: array<f32>;     // (parts, rows, K)
+@group(0) @binding(2) var<storage, read> part_indices: array<u32>;    // (parts, rows, K)
+@group(0) @binding(3) var<storage, read_write> scores: array<f32>;    // (rows, K)
+@group(0) @binding(4) var<storage, read_write> indices: array<u32>;   // (rows, K)
+
+var<workgroup> joined: array<f32, WG * K>;
+var<workgroup> marks: array<u32, WG * K>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let row = row_of(group);
+    if row >= params.rows { return; }                                 // uniform
+    var list: Best;
+    clear(&list);
+    if params.resume != 0u && lane == 0u { restore(&list, row * K); }
+    for (var part = lane; part < params.parts; part += WG) {
+        for (var i = 0u; i < K; i++) {
+            let at = (part * params.rows + row) * K + i;
+            let score = part_scores[at];
+            let mark = part_indices[at] + 1u;
+            // What follows is no better.
+            if score <= NONE || !improves(&list, score, mark) { break; }
+            insert(&list, score, mark);
+        }
+    }
+    for (var i = 0u; i < K; i++) { // unroll
+        joined[lane * K + i] = list.score[i];
+        marks[lane * K + i] = list.mark[i];
+    }
+    workgroupBarrier();
+    if lane != 0u { return; }
+    for (var other = 1u; other < min(WG, params.parts); other++) {
+        for (var i = 0u; i < K; i++) {
+            let score = joined[other * K + i];
+            let mark = marks[other * K + i];
+            if !improves(&list, score, mark) { break; }
+            insert(&list, score, mark);
+        }
+    }
+    if params.finish != 0u { order_by_chunk(&list); }
+    store(&list, row * K);
+}
