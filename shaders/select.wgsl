@@ -125,7 +125,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             workgroupBarrier();
             if lists {
                 let first = params.first_chunk + c0 + 32u * side;
-                take(&list, lane, first, visible(t0 + lane, own, first, select(0u, flags[side], params.group > 1u)));
+                let others = select(0u, flags[side], params.group > 1u);
+                take(&list, lane, first, visible(t0 + lane, own, first, others));
             }
             workgroupBarrier();
         }

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/select.wgsl
+// uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl
 // variants: CT=128 | K=20 CT=128 | K=64
 // select.wgsl on cooperative matrices: a workgroup takes 128 tokens × CT chunks a tile, each of eight subgroups 32 tokens
 // × every second matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
@@ -30,24 +30,23 @@ var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk,
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, SIDES>;
 
-// The v-th eight of a tile's step from eight `first` on; `token` and `chunk` are the lines of the tile's first.
-fn q_next(v: u32, first: u32, t0: u32, token: u32) -> vec4u {
-    let line = v / EIGHTS;
-    let unit = first + v % EIGHTS;
-    if t0 + line < params.tokens && unit < params.units { return q[(token + line * params.heads) * params.units + unit]; }
-    return vec4u();
+// Where a line of a tile begins. Those beyond the last repeat it: such tokens have no list, such chunks nobody sees.
+fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
+    return ((b * params.tokens + min(t0 + v / EIGHTS, params.tokens - 1u)) * params.heads + h) * params.units;
 }
 
-fn l_next(v: u32, first: u32, c0: u32, chunk: u32) -> vec4u {
-    let line = v / EIGHTS;
-    let unit = first + v % EIGHTS;
-    if c0 + line < params.chunks && unit < params.units {
-        return landmarks[(chunk + line * params.heads) * params.units + unit];
-    }
-    return vec4u();
+fn l_line(v: u32, c0: u32, shared_rows: u32, h: u32) -> u32 {
+    return ((shared_rows + min(c0 + v / EIGHTS, max(params.chunks, 1u) - 1u)) * params.heads + h) * params.units;
 }
 
-fn four(v: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(v.x), unpack2x16float(v.y))); }
+// An eight of a line, loaded without a branch.
+fn q_next(line: u32, unit: u32) -> vec4u {
+    return select(vec4u(), q[line + min(unit, params.units - 1u)], unit < params.units);
+}
+
+fn l_next(line: u32, unit: u32) -> vec4u {
+    return select(vec4u(), landmarks[line + min(unit, params.units - 1u)], unit < params.units);
+}
 
 fn put_q(v: u32, x: vec4u) {
     let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
@@ -95,9 +94,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     var high: array<coop_mat16x16<f32, C>, SIDES>;                    // tokens row + 16 … row + 31
     var next_q: array<vec4u, Q_LOADS>;
     var next_l: array<vec4u, L_LOADS>;
-    let first = (shared_rows + begin) * params.heads + h;
-    for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(index + i * WG, 0u, t0, token); } // unroll
-    for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(index + i * WG, 0u, begin, first); } // unroll
+    var q_at: array<u32, Q_LOADS>;
+    var l_at: array<u32, L_LOADS>;
+    let eight = index % EIGHTS;
+    for (var i = 0u; i < Q_LOADS; i++) { q_at[i] = q_line(index + i * WG, t0, b, h); } // unroll
+    for (var i = 0u; i < L_LOADS; i++) { l_at[i] = l_line(index + i * WG, begin, shared_rows, h); } // unroll
+    for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(q_at[i], eight); } // unroll
+    for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], eight); } // unroll
     for (var c0 = begin; c0 < end; c0 += CT) {
         if params.group > 1u && index < SIDES { flags[index] = flagged(shared_rows, c0 + 32u * index); }
         for (var j = 0u; j < SIDES; j++) { // unroll
@@ -110,10 +113,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             workgroupBarrier();
             let last = unit + EIGHTS >= params.units;
             let next = select(unit + EIGHTS, 0u, last);
-            let c = c0 + select(0u, CT, last);
-            let chunk = (shared_rows + c) * params.heads + h;
-            for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(index + i * WG, next, t0, token); } // unroll
-            for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(index + i * WG, next, c, chunk); } // unroll
+            if last {
+                for (var i = 0u; i < L_LOADS; i++) { l_at[i] = l_line(index + i * WG, c0 + CT, shared_rows, h); } // unroll
+            }
+            for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(q_at[i], next + eight); } // unroll
+            for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], next + eight); } // unroll
             for (var k = 0u; k < STEP; k += 16u) { // unroll
                 let low_at = row * STRIDE + k / 4u;
                 let high_at = low_at + 16u * STRIDE;
@@ -138,7 +142,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             workgroupBarrier();
             if lists {
                 let tile_first = params.first_chunk + c0 + 32u * j;
-                take(&list, index, tile_first, visible(t0 + index, own, tile_first, select(0u, flags[j], params.group > 1u)));
+                let others = select(0u, flags[j], params.group > 1u);
+                take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
             }
             workgroupBarrier();
         }

@@ -220,3 +220,37 @@ fn sequences_alone() {
         }
     }
 }
+
+/// What a token selects is the same alone, in company, and however the chunks are cut into pages and parts.
+#[test]
+fn tokens_select_alone() {
+    let gpu = testing::gpu();
+    let (tokens, chunks, heads, r) = (150, 1100, 2, 48);
+    for dtype in [DType::F32, DType::F16].into_iter().filter(|d| *d == DType::F32 || gpu.capabilities().f16) {
+        let mut draw = Draw::new(7);
+        let q = draw.uniform(&[1, tokens, heads, r], -2.0, 2.0);
+        let landmarks = draw.uniform(&[1, chunks, heads, r], -2.0, 2.0);
+        let tensor = |x: &Array, axis: std::ops::Range<usize>| {
+            let part = x.cut(&[0..1, axis, 0..heads, 0..r]);
+            Input::new("x", part).of(dtype).tensor(&gpu)
+        };
+        let run = |first: usize, count: usize, cuts: &[usize]| -> Vec<Array> {
+            let seen = ops::Visibility { chunk: 4, first_position: 4300 + first, window: None, group: None };
+            let pages: Vec<Tensor> = cuts.windows(2).map(|c| tensor(&landmarks, c[0]..c[1])).collect();
+            let (scores, indices) = ops::select_pages(&tensor(&q, first..first + count), &pages, 8, &seen);
+            [scores, indices].iter().map(|x| testing::read(x).expect("no device error")).collect()
+        };
+        let all = run(0, tokens, &[0, chunks]);
+        for (first, count) in [(0, 1), (149, 1), (60, 70), (0, tokens)] {
+            for cuts in [&[0, chunks][..], &[0, 1, 70, chunks], &[0, 550, chunks]] {
+                for (all, one) in all.iter().zip(run(first, count, cuts)) {
+                    let same = all.cut(&[0..1, first..first + count, 0..heads, 0..8]).data == one.data;
+                    assert!(
+                        same,
+                        "tokens {first}+{count}, {dtype}, pages {cuts:?}: another selection than together"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -188,7 +188,8 @@ pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Vis
     if wide == r {
         return running(Plan::default(), q, pages, chunks, top_k, visibility, r);
     }
-    let pages: Vec<Tensor> = pages.iter().map(|page| widened(page, wide)).collect();
+    let pages: Vec<Tensor> = 
+        pages.iter().map(|p| widened(p, p.shape()[3].next_multiple_of(unit(p)))).collect();
     running(Plan::default(), &widened(q, wide), &pages, chunks, top_k, visibility, r)
 }
 
@@ -209,7 +210,11 @@ fn running(
         (q.empty_on([batches, tokens, heads, k], DType::F32), q.empty_on([batches, tokens, heads, k], DType::U32));
     let kernel = plan.kernel.unwrap_or_else(|| Kernel::best(q));
     let (rows, units, half) = (batches * tokens * heads, r / unit(q), u32::from(q.dtype() == DType::F16));
-    let nothing = Tensor::zeros(q.gpu(), [1], DType::U32);
+    if rows == 0 {
+        return (scores, indices);
+    }
+    // Without groups nobody reads flags.
+    let nothing = q.empty_on([1], DType::U32);
     let clean = clean.unwrap_or(&nothing);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
     let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
@@ -221,7 +226,9 @@ fn running(
         let (resume, finish) = (i > 0, i + 1 == pages.len());
         let (tt, ct) = kernel.tile(chunks);
         let tiles = batches * heads * tokens.div_ceil(tt);
-        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / LEAST)).max(1);
+        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / LEAST));
+        // Their lists fit a binding.
+        let most = most.min(q.gpu().capabilities().max_binding as usize / (4 * rows * k)).max(1);
         let span = chunks.div_ceil(ct).div_ceil(most).max(1) * ct;
         let parts = chunks.div_ceil(span).max(1);
         let lists = [parts, batches, tokens, heads, k];
@@ -435,6 +442,12 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..values.clone()
     };
+    // One group must fit a binding: these do not everywhere.
+    let large = |case: Case| Case { runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20, ..case };
+    let large_half = |case: &Case, stem, roundings| Case {
+        runs_on: |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
+        ..case.in_half(stem, &["q", "landmarks"], roundings)
+    };
     // Several tiles both ways, and chunks enough to be cut into parts.
     let wide = Case {
         stem: "select.wide",
@@ -464,7 +477,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Two pages, in parts too, of one sequence.
     let pages = Case {
         stem: "select.pages",
-        dims: wide.dims.iter().map(|d| if d.name == "group" { Dim::one_of("group", &[1]) } else { d.clone() }).collect(),
+        dims: wide.dims.iter().map(|d| if d.name == "group" { Dim::one_of("group", &[1]) } else { *d }).collect(),
         run: |s, i| {
             let [_, chunks, heads, r]: [usize; 4] = i[1].axes();
             let (line, first) = (heads * r, chunks.div_ceil(3));
@@ -494,18 +507,18 @@ pub(super) fn cases() -> Vec<Case> {
     let coop_gradients = Case { dims: wide.dims.clone(), run: coop.run, ..gradients.clone() };
     let half = &["q", "landmarks"];
     let on_matrices = |case: &Case, stem, roundings| Case {
-        runs_on: |gpu| Kernel::Coop.runs_on(gpu),
+        runs_on: |gpu| Kernel::Coop.runs_on(gpu) && gpu.capabilities().max_binding >= 1 << 20,
         ..case.in_half(stem, half, roundings)
     };
     vec![
         on_matrices(&coop, "select.coop.f16", 0.0),
         on_matrices(&coop_gradients, "select.coop.gradients.f16", 1.0),
-        tile.in_half("select.wide.f16", half, 0.0),
-        wide,
+        large_half(&tile, "select.wide.f16", 0.0),
+        large(wide),
         cut,
-        pages,
-        long.in_half("select.long.f16", half, 1.0),
-        long,
+        large(pages),
+        large_half(&long, "select.long.f16", 1.0),
+        large(long),
         weights.in_half("select.weights.f16", half, 1.0),
         weights,
         values.in_half("select.f16", half, 0.0),

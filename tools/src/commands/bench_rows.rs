@@ -83,6 +83,7 @@ pub const ROWS: &[Row] = &[
     row("select.8x16384.both", "select.weights.f16", &[8, 16384, 256, 1024, 8, 64, 0], Both, 1.8, "select-noassert fwd+bwd|B8 L16384 r1024 S64 K8|bf16", ""),
     row("select.1x65536.forward", "select.weights.f16", &[1, 65536, 1024, 1024, 8, 64, 0], Forward, 0.9, "select-noassert fwd|B1 L65536 r1024 S64 K8|bf16", ""),
     row("select.1x65536.both", "select.weights.f16", &[1, 65536, 1024, 1024, 8, 64, 0], Both, 1.6, "select-noassert fwd+bwd|B1 L65536 r1024 S64 K8|bf16", ""),
+    row("select.question.30x262144.forward", "select.weights.f16", &[1, 30, 262144, 1024, 8, 64, 16777216], Forward, 0.25, "", ""),
     row("ssd.8x4096.forward", "ssd_scan.best.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Forward, 0.67, "ssd fwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
     row("ssd.8x4096.backward", "ssd_scan.best.f16", &[8, 4096, 32, 1, 64, 128, 1, 0, 0], Backward, 2.0, "ssd bwd|B8 L4096 H32 P64 N128 G1 Q256|bf16", ""),
     row("ssd.1x65536.forward", "ssd_scan.best.f16", &[1, 65536, 32, 1, 64, 128, 1, 0, 0], Forward, 1.3, "ssd fwd|B1 L65536 H32 P64 N128 G1 Q256|bf16", ""),
