@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl
 // variants: D=64 | D=16 | D=80 | D=128
 // window_attention.wgsl on cooperative matrices: a workgroup of four subgroups takes 128 queries, a subgroup 32 of them
 // and a lane one. Scores leave the matrices through workgroup memory, probabilities go back as f16. Sums cannot be
@@ -34,8 +34,6 @@ var<workgroup> p: array<vec4<f16>, WG * P_ROW>;                       // (query,
 var<workgroup> grown: array<u32, 4>;                                  // by subgroup
 
 // Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
-fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
-
 // Where the i-th eight of the keys from j0 on lies; beyond the last token, and beyond the tile, at its end.
 fn place_of(i: u32, j0: u32, b: u32, h: u32) -> u32 {
     let j = min(j0 + i / D8, params.tokens - 1u);

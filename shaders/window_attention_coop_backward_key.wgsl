@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl
 // variants: D=64 | D=64 elem_out=f16 | D=16 | D=80 | D=128
 // window_attention_backward_key.wgsl on cooperative matrices: a workgroup of four subgroups owns 64 keys, a subgroup 16
 // of them; a lane takes a query of the 32 that are staged. Probabilities are (keys, queries), so that nothing is
@@ -41,8 +41,6 @@ var<workgroup> p: array<f16, KT * P_ROW>;                             // (key, q
 var<workgroup> ds: array<f16, KT * P_ROW>;                            // (key, query); or 16 dims of a value
 
 // Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
-fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
-
 // Where the i-th eight of a head's queries from t0 on lies; beyond the last token, and beyond the tile, at its end.
 fn place_of(i: u32, t0: u32, b: u32, head: u32) -> u32 {
     let t = min(t0 + i / D8, params.tokens - 1u);

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl
 // variants: D=64 | D=16 | D=80 | D=128
 // window_attention_backward_query.wgsl on cooperative matrices: a workgroup of four subgroups takes 64 queries, a
 // subgroup 16 of them, two lanes a query. ds goes back into matrices as f16, UNIT times as large: beside many keys it is
@@ -35,8 +35,6 @@ var<workgroup> slopes: array<f32, QT * ROW>;                          // do · v
 var<workgroup> ds: array<vec4<f16>, QT * P_ROW>;                      // (query, key); or 16 dims of q and 16 of do
 
 // Eight elements are read at a time, as words: 16-bit vectors would come in pieces.
-fn four(x: vec2u) -> vec4<f16> { return vec4<f16>(vec4f(unpack2x16float(x.x), unpack2x16float(x.y))); }
-
 // Where the i-th eight of the keys from j0 on lies; beyond the last token, and beyond the tile, at its end.
 fn place_of(i: u32, j0: u32, b: u32, h: u32) -> u32 {
     let j = min(j0 + i / D8, params.tokens - 1u);

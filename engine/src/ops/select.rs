@@ -427,7 +427,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Lists of several pieces.
     let long = Case {
         stem: "select.long",
-        dims: vec![Dim::range("tokens", 260, 600), Dim::one_of("heads", &[1, 2]), Dim::one_of("r", &[4, 24])],
+        dims: vec![Dim::range("tokens", 260, 600), Dim::one_of("heads", &[1, 2]), Dim::one_of("r", &[24, 1040])],
         inputs: |s, draw| {
             let [tokens, heads, r] = s.get();
             let mut grad = |name, shape: &[usize]| Input::new(name, draw.uniform(shape, -2.0, 2.0)).grad();
