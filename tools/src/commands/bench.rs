@@ -55,7 +55,7 @@ pub struct Bench {
     /// Times nothing: reads what an earlier `--json` printed
     #[arg(long, value_name = "FILE", requires = "compare")]
     results: Option<PathBuf>,
-    /// Adds the comparison to FOLDER/<device>/<date>-anchors.md
+    /// Adds the comparison to FOLDER/DEVICE/DATE-anchors.md
     #[arg(long, value_name = "FOLDER", requires = "compare")]
     record: Option<PathBuf>,
 }
