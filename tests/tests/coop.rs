@@ -38,10 +38,10 @@ fn spelled_out(stem: &str) -> String {
                 arrays.push(array);
             }
             out.push_str(&match call.strip_prefix("coopStoreT(") {
-                Some(sum) => format!("store_{array}({sum}Place(0u, {index}, {stride}, true), lane)"),
+                Some(sum) => format!("store_{array}({sum}Where(0u, {index}, {stride}, true), lane)"),
                 None => {
                     let id = arrays.iter().position(|a| *a == array).expect("it is listed");
-                    let place = format!("Place({id}u, {index}, {stride}, {})", call.starts_with("coopLoadT"));
+                    let place = format!("Where({id}u, {index}, {stride}, {})", call.starts_with("coopLoadT"));
                     format!("{}_at({place}, lane)", role(call))
                 }
             });
@@ -57,29 +57,30 @@ fn spelled_out(stem: &str) -> String {
         // Written out, compilers would take minutes for what stands in for matrices.
         (" // unroll", ""),
         (",\n        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32", ""),
-        ("index: u32) {\n", "index: u32) {\n    let subgroup = index / 32u;\n    let lane = index % 32u;\n"),
+        ("index: u32) {\n", "index: u32) {\n    let subgroup = index / 32u;\n    lane = index % 32u;\n"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
     ] {
         out = out.replace(theirs, ours);
     }
     out.push_str(
-        "struct Place { id: u32, at: u32, stride: u32, by_row: bool }
+        "var<private> lane: u32;
+        struct Where { id: u32, at: u32, stride: u32, by_row: bool }
         struct Left { x: array<f32, 16> }
-        struct Right { place: Place }
+        struct Right { place: Where }
         struct Sum { x: array<f32, 8> }
-        fn element(m: Place, row: u32, column: u32) -> f32 {
+        fn element(m: Where, row: u32, column: u32) -> f32 {
             let line = select(column, row, m.by_row);
             let i = select(row, column, m.by_row);
             return element_of(m.id, m.at + line * m.stride, i);
         }
-        fn Left_at(m: Place, lane: u32) -> Left {
+        fn Left_at(m: Where, lane: u32) -> Left {
             var a: Left;
             for (var i = 0u; i < 16u; i++) { a.x[i] = element(m, lane / 2u, i); }
             return a;
         }
-        fn Right_at(m: Place, lane: u32) -> Right { return Right(m); }
-        fn Sum_at(m: Place, lane: u32) -> Sum {
+        fn Right_at(m: Where, lane: u32) -> Right { return Right(m); }
+        fn Sum_at(m: Where, lane: u32) -> Sum {
             var c: Sum;
             for (var i = 0u; i < 8u; i++) { c.x[i] = element(m, lane / 2u, lane % 2u * 8u + i); }
             return c;
@@ -121,7 +122,7 @@ fn spelled_out(stem: &str) -> String {
         out.push_str(&format!("case {id}u: {{ return f32({element}); }}\n"));
         if fours("f") {
             stores.push_str(&format!(
-                "fn store_{array}(c: Sum, m: Place, lane: u32) {{
+                "fn store_{array}(c: Sum, m: Where, lane: u32) {{
                     var sum = c;
                     for (var i = 0u; i < 2u; i++) {{
                         let at = m.at + lane / 2u * m.stride + lane % 2u * 2u + i;
@@ -132,7 +133,7 @@ fn spelled_out(stem: &str) -> String {
         }
         if text.contains(&format!("{array}: array<f32")) {
             stores.push_str(&format!(
-                "fn store_{array}(c: Sum, m: Place, lane: u32) {{
+                "fn store_{array}(c: Sum, m: Where, lane: u32) {{
                     var sum = c;
                     for (var i = 0u; i < 8u; i++) {{ {array}[m.at + lane / 2u * m.stride + lane % 2u * 8u + i] = sum.x[i]; }}
                 }}\n"
@@ -222,6 +223,58 @@ fn windows_on_matrices_spelled_out() {
         let seen = check(&gpu, case, &sizes).and_then(|()| check(&gpu, steep, &sizes)).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
         replace(stem, &text);
+    }
+}
+
+const PRODUCT: &str = "matmul_coop";
+
+/// (z, m, n, k, transpose_a, transpose_b): several blocks and steps, tails, each layout.
+const PRODUCTS: [[usize; 6]; 5] = [
+    [2, 136, 72, 72, 0, 0],
+    [1, 264, 136, 40, 1, 1],
+    [1, 8, 264, 24, 0, 1],
+    [2, 24, 40, 104, 1, 0],
+    [1, 128, 256, 64, 0, 0],
+];
+
+/// Mistakes that this must see in products.
+const SLIPS: [(&str, &str, [usize; 6]); 5] = [
+    ("place % (BAND * wide) % height", "place % (BAND * wide) % BAND", PRODUCTS[0]),
+    ("let row = subgroup / WIDE * 32u;", "let row = 0u;", PRODUCTS[0]),
+    ("a_place[i].at + on * a_step", "a_place[i].at", PRODUCTS[0]),
+    ("let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
+    ("let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
+];
+
+#[test]
+fn products_on_matrices_spelled_out() {
+    let gpu =
+        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
+    if !gpu.capabilities().f16 || !(gpu.capabilities().cpu || gpu.capabilities().workgroup_memory >= 48 << 10)
+    {
+        println!("not for {}: no 16-bit floats, or too little workgroup memory", gpu.capabilities().name);
+        return;
+    }
+    let cases = ops::cases();
+    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let replace = |text: &str| gpu.replace_kernel(PRODUCT, Some(text)).expect("the kernel exists");
+    let text = spelled_out(PRODUCT);
+    replace(&text);
+    for sizes in PRODUCTS {
+        check(&gpu, case("matmul.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (block, sizes) in [("matmul.coop128.f16", PRODUCTS[1]), ("matmul.coop256.f16", PRODUCTS[4])] {
+        check(&gpu, case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    // Weights in f32: rounded in the product, and, for many rows, before it.
+    for sizes in [[9, 40, 72, 1], [300, 40, 72, 1]] {
+        check(&gpu, case("linear.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (right, wrong, sizes) in SLIPS {
+        assert_eq!(text.matches(right).count(), 1, "{PRODUCT}: `{right}`");
+        replace(&text.replace(right, wrong));
+        let seen = check(&gpu, case("matmul.coop64.f16"), &sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
     }
 }
 
