@@ -35,13 +35,13 @@ var<workgroup> p: array<vec4<f16>, 16u * PROW>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-    let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
-    if index >= params.groups { return; }                             // uniform
-    let h = (index / params.tiles) % params.heads;
-    let token = index / params.tiles / params.heads;                  // over batches
+    let unit = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
+    if unit >= params.groups { return; }                             // uniform
+    let h = (unit / params.tiles) % params.heads;
+    let token = unit / params.tiles / params.heads;                  // over batches
     let b = token / params.tokens;
     let share = params.query_heads / params.heads;
-    let row0 = token * params.query_heads + h * share + (index % params.tiles) * 16u;
+    let row0 = token * params.query_heads + h * share + (unit % params.tiles) * 16u;
     let selected = select(token * params.heads + h, token, params.joint != 0u) * params.slots;
     let stride = params.heads * E;
     let origin = (b * params.keys * params.heads + h) * E + lane / E * stride + lane % E;

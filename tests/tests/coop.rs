@@ -38,11 +38,11 @@ fn spelled_out(stem: &str) -> String {
                 arrays.push(array);
             }
             out.push_str(&match call.strip_prefix("coopStoreT(") {
-                Some(sum) => format!("store_{array}({sum}Where(0u, {index}, {stride}, true), lane)"),
+                Some(sum) => format!("store_{array}({sum}Where(0u, {index}, {stride}, true), lane % 32u)"),
                 None => {
                     let id = arrays.iter().position(|a| *a == array).expect("it is listed");
                     let place = format!("Where({id}u, {index}, {stride}, {})", call.starts_with("coopLoadT"));
-                    format!("{}_at({place}, lane)", role(call))
+                    format!("{}_at({place}, lane % 32u)", role(call))
                 }
             });
             rest = tail;
@@ -58,6 +58,14 @@ fn spelled_out(stem: &str) -> String {
         (" // unroll", ""),
         (",\n        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32", ""),
         ("index: u32) {\n", "index: u32) {\n    let subgroup = index / 32u;\n    lane = index % 32u;\n"),
+        (
+            "group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {\n",
+            "group: vec3u, @builtin(local_invocation_index) index: u32) {\n    lane = index;\n",
+        ),
+        (
+            "@builtin(subgroup_id) subgroup: u32,\n        @builtin(subgroup_invocation_id) subgroup_lane: u32) {\n",
+            "@builtin(local_invocation_index) index: u32) {\n    let subgroup = index / 32u;\n    let subgroup_lane = index % 32u;\n",
+        ),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
     ] {
@@ -147,7 +155,7 @@ fn spelled_out(stem: &str) -> String {
     let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (operands, tail) = part.split_once(");").expect("a statement ends");
-        whole.push_str(&format!("= multiply_add({operands}, lane);{tail}"));
+        whole.push_str(&format!("= multiply_add({operands}, lane % 32u);{tail}"));
     }
     whole
 }
@@ -275,6 +283,54 @@ fn products_on_matrices_spelled_out() {
         replace(&text.replace(right, wrong));
         let seen = check(&gpu, case("matmul.coop64.f16"), &sizes).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
+    }
+}
+
+const HSA: [&str; 3] = ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory"];
+
+/// (batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one): tiles of heads, subgroups, odd slots.
+const CHUNKS: [[usize; 10]; 4] = [
+    [2, 5, 16, 1, 64, 3, 64, 3, 1, 0],
+    [1, 6, 32, 2, 32, 2, 32, 2, 0, 1],
+    [1, 7, 16, 2, 16, 3, 16, 4, 1, 1],
+    [1, 4, 32, 1, 16, 2, 64, 1, 0, 0],
+];
+
+/// Mistakes that this must see in HSA.
+const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 5] = [
+    (HSA[0], "let factor = weight / all;", "let factor = 1.0 / all;", CHUNKS[0]),
+    (HSA[0], "from_ = origin + coming * S * stride;", "", CHUNKS[0]),
+    (HSA[1], "(m[i] - dot)", "m[i]", CHUNKS[0]),
+    (HSA[1], "let full = slot % 2u * S * KROW;", "let full = 0u;", CHUNKS[0]),
+    (HSA[2], "+ (round + 2u) % tiles * 16u", "", CHUNKS[3]),
+];
+
+#[test]
+fn hsa_on_matrices_spelled_out() {
+    let gpu =
+        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
+    let c = gpu.capabilities();
+    let pairs = c.subgroups.is_some_and(|(least, _)| least >= 8);
+    if !c.f16 || !pairs || !(c.cpu || c.workgroup_memory >= 48 << 10) {
+        println!("not for {}: no 16-bit floats, no subgroups of 8, or too little workgroup memory", c.name);
+        return;
+    }
+    let cases = ops::cases();
+    let case = cases.iter().find(|c| c.stem == "hsa.coop").expect("the case is listed");
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    for stem in HSA {
+        replace(stem, &spelled_out(stem));
+    }
+    for sizes in CHUNKS {
+        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (stem, right, wrong, sizes) in OVERSIGHTS {
+        let text = spelled_out(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(&gpu, case, &sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
     }
 }
 

@@ -47,9 +47,10 @@ pub fn hsa(
         // Kernels read vectors of four: what fills up adds nothing to products and is cut off again.
         let wide = d.next_multiple_of(4);
         let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
-        return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d), d);
+        return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d, false), d);
     }
-    scaled(q, k, v, weights, indices, chunk, off_by_one, d)
+    let coop = coop(q, query_heads / heads, d, chunk);
+    scaled(q, k, v, weights, indices, chunk, off_by_one, d, coop)
 }
 
 /// x (…, d) with columns of zeros up to `wide`.
@@ -72,7 +73,7 @@ pub(super) fn narrowed(x: &Tensor, d: usize) -> Tensor {
 /// Slots of a chunk's list that one workgroup sums up.
 const PIECE: usize = 256;
 
-/// [`hsa`] for vectors of four dims; scores are divided by √`dims`.
+/// [`hsa`] for vectors of four dims; scores are divided by √`dims`. With `coop` on cooperative matrices.
 fn scaled(
     q: &Tensor,
     k: &Tensor,
@@ -82,6 +83,7 @@ fn scaled(
     chunk: usize,
     off_by_one: bool,
     dims: usize,
+    coop: bool,
 ) -> Tensor {
     let [batches, tokens, query_heads, d] = q.axes();
     let [_, keys, heads, _]: [usize; 4] = k.axes();
@@ -95,13 +97,12 @@ fn scaled(
     let largest = forward.into_iter().chain(backward.into_iter().filter(|_| trained)).max().unwrap_or(0);
     let most = batches_a_binding(q.gpu(), batches, largest);
     if most < batches {
-        let part = |i: &[Tensor]| vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], chunk, off_by_one, dims)];
+        let part = |i: &[Tensor]| vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], chunk, off_by_one, dims, coop)];
         return in_batches(&[q, k, v, weights, indices], most, part).remove(0);
     }
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);
-    let coop = coop(q, share, d, chunk);
     if coop {
         let tiles = share / COOP;
         let groups = batches * tokens * heads * tiles;
@@ -139,7 +140,7 @@ fn scaled(
         let count = weights_.len();
         launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [stats] -> [dweights],
                 count.div_ceil(256));
-        let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale);
+        let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale, coop);
         [dq, dk, dv, dweights]
     })
 }
@@ -155,6 +156,7 @@ fn memory_gradients(
     k: &Tensor,
     chunk: usize,
     scale: f32,
+    coop: bool,
 ) -> (Tensor, Tensor) {
     let [batches, tokens, query_heads, d] = q.axes();
     let [_, keys, heads, _]: [usize; 4] = k.axes();
@@ -168,7 +170,7 @@ fn memory_gradients(
     let cut = list.pieces(PIECE);
     let list_heads = if joint { heads } else { 1 };
     let partial = q.empty_on([cut.most, list_heads, chunk, 2, d], DType::F32);
-    if coop(q, query_heads / heads, d, chunk) {
+    if coop {
         let groups = cut.most * list_heads;
         launch!(hsa_coop_backward_memory [D = d, S = chunk] {
             tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, chunks, values: k.len(), lists, list_heads,
@@ -383,7 +385,14 @@ pub(super) fn cases() -> Vec<Case> {
         ],
         ..plain.clone()
     };
-    let coop = Case { runs_on: |gpu| gpu.capabilities().coop, ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0) };
+    let coop = Case {
+        run: |s, i| {
+            let off = s["off_by_one"] == 1;
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], true)]
+        },
+        runs_on: |gpu| gpu.capabilities().coop && gpu.capabilities().workgroup_memory >= 40 << 10,
+        ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0)
+    };
     // As a text selects: at random for each token, or alike for neighbours.
     let visible = Case {
         dims: vec![
