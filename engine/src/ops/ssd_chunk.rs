@@ -320,6 +320,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     const HALF: &[&str] = &["x", "b", "c"];
     let half = |case: Case, stem| Case {
+        runs_on: |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
         error: |_| 8192.0,
         error_grad: Some(|_| 16384.0),
         cost: half_cost,
