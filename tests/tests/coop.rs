@@ -160,6 +160,20 @@ fn spelled_out(stem: &str) -> String {
     whole
 }
 
+/// A device that runs the kernels spelled out; none where it cannot.
+fn device() -> Option<Gpu> {
+    let gpu =
+        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
+    let c = gpu.capabilities();
+    // Rows exchange within eight lanes. A CPU's workgroup memory is plain memory, whatever it promises.
+    let rows = c.subgroups.is_some_and(|(least, _)| least >= 8);
+    let able = c.f16 && rows && (c.cpu || c.workgroup_memory >= 48 << 10);
+    if !able {
+        println!("not for {}: no 16-bit floats, no subgroups of 8, or too little workgroup memory", c.name);
+    }
+    able.then_some(gpu)
+}
+
 const FORWARD: &str = "window_attention_coop";
 const QUERY: &str = "window_attention_coop_backward_query";
 const KEY: &str = "window_attention_coop_backward_key";
@@ -205,14 +219,7 @@ const DEFECTS: [(&str, &str, &str, [usize; 6]); 6] = [
 
 #[test]
 fn windows_on_matrices_spelled_out() {
-    let gpu =
-        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
-    let c = gpu.capabilities();
-    // A CPU's workgroup memory is plain memory, whatever it promises.
-    if !c.f16 || !(c.cpu || c.workgroup_memory >= 48 << 10) {
-        println!("not for {}: no 16-bit floats, or too little workgroup memory", c.name);
-        return;
-    }
+    let Some(gpu) = device() else { return };
     let cases = ops::cases();
     let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
     let (case, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
@@ -256,13 +263,7 @@ const SLIPS: [(&str, &str, [usize; 6]); 5] = [
 
 #[test]
 fn products_on_matrices_spelled_out() {
-    let gpu =
-        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
-    if !gpu.capabilities().f16 || !(gpu.capabilities().cpu || gpu.capabilities().workgroup_memory >= 48 << 10)
-    {
-        println!("not for {}: no 16-bit floats, or too little workgroup memory", gpu.capabilities().name);
-        return;
-    }
+    let Some(gpu) = device() else { return };
     let cases = ops::cases();
     let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
     let replace = |text: &str| gpu.replace_kernel(PRODUCT, Some(text)).expect("the kernel exists");
@@ -307,14 +308,7 @@ const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 5] = [
 
 #[test]
 fn hsa_on_matrices_spelled_out() {
-    let gpu =
-        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
-    let c = gpu.capabilities();
-    let pairs = c.subgroups.is_some_and(|(least, _)| least >= 8);
-    if !c.f16 || !pairs || !(c.cpu || c.workgroup_memory >= 48 << 10) {
-        println!("not for {}: no 16-bit floats, no subgroups of 8, or too little workgroup memory", c.name);
-        return;
-    }
+    let Some(gpu) = device() else { return };
     let cases = ops::cases();
     let case = cases.iter().find(|c| c.stem == "hsa.coop").expect("the case is listed");
     let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
@@ -344,13 +338,7 @@ const MISTAKES: [(&str, &str, [usize; 10]); 4] = [
 
 #[test]
 fn selections_on_matrices_spelled_out() {
-    let gpu =
-        Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).unwrap_or_else(|e| panic!("{e}"));
-    if !gpu.capabilities().f16 || !(gpu.capabilities().cpu || gpu.capabilities().workgroup_memory >= 48 << 10)
-    {
-        println!("not for {}: no 16-bit floats, or too little workgroup memory", gpu.capabilities().name);
-        return;
-    }
+    let Some(gpu) = device() else { return };
     let cases = ops::cases();
     let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
     let replace = |text: &str| gpu.replace_kernel(SELECT, Some(text)).expect("the kernel exists");
