@@ -1008,6 +1008,24 @@ mod tests {
     }
 
     #[test]
+    fn named_facts_are_shared_unless_a_border_cuts_them() {
+        for (border, shared) in [(0.0, true), (1.0, false)] {
+            let mix = TaskMix { named: 1.0, share_named: true, border, ..TaskMix::default() };
+            let sampler = sampler(mix);
+            for index in 0..50 {
+                let sample = sampler.sample(3, index, 4096).unwrap();
+                let facts: Vec<_> =
+                    NOUNS.iter().flat_map(|noun| find(&sample.ids, &format!("|The {noun} of "))).collect();
+                assert!(!facts.is_empty());
+                for fact in facts {
+                    let chunks = &sample.clean[fact.start / 64..(fact.end - 1) / 64 + 1];
+                    assert!(chunks.iter().all(|clean| *clean == shared), "{fact:?}: {chunks:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn weights_are_the_two_means() {
         let sampler = sampler(TaskMix { answer_weight: 1.5, ..TaskMix::default() });
         let (sequences, length) = (4, 1024);

@@ -390,7 +390,10 @@ pub(super) fn cases() -> Vec<Case> {
             let off = s["off_by_one"] == 1;
             vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], true)]
         },
-        runs_on: |gpu| gpu.capabilities().coop && gpu.capabilities().workgroup_memory >= 40 << 10,
+        runs_on: |gpu| {
+            let c = gpu.capabilities();
+            c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 40 << 10
+        },
         ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0)
     };
     // As a text selects: at random for each token, or alike for neighbours.

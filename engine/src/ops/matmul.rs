@@ -24,7 +24,7 @@ struct Block {
     n: usize,
     /// Columns a subgroup; it has 32 rows.
     columns: usize,
-    /// What it reaches in large products, in hundredths of the largest (benches/NOTES.md).
+    /// What it should reach in large products, in hundredths of the largest: an estimate from blocks like it.
     rate: usize,
 }
 
