@@ -22,7 +22,8 @@ const MOST_ROWS: usize = 1 << 20;
 struct Block {
     m: usize,
     n: usize,
-    /// Columns a subgroup; it has 32 rows.
+    /// Of a subgroup.
+    rows: usize,
     columns: usize,
     /// What it should reach in large products, in hundredths of the largest: an estimate from blocks like it.
     rate: usize,
@@ -30,16 +31,16 @@ struct Block {
 
 /// From the largest to the one that runs wherever cooperative matrices do.
 const BLOCKS: [Block; 3] = [
-    Block { m: 128, n: 256, columns: 64, rate: 100 },
-    Block { m: 128, n: 128, columns: 64, rate: 85 },
-    Block { m: 64, n: 64, columns: 32, rate: 50 },
+    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100 },
+    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73 },
+    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55 },
 ];
 /// Blocks that keep a large device busy.
 const BUSY: usize = 120;
 
 impl Block {
     fn subgroups(self) -> usize {
-        self.m / 32 * (self.n / self.columns)
+        self.m / self.rows * (self.n / self.columns)
     }
 
     /// Bytes of workgroup memory: both operands' tiles of 32 k in lines of five eights, a matrix a subgroup.
@@ -159,11 +160,12 @@ impl Product {
         let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
             Kernel::Coop(block) if coop => {
-                let Block { m: tm, n: tn, columns, .. } = block;
+                let Block { m: tm, n: tn, rows, columns, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
                 let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn, WN = columns], groups);
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn,
+                                             WM = rows, WN = columns], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop(_) if four => {
@@ -459,8 +461,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(by!(Kernel::Large, fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
     cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop256.f16", half_linear, "linear.coop256.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop64x128.f16", half_linear, "linear.coop64x128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
     cases
 }
