@@ -143,7 +143,11 @@ impl<'a> Subject<'a> {
                 _ if backward && !matches!(role, Role::Gradient { .. } | Role::Scratch { .. }) => (true, ""),
                 _ => (v.writable, "var<storage, read_write>"),
             };
-            assert!(fits, "{what}{name}: `{}` is declared as something else than the kernel's: expected {wants}", v.name);
+            assert!(
+                fits,
+                "{what}{name}: `{}` is declared as something else than the kernel's: expected {wants}",
+                v.name
+            );
         }
         let known: Vec<&str> =
             subject.program.module.global_variables.iter().filter_map(|(_, v)| v.name.as_deref()).collect();
@@ -201,7 +205,8 @@ impl<'a> Subject<'a> {
                 panic!("{}: `{}` holds {capacity} scalars, {n} are declared", kernel.name, v.name);
             }
             let blank = || Err(v.encode(&vec![0.0; n]).len());
-            let mut write = |result: bool, filled: bool| written.push(Written { variable: i, n, result, filled });
+            let mut write =
+                |result: bool, filled: bool| written.push(Written { variable: i, n, result, filled });
             buffers.push(match self.role(&v.name).expect("checked before") {
                 Role::Uniform(words) => {
                     let mut bytes: Vec<u8> = words(&sizes).iter().flat_map(|w| w.0.to_le_bytes()).collect();
@@ -257,10 +262,21 @@ impl<'a> Subject<'a> {
         let all = reference(sizes, inputs).0;
         let names: Vec<&String> =
             kernel.roles.iter().filter(|(_, r)| r.is_compared()).map(|(name, _)| name).collect();
-        assert_eq!(all.len(), names.len(), "{}: the reference gives one array an output ({names:?})", kernel.name);
+        assert_eq!(
+            all.len(),
+            names.len(),
+            "{}: the reference gives one array an output ({names:?})",
+            kernel.name
+        );
         for (name, data) in names.iter().zip(&all) {
             let n = self.forward_len(name, sizes);
-            assert_eq!(data.len(), n, "{} [{sizes}]: the reference's `{name}` has {} elements", kernel.name, data.len());
+            assert_eq!(
+                data.len(),
+                n,
+                "{} [{sizes}]: the reference's `{name}` has {} elements",
+                kernel.name,
+                data.len()
+            );
         }
         names.into_iter().cloned().zip(all).collect()
     }
@@ -310,7 +326,11 @@ impl<'a> Subject<'a> {
             let _ = match odd.len() {
                 0 => write!(text, "\n{name}: all {simplest}"),
                 n if n <= 6 => write!(text, "\n{name}: all {simplest} but {listed}"),
-                n => write!(text, "\n{name}: {flavour}: {listed}, … ({n} of {} are not {simplest})", data.len()),
+                n => write!(
+                    text,
+                    "\n{name}: {flavour}: {listed}, … ({n} of {} are not {simplest})",
+                    data.len()
+                ),
             };
         }
         text
@@ -320,6 +340,9 @@ impl<'a> Subject<'a> {
 /// A number, short.
 fn shown(v: f64) -> String {
     let single = v as f32;
+    if v.fract() == 0.0 && v.abs() < 1e10 {
+        return format!("{}", v as i64);
+    }
     if v == 0.0 || (1e-4..1e7).contains(&v.abs()) || !v.is_finite() {
         if f64::from(single) == v { format!("{single}") } else { format!("{v}") }
     } else {
@@ -405,7 +428,8 @@ impl<'a> Bench<'a> {
         // Without a size or an input, there is one trial.
         let drawn = self.kernel.roles.iter().any(|(_, r)| r.is_drawn());
         let cases = if self.kernel.dims.is_empty() && !drawn { 1 } else { self.kernel.trials };
-        let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        let config =
+            Config { cases, failure_persistence: None, max_shrink_iters: u32::MAX, ..Config::default() };
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let mut runner = TestRunner::new_with_rng(config, rng);
         let (held, skipped) = (Cell::new(0), RefCell::new(None));
@@ -456,7 +480,8 @@ impl<'a> Bench<'a> {
                 let loaded = subject.load(trial, &self.forward.program);
                 let outcome = subject.interpreted(trial, &loaded);
                 let outcome = outcome.as_ref().as_ref().map_err(|stop| Fault::Skipped(why(stop)))?;
-                let found: Vec<&Finding> = outcome.findings.iter().filter(|f| kinds.contains(&f.kind)).collect();
+                let found: Vec<&Finding> =
+                    outcome.findings.iter().filter(|f| kinds.contains(&f.kind)).collect();
                 if !found.is_empty() {
                     let mut text = subject.where_(trial, &loaded);
                     for finding in found.iter().take(4) {
@@ -469,10 +494,34 @@ impl<'a> Bench<'a> {
         })
     }
 
+    fn verdict(&self, check: Check) -> Verdict {
+        if let Some((_, why)) = self.kernel.waived.iter().find(|(c, _)| *c == check) {
+            return Verdict::Skipped(format!("waived: {why}"));
+        }
+        match check {
+            Check::Compilers => self.compilers(),
+            Check::Limits => self.limits(),
+            Check::Values => self.values(),
+            Check::Gradients => self.gradients(),
+            Check::Repeats => self.repeats(),
+            Check::Guards => self.guards(),
+            Check::Poison => self.poison(),
+            Check::Bounds => self.on_machine(&[Kind::Bounds, Kind::Wrap]),
+            Check::Uninitialised => self.on_machine(&[Kind::Uninitialised, Kind::Unwritten]),
+            Check::Races => self.on_machine(&[Kind::Race, Kind::Barrier]),
+            Check::Order => self.order(),
+        }
+    }
+
     fn compilers(&self) -> Verdict {
         let texts: Vec<(String, String)> = self
             .subjects()
-            .map(|s| (if s.backward { "backward".into() } else { self.kernel.name.clone() }, s.program.source.clone()))
+            .map(|s| {
+                (
+                    if s.backward { "backward".into() } else { self.kernel.name.clone() },
+                    s.program.source.clone(),
+                )
+            })
             .collect();
         let (mut refused, mut asked) = (Vec::new(), 0);
         for judge in JUDGES {
@@ -498,12 +547,24 @@ impl<'a> Bench<'a> {
                 }
             };
             let size = program.module.entry_points[program.entry].workgroup_size;
-            hold("invocations a workgroup", size.iter().product::<u32>().into(), l.max_compute_invocations_per_workgroup.into());
-            let most = [l.max_compute_workgroup_size_x, l.max_compute_workgroup_size_y, l.max_compute_workgroup_size_z];
+            hold(
+                "invocations a workgroup",
+                size.iter().product::<u32>().into(),
+                l.max_compute_invocations_per_workgroup.into(),
+            );
+            let most = [
+                l.max_compute_workgroup_size_x,
+                l.max_compute_workgroup_size_y,
+                l.max_compute_workgroup_size_z,
+            ];
             for (k, axis) in ["x", "y", "z"].iter().enumerate() {
                 hold(&format!("@workgroup_size in {axis}"), size[k].into(), most[k].into());
             }
-            hold("bytes of workgroup memory", program.workgroup_memory().into(), l.max_compute_workgroup_storage_size.into());
+            hold(
+                "bytes of workgroup memory",
+                program.workgroup_memory().into(),
+                l.max_compute_workgroup_storage_size.into(),
+            );
             let storage = program.variables.iter().filter(|v| !v.uniform).count();
             hold("storage buffers", storage as u64, l.max_storage_buffers_per_shader_stage.into());
             for (axis, n) in ["x", "y", "z"].iter().zip(subject.workgroups(&sizes)) {
@@ -513,7 +574,11 @@ impl<'a> Bench<'a> {
             for v in &program.variables {
                 let n = subject.len(v, &sizes);
                 let bytes = v.bytes(n);
-                let most = if v.uniform { l.max_uniform_buffer_binding_size } else { l.max_storage_buffer_binding_size };
+                let most = if v.uniform {
+                    l.max_uniform_buffer_binding_size
+                } else {
+                    l.max_storage_buffer_binding_size
+                };
                 hold(&format!("bytes of `{}` at [{sizes}]", v.name), bytes, most);
             }
         }
@@ -650,7 +715,9 @@ impl<'a> Bench<'a> {
             // What depends on the outputs' own poison is another check's.
             let same = first_difference(subject, loaded, &run(Traps::PLAIN)?, &run(Traps::OTHER)?).is_none();
             match first_difference(subject, loaded, &a, &b).filter(|_| same) {
-                Some(text) => Err(failed(format!("a result depends on what lies beyond a buffer's end:\n{text}"))),
+                Some(text) => {
+                    Err(failed(format!("a result depends on what lies beyond a buffer's end:\n{text}")))
+                }
                 None => Ok(()),
             }
         })
@@ -685,7 +752,8 @@ impl<'a> Bench<'a> {
                     subject.program.variables.iter().map(|v| o.buffers[&v.handle].clone()).collect()
                 };
                 for order in [Order::Descending, Order::Shuffled(trial.seed)] {
-                    let other = subject.interpret(&loaded, order).map_err(|stop| Fault::Skipped(why(&stop)))?;
+                    let other =
+                        subject.interpret(&loaded, order).map_err(|stop| Fault::Skipped(why(&stop)))?;
                     if let Some(text) = first_difference(subject, &loaded, &bytes(first), &bytes(&other)) {
                         let head = subject.where_(trial, &loaded);
                         let what = "workgroups and invocations in another order give another result";
@@ -721,19 +789,20 @@ fn told(program: &Program, finding: &Finding) -> String {
     }
 }
 
+/// The verdicts of these checks.
 #[track_caller]
-pub(crate) fn examine(kernel: &Kernel, device: &Device) -> Examination {
+pub(crate) fn examine(kernel: &Kernel, device: &Device, checks: &[Check]) -> Examination {
     let done = |verdicts| Examination { kernel: kernel.name.clone(), device: device.name().into(), verdicts };
-    let forward = kernel.program();
+    let forward = Program::new(&kernel.source);
     let backward = kernel.backward.as_ref().map(|b| Program::new(&b.source)).transpose();
     let (forward, backward) = match (forward, backward) {
         (Ok(forward), Ok(backward)) => (forward, backward),
         (Err(e), _) | (_, Err(e)) => {
-            let verdict = |check| match check {
-                Check::Compilers => (check, Verdict::Failed(format!("naga: {e}"))),
-                _ => (check, Verdict::Skipped("the kernel does not compile".into())),
+            let verdict = |check: &Check| match check {
+                Check::Compilers => (*check, Verdict::Failed(format!("naga: {e}"))),
+                _ => (*check, Verdict::Skipped("the kernel does not compile".into())),
             };
-            return done(Check::ALL.map(verdict).into());
+            return done(checks.iter().map(verdict).collect());
         }
     };
     let bench = Bench {
@@ -742,23 +811,5 @@ pub(crate) fn examine(kernel: &Kernel, device: &Device) -> Examination {
         forward: Subject::new(kernel, forward, false),
         backward: backward.map(|b| Subject::new(kernel, b, true)),
     };
-    let verdict = |check: Check| {
-        if let Some((_, why)) = kernel.waived.iter().find(|(c, _)| *c == check) {
-            return Verdict::Skipped(format!("waived: {why}"));
-        }
-        match check {
-            Check::Compilers => bench.compilers(),
-            Check::Limits => bench.limits(),
-            Check::Values => bench.values(),
-            Check::Gradients => bench.gradients(),
-            Check::Repeats => bench.repeats(),
-            Check::Guards => bench.guards(),
-            Check::Poison => bench.poison(),
-            Check::Bounds => bench.on_machine(&[Kind::Bounds, Kind::Wrap]),
-            Check::Uninitialised => bench.on_machine(&[Kind::Uninitialised, Kind::Unwritten]),
-            Check::Races => bench.on_machine(&[Kind::Race, Kind::Barrier]),
-            Check::Order => bench.order(),
-        }
-    };
-    done(Check::ALL.iter().map(|c| (*c, verdict(*c))).collect())
+    done(checks.iter().map(|check| (*check, bench.verdict(*check))).collect())
 }

@@ -47,8 +47,9 @@ impl Device {
     }
 
     fn scoped<T>(&self, f: impl FnOnce() -> T) -> Result<T, String> {
-        let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]
+                .map(|filter| self.device.push_error_scope(filter));
         let value = f();
         let mut first = None;
         for scope in scopes.into_iter().rev() {
@@ -133,7 +134,8 @@ impl<'a> Compiled<'a> {
     pub fn run(&self, dispatch: &Dispatch, traps: Traps) -> Result<Vec<Vec<u8>>, String> {
         let Device { device, queue, .. } = self.device;
         if traps.dirty && self.dirty.borrow().is_none() {
-            let pair = (self.device.pipeline(FILL, false)?, self.device.pipeline(&self.program.source, false)?);
+            let pair =
+                (self.device.pipeline(FILL, false)?, self.device.pipeline(&self.program.source, false)?);
             *self.dirty.borrow_mut() = Some(pair);
         }
         let dirty = self.dirty.borrow();
@@ -174,7 +176,9 @@ impl<'a> Compiled<'a> {
                     wgpu::BindGroupEntry { binding: variable.binding, resource: buffer.as_entire_binding() };
                 groups.entry(variable.group).or_default().push(entry);
             }
-            let bind = |pipeline: &wgpu::ComputePipeline, group: u32, entries: &[wgpu::BindGroupEntry<'_>]| {
+            let bind = |pipeline: &wgpu::ComputePipeline,
+                        group: u32,
+                        entries: &[wgpu::BindGroupEntry<'_>]| {
                 let layout = pipeline.get_bind_group_layout(group);
                 device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries })
             };

@@ -100,7 +100,9 @@ impl Judge {
             Judge::SpirvVal => spirv(&module, &info).and_then(|words| validate_spirv(&words)),
             Judge::Metal => metal(&module, &info),
             Judge::Hlsl => hlsl(&module, &info, text).map(drop),
-            Judge::Dxc => hlsl(&module, &info, text).and_then(|(hlsl, entry)| compile_hlsl(&hlsl, &entry, text)),
+            Judge::Dxc => {
+                hlsl(&module, &info, text).and_then(|(hlsl, entry)| compile_hlsl(&hlsl, &entry, text))
+            }
         });
         verdict.map_or_else(Opinion::Refused, |()| Opinion::Accepted)
     }
@@ -160,8 +162,7 @@ fn half(text: &str) -> bool {
 
 /// The text, and the name of its entry point.
 fn hlsl(module: &Module, info: &ModuleInfo, text: &str) -> Result<(String, String), String> {
-    let shader_model =
-        if half(text) { back::hlsl::ShaderModel::V6_2 } else { back::hlsl::ShaderModel::V6_0 };
+    let shader_model = if half(text) { back::hlsl::ShaderModel::V6_2 } else { back::hlsl::ShaderModel::V6_0 };
     let options = back::hlsl::Options { shader_model, fake_missing_bindings: true, ..Default::default() };
     let (mut out, pipeline) = (String::new(), back::hlsl::PipelineOptions::default());
     let written = back::hlsl::Writer::new(&mut out, &options, &pipeline).write(module, info, None);
@@ -208,7 +209,8 @@ fn tint(kernels: &[(String, String)]) -> Vec<Opinion> {
     let modules = env::var_os("RAMBUTAN_TINT").filter(|v| !v.is_empty());
     let modules = modules.map_or_else(|| PathBuf::from("node_modules"), PathBuf::from);
     if !modules.join("webgpu").is_dir() {
-        let how = "no npm package `webgpu` in ./node_modules, and RAMBUTAN_TINT names no folder that holds it";
+        let how =
+            "no npm package `webgpu` in ./node_modules, and RAMBUTAN_TINT names no folder that holds it";
         return vec![Opinion::Absent(how.into()); kernels.len()];
     }
     // Tint demands the directive that naga refuses.

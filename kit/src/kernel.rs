@@ -7,7 +7,7 @@ use rambutan_engine::{
     wgpu,
 };
 
-use crate::{Check, Device, Examination, Values, checks, program::Program};
+use crate::{Check, Device, Examination, Values, Verdict, checks};
 
 /// One word of a uniform buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +44,28 @@ type Count = Rc<dyn Fn(&Sizes) -> usize>;
 #[derive(Clone)]
 pub(crate) enum Role {
     Uniform(Rc<dyn Fn(&Sizes) -> Vec<Word>>),
-    Input { values: Values, len: Count },
-    Output { len: Count },
-    InOut { values: Values, len: Count },
-    Scratch { len: Count },
+    Input {
+        values: Values,
+        len: Count,
+    },
+    Output {
+        len: Count,
+    },
+    InOut {
+        values: Values,
+        len: Count,
+    },
+    Scratch {
+        len: Count,
+    },
     /// The gradient of a forward output, drawn.
-    Upstream { of: String },
+    Upstream {
+        of: String,
+    },
     /// The gradient of a forward input, written.
-    Gradient { of: String },
+    Gradient {
+        of: String,
+    },
 }
 
 impl Role {
@@ -72,9 +86,10 @@ impl Role {
 
     pub fn len(&self, sizes: &Sizes) -> Option<usize> {
         match self {
-            Role::Input { len, .. } | Role::Output { len } | Role::InOut { len, .. } | Role::Scratch { len } => {
-                Some(len(sizes))
-            }
+            Role::Input { len, .. }
+            | Role::Output { len }
+            | Role::InOut { len, .. }
+            | Role::Scratch { len } => Some(len(sizes)),
             _ => None,
         }
     }
@@ -348,7 +363,7 @@ impl Kernel {
     /// Where the declaration does not fit the kernel.
     #[track_caller]
     pub fn examine_on(&self, device: &Device) -> Examination {
-        checks::examine(self, device)
+        checks::examine(self, device, &Check::ALL)
     }
 
     /// All checks, for a test.
@@ -371,8 +386,12 @@ impl Kernel {
         assert!(examination.holds(), "\n{examination}");
     }
 
-    /// The forward kernel before naga.
-    pub(crate) fn program(&self) -> Result<Program, String> {
-        Program::new(&self.source)
+    /// One check alone, on the device that the environment chooses.
+    ///
+    /// # Panics
+    /// Where the declaration does not fit the kernel.
+    #[track_caller]
+    pub fn verdict(&self, check: Check) -> Verdict {
+        checks::examine(self, &Device::open(), &[check]).verdicts.remove(0).1
     }
 }

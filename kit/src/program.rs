@@ -2,8 +2,8 @@
 
 use half::f16;
 use naga::{
-    AddressSpace, ArraySize, Expression, Function, GlobalVariable, Handle, Module, Scalar, ScalarKind, ShaderStage,
-    StorageAccess, TypeInner,
+    AddressSpace, ArraySize, Expression, Function, GlobalVariable, Handle, Module, Scalar, ScalarKind,
+    ShaderStage, StorageAccess, TypeInner,
     valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
 };
 
@@ -163,7 +163,9 @@ impl Program {
                 inner => (machine::leaves(&module, inner), None, layouter[v.ty].size),
             };
             if leaves.is_empty() || leaves.iter().any(|(_, s)| s.width > 4) {
-                return Err(format!("`{name}`: expected scalars of up to 32 bits, or arrays and structs of them"));
+                return Err(format!(
+                    "`{name}`: expected scalars of up to 32 bits, or arrays and structs of them"
+                ));
             }
             variables.push(Variable {
                 name,
@@ -209,9 +211,11 @@ impl Program {
             return 0;
         }
         let used = self.info.get_entry_point(self.entry);
-        let held = self.module.global_variables.iter().filter(|(h, v)| {
-            v.space == AddressSpace::WorkGroup && !used[*h].is_empty()
-        });
+        let held = self
+            .module
+            .global_variables
+            .iter()
+            .filter(|(h, v)| v.space == AddressSpace::WorkGroup && !used[*h].is_empty());
         held.map(|(_, v)| layouter[v.ty].size).sum()
     }
 

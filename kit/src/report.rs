@@ -48,6 +48,10 @@ impl fmt::Display for Examination {
         for (check, verdict) in &self.verdicts {
             let name = check.name();
             match verdict {
+                Verdict::Held(judges) if *check == Check::Compilers => {
+                    writeln!(f, "  {name:14} held before {judges} judges")?;
+                }
+                Verdict::Held(_) if *check == Check::Limits => writeln!(f, "  {name:14} held")?,
                 Verdict::Held(trials) => writeln!(f, "  {name:14} held in {trials} trials")?,
                 Verdict::Skipped(why) => writeln!(f, "  {name:14} skipped: {why}")?,
                 Verdict::Failed(text) => {

@@ -86,7 +86,14 @@ impl Strategy for Trials {
         let flavours = flavours.collect();
         let seed = draw.bits() >> 32;
         let trial = Trial { dims: kernel.dims.clone(), values, flavours, seed, blanks: Vec::new() };
-        Ok(TrialTree { kernel, before: trial.clone(), trial, stage: Stage::Begin, queue: Vec::new() })
+        Ok(TrialTree {
+            kernel,
+            before: trial.clone(),
+            trial,
+            stage: Stage::Begin,
+            queue: Vec::new(),
+            left: 400,
+        })
     }
 }
 
@@ -119,6 +126,8 @@ pub(crate) struct TrialTree {
     stage: Stage,
     /// To be tried, last first.
     queue: Vec<Step>,
+    /// How often it may still be tried.
+    left: u32,
 }
 
 impl TrialTree {
@@ -126,6 +135,9 @@ impl TrialTree {
     fn step(&mut self) -> bool {
         loop {
             self.trial = self.before.clone();
+            if self.left == 0 {
+                return false;
+            }
             if let Some(step) = self.queue.pop() {
                 match &step {
                     Step::Size(dim, size) => self.trial.values[*dim] = *size,
@@ -133,6 +145,7 @@ impl TrialTree {
                     Step::Blank(role, range) => self.trial.blanks.push((*role, range.clone())),
                 }
                 self.queue.push(step);
+                self.left -= 1;
                 return true;
             }
             let dims = self.kernel.dims.len();
@@ -168,7 +181,8 @@ impl TrialTree {
         let mut smaller = d.awkward();
         smaller.insert(0, d.simplest());
         smaller.dedup();
-        let smaller: Vec<usize> = smaller.into_iter().take_while(|v| *v != now).filter(|v| *v < now).collect();
+        let smaller: Vec<usize> =
+            smaller.into_iter().take_while(|v| *v != now).filter(|v| *v < now).collect();
         self.queue = smaller.into_iter().rev().map(|v| Step::Size(dim, v)).collect();
         Stage::Small(dim)
     }

@@ -109,7 +109,8 @@ impl Values {
                 Flavour::Edges(low, high) => {
                     let power = 1i64 << draw.below(33);
                     let candidates = [*low, high - 1, power - 1, power, power + 1, -power];
-                    let fits: Vec<i64> = candidates.into_iter().filter(|v| (*low..*high).contains(v)).collect();
+                    let fits: Vec<i64> =
+                        candidates.into_iter().filter(|v| (*low..*high).contains(v)).collect();
                     fits[draw.below(fits.len())] as f64
                 }
                 Flavour::Custom(one) => one(draw),

@@ -29,41 +29,48 @@ impl Access {
     }
 }
 
-/// The last access of a kind.
-#[derive(Clone, Copy, Debug, Default)]
+/// Who touched a place, when.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub group: u32,
-    /// Plus one; none where 0.
-    lane1: u32,
     pub lane: u32,
-    epoch: u32,
+    /// Barriers of its workgroup before it.
+    pub epoch: u32,
     pub line: u32,
-    /// Others of its workgroup came in the same epoch.
-    other_lane: bool,
-    /// Others came from another workgroup.
-    other_group: bool,
 }
 
 impl Record {
-    pub fn new(group: u32, lane: u32, epoch: u32, line: u32) -> Record {
-        Record { group, lane1: lane + 1, lane, epoch, line, other_lane: false, other_group: false }
-    }
-
-    /// Whether `me` is not ordered after it.
+    /// Whether nothing orders `me` after it.
     fn meets(&self, me: &Record) -> bool {
-        self.lane1 != 0
-            && (self.other_group
-                || self.group != me.group
-                || (self.epoch == me.epoch && (self.other_lane || self.lane != me.lane)))
+        self.group != me.group || (self.epoch == me.epoch && self.lane != me.lane)
+    }
+}
+
+/// The last accesses of a kind: all that can still meet somebody.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trace {
+    last: Option<Record>,
+    /// The last by another invocation than that.
+    other: Option<Record>,
+    /// The last of another workgroup than that.
+    foreign: Option<Record>,
+}
+
+impl Trace {
+    fn meets(&self, me: &Record) -> Option<Record> {
+        [self.last, self.other, self.foreign].into_iter().flatten().find(|r| r.meets(me))
     }
 
     fn follow(&mut self, me: Record) {
-        let known = self.lane1 != 0;
-        let same = known && self.group == me.group;
-        let together = same && self.epoch == me.epoch;
-        let other_lane = together && (self.other_lane || self.lane != me.lane);
-        let other_group = known && (self.other_group || !same);
-        *self = Record { other_lane, other_group, ..me };
+        if let Some(last) = self.last {
+            if last.group != me.group {
+                self.foreign = Some(last);
+            }
+            if (last.group, last.lane) != (me.group, me.lane) {
+                self.other = Some(last);
+            }
+        }
+        self.last = Some(me);
     }
 }
 
@@ -77,9 +84,9 @@ pub(super) struct Verdict {
 #[derive(Clone, Default)]
 struct Cell {
     written: bool,
-    read: Record,
-    write: Record,
-    update: Record,
+    read: Trace,
+    write: Trace,
+    update: Trace,
 }
 
 /// One variable.
@@ -104,7 +111,8 @@ impl Memory {
     pub fn watched(mut self, watched: bool, granule: usize, blank: bool) -> Memory {
         self.granule = granule;
         if watched {
-            self.cells = vec![Cell { written: !blank, ..Cell::default() }; self.bytes.len().div_ceil(granule)];
+            self.cells =
+                vec![Cell { written: !blank, ..Cell::default() }; self.bytes.len().div_ceil(granule)];
         }
         self.blank = blank;
         self
@@ -133,16 +141,14 @@ impl Memory {
         let first = offset as usize / self.granule;
         let cell = &mut self.cells[first];
         let unwritten = access != Access::Write && !cell.written;
-        let against = match access {
-            Access::Read => [Some((cell.write, Access::Write)), Some((cell.update, Access::Update)), None],
-            Access::Write => [
-                Some((cell.write, Access::Write)),
-                Some((cell.update, Access::Update)),
-                Some((cell.read, Access::Read)),
-            ],
-            Access::Update => [Some((cell.write, Access::Write)), Some((cell.read, Access::Read)), None],
+        let against: &[(Trace, Access)] = match access {
+            Access::Read => &[(cell.write, Access::Write), (cell.update, Access::Update)],
+            Access::Update => &[(cell.write, Access::Write), (cell.read, Access::Read)],
+            Access::Write => {
+                &[(cell.write, Access::Write), (cell.update, Access::Update), (cell.read, Access::Read)]
+            }
         };
-        let race = against.into_iter().flatten().find(|(record, _)| record.meets(&me));
+        let race = against.iter().find_map(|(trace, theirs)| Some((trace.meets(&me)?, *theirs)));
         match access {
             Access::Read => cell.read.follow(me),
             Access::Write => cell.write.follow(me),
@@ -212,5 +218,30 @@ pub(crate) fn leaves(module: &Module, inner: &TypeInner) -> Vec<(u32, Scalar)> {
             all
         }
         _ => Vec::new(),
+    }
+}
+
+/// The place that lies `offset` bytes into a variable, as WGSL writes it: `[3].position.x`.
+pub(super) fn path(module: &Module, inner: &TypeInner, offset: u32) -> String {
+    let within = |ty, offset| path(module, &module.types[ty].inner, offset);
+    match *inner {
+        TypeInner::Array { base, stride, .. } => {
+            format!("[{}]{}", offset / stride, within(base, offset % stride))
+        }
+        TypeInner::Struct { ref members, .. } => {
+            let member = members.iter().rev().find(|m| m.offset <= offset);
+            member.map_or(String::new(), |m| {
+                format!(".{}{}", m.name.as_deref().unwrap_or("?"), within(m.ty, offset - m.offset))
+            })
+        }
+        TypeInner::Vector { scalar, .. } => {
+            let i = offset / u32::from(scalar.width);
+            format!(".{}", ["x", "y", "z", "w"][i.min(3) as usize])
+        }
+        TypeInner::Matrix { rows, scalar, .. } => {
+            let stride = column_stride(rows, scalar);
+            format!("[{}][{}]", offset / stride, offset % stride / u32::from(scalar.width))
+        }
+        _ => String::new(),
     }
 }

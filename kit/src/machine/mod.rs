@@ -211,7 +211,8 @@ pub(crate) fn run(
         span: Span::UNDEFINED,
     };
     let used = info.get_entry_point(entry);
-    let granule = module.types.iter().filter_map(|(_, t)| t.inner.scalar()).map(|s| s.width.clamp(1, 4)).min();
+    let granule =
+        module.types.iter().filter_map(|(_, t)| t.inner.scalar()).map(|s| s.width.clamp(1, 4)).min();
     let granule = usize::from(granule.unwrap_or(4));
     let mut buffers = launch.buffers;
     for (handle, variable) in module.global_variables.iter().filter(|(h, _)| !used[*h].is_empty()) {
@@ -219,6 +220,7 @@ pub(crate) fn run(
         let memory = match variable.space {
             AddressSpace::Storage { access } => {
                 let bytes = buffers.remove(&handle).unwrap_or_default();
+                // What is only read races with nobody.
                 let watched = access.contains(naga::StorageAccess::STORE);
                 Memory::new(name, bytes, None).watched(watched, granule, launch.blank.contains(&handle))
             }
@@ -269,9 +271,18 @@ impl<'a> Machine<'a> {
         let mut blank = (0..must.len()).filter(|i| !memory.is_written(must[*i]));
         if let Some(first) = blank.next() {
             let (name, count) = (&memory.name, blank.count() + 1);
-            let text = format!("{count} of {} elements are never written, `{name}[{first}]` first", must.len());
+            let text =
+                format!("{count} of {} elements are never written, `{name}[{first}]` first", must.len());
             self.findings.push(Finding { kind: Kind::Unwritten, line: 0, text });
         }
+    }
+
+    /// A place in a variable, as WGSL writes it.
+    fn named(&self, place: usize, offset: u32) -> String {
+        let name = &self.memories[place].name;
+        let handle = self.globals.iter().find(|(_, p)| **p == place).map(|(h, _)| *h);
+        let inner = handle.map(|h| &self.module.types[self.module.global_variables[h].ty].inner);
+        format!("{name}{}", inner.map_or(String::new(), |t| memory::path(self.module, t, offset)))
     }
 
     fn who(&self, lane: usize) -> String {
@@ -291,7 +302,14 @@ impl<'a> Machine<'a> {
                     if let Some(init) = variable.init {
                         let value = Value::uniform(&self.constant(init)?, lanes);
                         let leaves = leaves(module, &module.types[variable.ty].inner);
-                        self.write(place, &vec![0; lanes], &leaves, &value, &vec![true; lanes], Access::Write);
+                        self.write(
+                            place,
+                            &vec![0; lanes],
+                            &leaves,
+                            &value,
+                            &vec![true; lanes],
+                            Access::Write,
+                        );
                     }
                 }
                 _ => {}
@@ -299,8 +317,7 @@ impl<'a> Machine<'a> {
         }
         let point = &module.entry_points[entry];
         let [wx, wy, _] = point.workgroup_size;
-        let locals: Vec<[u32; 3]> =
-            (0..lanes as u32).map(|i| [i % wx, i / wx % wy, i / wx / wy]).collect();
+        let locals: Vec<[u32; 3]> = (0..lanes as u32).map(|i| [i % wx, i / wx % wy, i / wx / wy]).collect();
         let builtin = |builtin: BuiltIn| -> Run<Vec<[u32; 3]>> {
             Ok(match builtin {
                 BuiltIn::WorkGroupId => vec![id; lanes],
@@ -415,13 +432,11 @@ impl<'a> Machine<'a> {
                 let hit = |value: SwitchValue, i: usize| match value {
                     SwitchValue::I32(v) => selector.lane(i)[0] == v as u32,
                     SwitchValue::U32(v) => selector.lane(i)[0] == v,
-                    SwitchValue::Default => {
-                        !cases.iter().any(|c| match c.value {
-                            SwitchValue::I32(v) => selector.lane(i)[0] == v as u32,
-                            SwitchValue::U32(v) => selector.lane(i)[0] == v,
-                            SwitchValue::Default => false,
-                        })
-                    }
+                    SwitchValue::Default => !cases.iter().any(|c| match c.value {
+                        SwitchValue::I32(v) => selector.lane(i)[0] == v as u32,
+                        SwitchValue::U32(v) => selector.lane(i)[0] == v,
+                        SwitchValue::Default => false,
+                    }),
                 };
                 f.exits.push((none(), none(), false));
                 let (mut after, mut falling) = (none(), none());
@@ -510,7 +525,8 @@ impl<'a> Machine<'a> {
                 for a in arguments {
                     values.push(self.value(f, *a, &mask)?);
                 }
-                let returned = self.call(&module.functions[*function], &self.info[*function], values, &mask)?;
+                let returned =
+                    self.call(&module.functions[*function], &self.info[*function], values, &mask)?;
                 if let (Some(result), Some(value)) = (result, returned) {
                     f.values[result.index()] = Some(Rc::new(value));
                 }
@@ -550,32 +566,35 @@ impl<'a> Machine<'a> {
     }
 
     fn epoch(&self, place: usize) -> u32 {
-        let workgroup = self.globals.iter().any(|(h, p)| {
-            *p == place && self.module.global_variables[*h].space == AddressSpace::WorkGroup
-        });
+        let workgroup = self
+            .globals
+            .iter()
+            .any(|(h, p)| *p == place && self.module.global_variables[*h].space == AddressSpace::WorkGroup);
         self.epochs[usize::from(!workgroup)]
     }
 
     /// Notes an access of one lane, and what is wrong with it.
     fn note(&mut self, place: usize, (offset, width): (u32, u8), lane: usize, access: Access, epoch: u32) {
         let line = self.span.location(self.source).line_number;
-        let me = memory::Record::new(self.group, lane as u32, epoch, line);
+        let me = memory::Record { group: self.group, lane: lane as u32, epoch, line };
         let verdict = self.memories[place].note(offset, width, me, access);
         if verdict.unwritten {
             self.find(Kind::Uninitialised, |m| {
-                let name = &m.memories[place].name;
-                format!("{} reads `{name}` at byte {offset} before anything is written there", m.who(lane))
+                format!("{} reads `{}` before anything is written there", m.who(lane), m.named(place, offset))
             });
         }
         if let Some((other, theirs)) = verdict.race {
             self.find(Kind::Race, |m| {
-                let name = &m.memories[place].name;
-                let place = if other.group == m.group { "the same workgroup" } else { "another workgroup" };
-                let why = if other.group == m.group { "with no barrier between" } else { "which nothing orders" };
+                let (group, why) = if other.group == m.group {
+                    ("the same workgroup".into(), "no barrier lies between")
+                } else {
+                    (format!("workgroup {}", other.group), "nothing orders workgroups")
+                };
                 format!(
-                    "{} {} `{name}` at byte {offset}, which invocation {} of {place} {} in line {}, {why}",
+                    "{} {} `{}`, which invocation {} of {group} {} in line {}: {why}",
                     m.who(lane),
                     access.now(),
+                    m.named(place, offset),
                     other.lane,
                     theirs.before(),
                     other.line
@@ -735,7 +754,8 @@ impl<'a> Machine<'a> {
                     parts.push(self.value(f, *c, mask)?);
                 }
                 let n = parts.iter().map(|p| p.words().0).sum();
-                let data = (0..lanes).flat_map(|i| parts.iter().flat_map(move |p| p.lane(i))).copied().collect();
+                let data =
+                    (0..lanes).flat_map(|i| parts.iter().flat_map(move |p| p.lane(i))).copied().collect();
                 Value::Words { n, data }
             }
             Expression::Splat { size, value } => {
@@ -935,7 +955,8 @@ impl<'a> Machine<'a> {
                 let mut data = vec![0; self.lanes * words];
                 for lane in (0..self.lanes).filter(|l| mask[*l] && offsets[*l] != OUTSIDE) {
                     let i = index_value.lane(lane)[0] as usize;
-                    data[lane * words..][..words].copy_from_slice(&base_value.lane(lane)[i * words..][..words]);
+                    data[lane * words..][..words]
+                        .copy_from_slice(&base_value.lane(lane)[i * words..][..words]);
                 }
                 Value::Words { n: words, data }
             }
@@ -965,11 +986,26 @@ impl<'a> Machine<'a> {
         let Expression::Binary { op, left, right } = &f.function.expressions[h] else { return own() };
         let sides = || (self.exactly(f, *left, lane), self.exactly(f, *right, lane));
         match op {
-            B::Add => { let (l, r) = sides(); l.saturating_add(r) }
-            B::Subtract => { let (l, r) = sides(); l.saturating_sub(r) }
-            B::Multiply => { let (l, r) = sides(); l.saturating_mul(r) }
-            B::Divide => { let (l, r) = sides(); if r == 0 { own() } else { l / r } }
-            B::Modulo => { let (l, r) = sides(); if r == 0 { own() } else { l % r } }
+            B::Add => {
+                let (l, r) = sides();
+                l.saturating_add(r)
+            }
+            B::Subtract => {
+                let (l, r) = sides();
+                l.saturating_sub(r)
+            }
+            B::Multiply => {
+                let (l, r) = sides();
+                l.saturating_mul(r)
+            }
+            B::Divide => {
+                let (l, r) = sides();
+                if r == 0 { own() } else { l / r }
+            }
+            B::Modulo => {
+                let (l, r) = sides();
+                if r == 0 { own() } else { l % r }
+            }
             _ => own(),
         }
     }
@@ -1011,10 +1047,13 @@ impl<'a> Machine<'a> {
             Value::Pointer { place, offsets } => {
                 let end = self.memories[*place].per_lane();
                 let runtime = matches!(pointee, TypeInner::Array { size: ArraySize::Dynamic, .. });
-                let moved: Vec<u32> = offsets
-                    .iter()
-                    .map(|o| if *o == OUTSIDE || (runtime && o + offset >= end) { OUTSIDE } else { o + offset })
-                    .collect();
+                let moved: Vec<u32> =
+                    offsets
+                        .iter()
+                        .map(|o| {
+                            if *o == OUTSIDE || (runtime && o + offset >= end) { OUTSIDE } else { o + offset }
+                        })
+                        .collect();
                 if let Some(lane) = (0..self.lanes).find(|l| mask[*l] && runtime && moved[*l] == OUTSIDE) {
                     let name = self.memories[*place].name.clone();
                     self.find(Kind::Bounds, |m| {
@@ -1076,7 +1115,12 @@ impl<'a> Machine<'a> {
         for lane in 0..lanes {
             let (a, b) = (l.lane(lane), r.lane(lane));
             for k in 0..n {
-                data.push(scalar::binary(op, scalar, a[if nl == 1 { 0 } else { k }], b[if nr == 1 { 0 } else { k }]));
+                data.push(scalar::binary(
+                    op,
+                    scalar,
+                    a[if nl == 1 { 0 } else { k }],
+                    b[if nr == 1 { 0 } else { k }],
+                ));
             }
         }
         Value::Words { n, data }

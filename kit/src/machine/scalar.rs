@@ -47,20 +47,24 @@ pub(super) fn binary(op: B, scalar: Scalar, a: u32, b: u32) -> u32 {
             _ => matches!(order, Some(Greater | Equal)),
         })
     };
-    let relation = matches!(op, B::Equal | B::NotEqual | B::Less | B::LessEqual | B::Greater | B::GreaterEqual);
+    let relation =
+        matches!(op, B::Equal | B::NotEqual | B::Less | B::LessEqual | B::Greater | B::GreaterEqual);
     match scalar.kind {
         K::Float => {
             let (a, b) = (float(scalar, a), float(scalar, b));
             if relation {
                 return compare(a.partial_cmp(&b));
             }
-            word(scalar, match op {
-                B::Add => a + b,
-                B::Subtract => a - b,
-                B::Multiply => a * b,
-                B::Divide => a / b,
-                _ => a % b,
-            })
+            word(
+                scalar,
+                match op {
+                    B::Add => a + b,
+                    B::Subtract => a - b,
+                    B::Multiply => a * b,
+                    B::Divide => a / b,
+                    _ => a % b,
+                },
+            )
         }
         K::Sint if relation => compare(Some((a as i32).cmp(&(b as i32)))),
         _ if relation => compare(Some(a.cmp(&b))),
@@ -229,7 +233,13 @@ pub(super) fn math(
             M::Pow => w(f().powf(second())),
             // The exponent is an integer.
             M::Ldexp => w(f() * (get(1, i, k) as i32 as f32).exp2()),
-            M::Sign if real => w(if f() > 0.0 { 1.0 } else if f() < 0.0 { -1.0 } else { 0.0 }),
+            M::Sign if real => w(if f() > 0.0 {
+                1.0
+            } else if f() < 0.0 {
+                -1.0
+            } else {
+                0.0
+            }),
             M::Sign => Some((u as i32).signum() as u32),
             M::Fma => w(f().mul_add(second(), number(2, i, k))),
             M::Mix => w(f() * (1.0 - number(2, i, k)) + second() * number(2, i, k)),
