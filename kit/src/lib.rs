@@ -112,3 +112,8 @@ pub use rambutan_engine::{
 };
 pub use report::{Examination, Verdict};
 pub use values::Values;
+
+/// The package's README, as it was run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
