@@ -7,22 +7,37 @@ mod adapter;
 mod capabilities;
 mod launch;
 mod memory;
+mod pace;
 mod profiler;
+pub mod shared;
 mod stream;
 mod transfer;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
 pub use adapter::{AdapterSummary, GpuOptions, adapters};
 pub use capabilities::Capabilities;
 pub use launch::{Groups, Launch, Operand, Word};
 pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
+pub use pace::Ticket;
 pub use profiler::KernelTime;
 pub use stream::Counters;
+pub use transfer::Download;
 pub use wgpu::Buffer;
+
+/// The clock; a browser has another one than the standard library.
+#[cfg(not(target_arch = "wasm32"))]
+pub use std::time::Instant;
+#[cfg(target_arch = "wasm32")]
+pub use web_time::Instant;
 
 use crate::{Error, Result};
 
@@ -41,7 +56,12 @@ pub(crate) struct Inner {
     pub fault: Arc<Mutex<Option<Error>>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
+    /// Error scopes that are closed but not yet resolved: a browser resolves them later.
+    scopes: Mutex<Vec<Scope>>,
 }
+
+/// What a closed error scope will tell.
+type Scope = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
 
 impl Gpu {
     /// Chooses an adapter and opens it, waiting for it. See [`Gpu::request`] where waiting is impossible.
@@ -74,8 +94,9 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is
-    /// what the engine uses; its error handlers are left alone.
+    /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is what
+    /// the engine uses: [`GpuOptions::descriptor`] has all that it can. [`shared`] says in what order things happen,
+    /// and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled buffers.
     pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         Gpu::assemble(adapter, device, queue, &GpuOptions::default())
     }
@@ -96,6 +117,7 @@ impl Gpu {
             fault: Arc::default(),
             next_id: AtomicU64::new(1),
             reads: AtomicU64::new(0),
+            scopes: Mutex::default(),
             device,
             queue,
             capabilities,
@@ -126,7 +148,7 @@ impl Gpu {
         &self.0.device
     }
 
-    /// The queue; call [`Gpu::submit`] before submitting work of your own that reads tensors.
+    /// The queue, in whose order work happens: see [`shared`].
     pub fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
     }
@@ -136,14 +158,6 @@ impl Gpu {
         self.stream().flush(&self.0);
     }
 
-    /// Submits all recorded work; the ticket stands for it in [`Gpu::wait_for`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn ticket(&self) -> Ticket {
-        let mut stream = self.stream();
-        stream.flush(&self.0);
-        Ticket(stream.submitted.clone())
-    }
-
     /// Waits until the work that `ticket` stands for is done, and no longer: what was submitted since goes on. So a
     /// producer stays one step ahead of the device and not a thousand.
     ///
@@ -151,13 +165,19 @@ impl Gpu {
     /// Whatever went wrong on the device since the last read.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait_for(&self, ticket: &Ticket) -> Result<()> {
-        if let Some(index) = &ticket.0 {
-            let wait = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: None };
-            if let Err(e) = self.0.device.poll(wait) {
-                record(&self.0.fault, Error::Device(e.to_string()));
-            }
-        }
+        self.wait_index(&ticket.index, None);
         self.check()
+    }
+
+    /// Waits for one submit, and no longer than `timeout`.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn wait_index(&self, index: &Option<wgpu::SubmissionIndex>, timeout: Option<std::time::Duration>) {
+        let Some(index) = index else { return };
+        let wait = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout };
+        match self.0.device.poll(wait) {
+            Ok(_) | Err(wgpu::PollError::Timeout) => {}
+            Err(e) => record(&self.0.fault, Error::Device(e.to_string())),
+        }
     }
 
     /// Submits all recorded work and waits for it.
@@ -178,6 +198,7 @@ impl Gpu {
     /// # Errors
     /// That error.
     pub fn check(&self) -> Result<()> {
+        self.0.settle();
         lock(&self.0.fault).take().map_or(Ok(()), Err)
     }
 
@@ -233,10 +254,6 @@ impl Gpu {
     }
 }
 
-/// Work that was submitted.
-#[cfg(not(target_arch = "wasm32"))]
-pub struct Ticket(Option<wgpu::SubmissionIndex>);
-
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({})", self.0.capabilities.name)
@@ -261,23 +278,37 @@ impl Inner {
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = f();
         let mut first = None;
-        // In a browser scopes resolve later; there the device's own handler reports.
         for scope in [internal, memory, validation] {
-            let mut pop = Box::pin(scope.pop());
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            if let std::task::Poll::Ready(Some(e)) = pop.as_mut().poll(&mut context) {
-                first.get_or_insert(e);
+            let mut pop: Scope = Box::pin(scope.pop());
+            match pop.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(e)) => {
+                    first.get_or_insert(e);
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => lock(&self.scopes).push(pop),
             }
         }
         (value, first)
+    }
+
+    /// Hears what error scopes had to tell that were not resolved when they were closed.
+    fn settle(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        lock(&self.scopes).retain_mut(|scope| match scope.as_mut().poll(&mut context) {
+            Poll::Ready(error) => {
+                if let Some(e) = error {
+                    record(&self.fault, Error::Device(e.to_string()));
+                }
+                false
+            }
+            Poll::Pending => true,
+        });
     }
 
     pub fn fail(&self, error: Error) {
         record(&self.fault, error);
     }
 }
-
-use std::future::Future;
 
 /// Keeps the first error: later ones are mostly its consequences.
 fn record(fault: &Mutex<Option<Error>>, error: Error) {

@@ -1,8 +1,12 @@
 //! The command stream: one open compute pass, submitted on a budget or at a read.
 
-use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
-use super::{Capabilities, Inner, launch, lock, profiler::Profiler};
+use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profiler};
 use crate::Error;
 
 /// Work done so far.
@@ -41,10 +45,20 @@ pub(crate) struct Stream {
     /// Dispatches since the last submit, and how many start one.
     pending: usize,
     budget: usize,
+    /// Recorded but kept back, in order: see [`super::Gpu::defer`].
+    held: VecDeque<Held>,
+    pub pace: Pace,
     profiler: Option<Profiler>,
     /// The latest submit.
     pub submitted: Option<wgpu::SubmissionIndex>,
     pub counters: Counters,
+}
+
+/// A closed command buffer with the parameters that its dispatches read.
+struct Held {
+    commands: wgpu::CommandBuffer,
+    uniforms: Vec<u8>,
+    dispatches: usize,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -69,7 +83,7 @@ impl Stream {
             pass: None,
             uniforms: Vec::with_capacity(UNIFORM_BYTES),
             uniform_buffer: device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
+                label: Some("rambutan params"),
                 size: UNIFORM_BYTES as u64 + PARAMS_BYTES,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
@@ -79,6 +93,8 @@ impl Stream {
             pending: 0,
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
             budget: if capabilities.cpu { 16 } else { 192 },
+            held: VecDeque::new(),
+            pace: Pace::new(capabilities),
             profiler: None,
             submitted: None,
             counters: Counters::default(),
@@ -95,8 +111,9 @@ impl Stream {
         operands: &[Bound],
         groups: [u32; 3],
     ) {
-        if self.pending >= self.budget || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
-            self.flush(inner);
+        let most = if self.pace.deferring { self.pace.grain().min(self.budget) } else { self.budget };
+        if self.pending >= most || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
+            if self.pace.deferring { self.seal(inner) } else { self.flush(inner) }
         }
         let key = BindKey {
             layout: pipeline.layout.id,
@@ -121,8 +138,7 @@ impl Stream {
         self.uniforms.extend_from_slice(params);
         let end = self.uniforms.len().next_multiple_of(self.uniform_stride);
         self.uniforms.resize(end, 0);
-        let encoder =
-            self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()));
+        let encoder = self.encoder.get_or_insert_with(|| encoder(inner));
         let timer = self.profiler.as_mut();
         if timer.as_ref().is_some_and(|t| !t.inside) {
             self.pass = None;
@@ -135,7 +151,10 @@ impl Stream {
                 end_of_pass_write_index: Some(s.first + 1),
             });
             encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes })
+                .begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some("rambutan"),
+                    timestamp_writes: writes,
+                })
                 .forget_lifetime()
         });
         if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
@@ -159,30 +178,79 @@ impl Stream {
     pub fn encoder(&mut self, inner: &Inner) -> &mut wgpu::CommandEncoder {
         self.pass = None;
         self.pending += 1;
-        self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()))
+        self.encoder.get_or_insert_with(|| encoder(inner))
     }
 
-    /// Submits what is recorded. Waits for nothing.
+    /// Submits what is recorded, what was kept back first. Waits for nothing.
     pub fn flush(&mut self, inner: &Inner) {
+        let stale = std::mem::take(&mut lock(&inner.pool).stale);
+        if !stale.is_empty() {
+            self.bind_groups.retain(|key, _| !key.operands.iter().any(|o| stale.contains(&o.0)));
+        }
+        while self.submit_held(inner).is_some() {}
+        let dispatches = self.pending;
+        let Some(commands) = self.close(inner) else { return };
+        let uniforms = std::mem::take(&mut self.uniforms);
+        self.submit(inner, Held { commands, uniforms, dispatches });
+    }
+
+    /// Closes what is recorded and keeps it back.
+    pub fn seal(&mut self, inner: &Inner) {
+        let dispatches = self.pending;
+        if let Some(commands) = self.close(inner) {
+            let uniforms = self.uniforms.clone();
+            self.uniforms.clear();
+            self.held.push_back(Held { commands, uniforms, dispatches });
+        }
+    }
+
+    /// Dispatches of the command buffer that is next to be submitted, of those kept back.
+    pub fn next_held(&self) -> Option<usize> {
+        self.held.front().map(|h| h.dispatches)
+    }
+
+    /// Submits the first of what was kept back: its dispatches.
+    pub fn submit_held(&mut self, inner: &Inner) -> Option<usize> {
+        let held = self.held.pop_front()?;
+        let dispatches = held.dispatches;
+        self.submit(inner, held);
+        Some(dispatches)
+    }
+
+    fn close(&mut self, inner: &Inner) -> Option<wgpu::CommandBuffer> {
         self.pass = None;
-        let Some(mut encoder) = self.encoder.take() else { return };
+        let mut encoder = self.encoder.take()?;
         if let Some(profiler) = &mut self.profiler {
             profiler.resolve(&inner.device, &mut encoder);
         }
+        self.pending = 0;
+        lock(&inner.pool).epoch += 1;
+        let (commands, error) = inner.scoped(|| encoder.finish());
+        if let Some(e) = error {
+            inner.fail(Error::Device(e.to_string()));
+        }
+        Some(commands)
+    }
+
+    fn submit(&mut self, inner: &Inner, held: Held) {
+        let Held { commands, mut uniforms, .. } = held;
         let (submitted, error) = inner.scoped(|| {
-            if !self.uniforms.is_empty() {
-                inner.queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
+            if !uniforms.is_empty() {
+                inner.queue.write_buffer(&self.uniform_buffer, 0, &uniforms);
             }
-            inner.queue.submit([encoder.finish()])
+            inner.queue.submit([commands])
         });
         self.submitted = Some(submitted);
         if let Some(e) = error {
             inner.fail(Error::Device(e.to_string()));
         }
-        self.uniforms.clear();
-        self.pending = 0;
+        // The ring keeps its room.
+        uniforms.clear();
+        if self.uniforms.capacity() < uniforms.capacity() && self.uniforms.is_empty() {
+            self.uniforms = uniforms;
+        }
         self.counters.submits += 1;
-        lock(&inner.pool).epoch += 1;
+        lock(&inner.pool).submitted += 1;
         // Lets wgpu recycle what finished submits used.
         let _ = inner.device.poll(wgpu::PollType::Poll);
     }
@@ -203,6 +271,10 @@ impl Stream {
         let period = inner.queue.get_timestamp_period();
         self.profiler.as_mut().map_or_else(Vec::new, |p| p.collect(&inner.device, period))
     }
+}
+
+fn encoder(inner: &Inner) -> wgpu::CommandEncoder {
+    inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("rambutan") })
 }
 
 fn bind(
@@ -228,7 +300,7 @@ fn bind(
         }),
     });
     device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: None,
+        label: Some("rambutan"),
         layout: &pipeline.layout.group,
         entries: &params.into_iter().chain(storage).collect::<Vec<_>>(),
     })
