@@ -133,7 +133,8 @@ impl Gpu {
             let view = staging.get_mapped_range(..).map_err(|e| Error::Device(e.to_string()))?;
             bytes.extend_from_slice(&view[..size as usize]);
             drop(view);
-            staging.unmap();
+            // A browser frees what is dropped only when it collects garbage.
+            staging.destroy();
             at += size;
         }
         self.check()?;
