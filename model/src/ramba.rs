@@ -77,6 +77,8 @@ pub struct Selected {
     pub weights: Option<Tensor>,
     /// The same shape, u32: chunks counted from the text's start, newest first.
     pub indices: Option<Tensor>,
+    /// (chunks), f32: how well each matches what the first of those rows looks for, mean over heads, where asked for.
+    pub scores: Option<Tensor>,
 }
 
 /// What decoding carries from one call to the next.
@@ -346,12 +348,20 @@ impl Ramba {
     }
 
     /// [`Ramba::extend`] for one text whose beginning is remembered in `pages`, as many tokens as `cache` began at:
-    /// ids (1, tokens), u32 → logits of the last `rows` tokens, and what the first retrieval layer selected.
-    pub fn continue_after(&self, pages: &[Memory], cache: &mut Cache, ids: &Tensor, rows: usize) -> Selected {
+    /// ids (1, tokens), u32 → logits of the last `rows` tokens, what the first retrieval layer selected, and with `scored`
+    /// how it scored every chunk for the first of those rows.
+    pub fn continue_after(
+        &self,
+        pages: &[Memory],
+        cache: &mut Cache,
+        ids: &Tensor,
+        rows: usize,
+        scored: bool,
+    ) -> Selected {
         let visibility = self.visibility(cache.position);
         let mut x = ops::embedding(&self.embeddings, ids);
         let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
-        let mut block = 0;
+        let (mut block, mut scores) = (0, None);
         for layer in &self.layers {
             match layer {
                 Layer::Mamba2(mamba) => {
@@ -366,6 +376,11 @@ impl Ramba {
                 Layer::Retrieval(retrieval) if !all.is_empty() => {
                     let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
                     let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
+                    if scored && first.is_none() {
+                        let [_, tokens, width] = x.axes();
+                        let row = ops::slice(&x, (tokens - rows) * width, width).reshape([1, 1, width]);
+                        scores = Some(retrieval.every_score(&row, &landmarks));
+                    }
                     if self.hsa {
                         compact = Some(self.bring_together(&all, &selection));
                     }
@@ -384,7 +399,7 @@ impl Ramba {
         let x = ops::slice(&x, (tokens - rows) * width, rows * width).reshape([1, rows, width]);
         let logits = self.logits(&self.norm_f.forward(&x));
         let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
-        Selected { logits, weights, indices }
+        Selected { logits, weights, indices, scores }
     }
 
     /// The few chunks selected out of all pages, copied into one memory where each slot has a chunk of its own.

@@ -5,19 +5,18 @@
 //! segment; the memory of a text's beginning is the beginning of its memory; and only the last, incomplete segment,
 //! joined by the question, goes through the upper half. The result is that of one forward pass with the same restarts.
 
-use std::ops::Range;
+mod asking;
+mod reading;
 
-use rambutan_engine::{
-    Gpu, Tensor,
-    gpu::{Purpose, with_purpose},
-    no_grad, ops,
-};
+use std::{borrow::Cow, ops::Range, time::Duration};
 
-use crate::{
-    Error, Ramba,
-    chunking::Memory,
-    ramba::{Cache, Selected},
-};
+use rambutan_engine::{Gpu, Tensor, no_grad, ops};
+
+use crate::{Error, Ramba, chunking::Memory};
+
+pub use asking::Asking;
+use asking::Feed;
+pub use reading::{Progress, Reading};
 
 /// Numbers in the stream of one batch of segments, at most: enough to fill a GPU.
 const BATCH: usize = 1 << 24;
@@ -129,133 +128,43 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// The device failed or its memory does not suffice; then nothing of `text` counts as read.
     pub fn read(&mut self, text: &[u8], mut progress: impl FnMut(usize)) -> Result<(), Error> {
-        let pages = self.pages.len();
-        let result = self.read_segments(text, &mut progress);
-        if result.is_err() {
-            self.pages.truncate(pages);
-            // Work that was under way when the first error came may add to it; all of it is void.
-            self.gpu().trim();
-            let _ = self.gpu().check();
-            return result;
-        }
-        let kept = self.rest.len();
-        let whole = (kept + text.len()) / self.segment * self.segment;
-        if whole == 0 {
-            self.rest.extend_from_slice(text);
-        } else {
-            self.rest = text[whole - kept..].to_vec();
-        }
-        progress(text.len());
-        Ok(())
+        self.start(text).finish(self, &mut progress)
     }
 
-    /// Reads all whole segments of what was left and `text` into pages of their own.
-    fn read_segments(&mut self, text: &[u8], progress: &mut impl FnMut(usize)) -> Result<(), Error> {
-        let kept = self.rest.len();
-        let tokens = (kept + text.len()) / self.segment * self.segment;
-        let mut batch = self.batch;
-        // Bytes of the segments' stretch `range`, which may begin in what was left.
-        let bytes = |rest: &[u8], range: Range<usize>| {
-            let cut = range.start.min(kept)..range.end.min(kept);
-            [&rest[cut], &text[range.start.max(kept) - kept..range.end.max(kept) - kept]].concat()
-        };
-        let first_page = self.pages.len();
-        let (mut page, mut filled, mut done, mut working) = (first_page, 0, 0, 0);
-        #[cfg(not(target_arch = "wasm32"))]
-        let mut before: Option<(rambutan_engine::gpu::Ticket, usize)> = None;
-        while done < tokens {
-            let n = batch.min(tokens - done);
-            let memory = self.remember(&bytes(&self.rest, done..done + n))?;
-            if done == 0 {
-                // Only now is it known what a batch needs beside the text's memory.
-                self.gpu().submit();
-                match self.gpu().check() {
-                    Err(rambutan_engine::Error::OutOfMemory { .. }) if n > self.segment => {
-                        drop(memory);
-                        self.gpu().trim();
-                        batch = n / 2 / self.segment * self.segment;
-                        continue;
-                    }
-                    result => result?,
-                }
-                let report = self.gpu().memory();
-                working = report.reserved.saturating_sub(report.in_use);
-                self.allocate(tokens, batch, working)?;
-            }
-            // A batch may fill several pages where bindings are small.
-            let mut from = 0;
-            while from < n {
-                let to = &self.pages[page];
-                let room = to.k.shape()[1] - filled;
-                let count = room.min(n - from);
-                self.write(to, filled, &self.rows_of(&memory, from..from + count));
-                from += count;
-                (page, filled) = if count == room { (page + 1, 0) } else { (page, filled + count) };
-            }
-            done += n;
-            // One batch is recorded while the device works on the one before.
-            #[cfg(not(target_arch = "wasm32"))]
-            if let Some((ticket, done)) = before.replace((self.gpu().ticket(), done)) {
-                self.gpu().wait_for(&ticket).map_err(|e| self.too_long(e, tokens, tokens, working))?;
-                progress(done.saturating_sub(kept));
-            }
-            #[cfg(target_arch = "wasm32")]
-            {
-                self.gpu().submit();
-                progress(done.saturating_sub(kept));
-            }
-        }
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some((ticket, _)) = before {
-            self.gpu().wait_for(&ticket).map_err(|e| self.too_long(e, tokens, tokens, working))?;
-        }
-        self.gpu().check().map_err(|e| self.too_long(e, tokens, tokens, working))
+    /// Begins to read further text in slices, each as long as a frame allows:
+    ///
+    /// ```no_run
+    /// # use rambutan_model::{Error, reader::Reader};
+    /// # fn frame(reader: &mut Reader<'_>, text: Vec<u8>) -> Result<(), Error> {
+    /// let mut reading = reader.start(text);
+    /// // Once a frame:
+    /// let progress = reading.step(reader, std::time::Duration::from_millis(4))?;
+    /// println!("{} of {}", progress.done, progress.total);
+    /// # Ok(()) }
+    /// ```
+    pub fn start<'t>(&self, text: impl Into<Cow<'t, [u8]>>) -> Reading<'t> {
+        Reading::new(self, text.into())
     }
 
-    /// Adds empty pages for `tokens` tokens. `working`: bytes that a batch of `batch` tokens needs beside them.
-    fn allocate(&mut self, tokens: usize, batch: usize, working: u64) -> Result<(), Error> {
-        let capabilities = self.gpu().capabilities();
-        let limit = capabilities.max_binding.min(capabilities.max_buffer).min(PAGE_BYTES);
-        let dtype = self.model.dtype();
-        let bytes = |s: [usize; 4]| (s.iter().product::<usize>() * dtype.bytes()) as u64;
-        let widest = self.shapes(self.segment).map(bytes).into_iter().max();
-        let fitting = (limit / widest.expect("three shapes")).max(1) as usize * self.segment;
-        let mut size = if fitting > batch { fitting / batch * batch } else { fitting };
-        let (mut left, mut failure) = (tokens, None);
-        while left > 0 && (failure.is_none() || size > batch) {
-            let n = size.min(left);
-            let [k, v, landmarks] =
-                with_purpose(Purpose::Memory, || self.shapes(n).map(|s| Tensor::empty(self.gpu(), s, dtype)));
-            match self.gpu().check() {
-                Ok(()) => {
-                    self.pages.push(Memory { k, v, landmarks });
-                    left -= n;
-                }
-                // It is lost, but smaller pages tell how much would have fitted.
-                Err(e) => {
-                    size = n / 2 / self.segment * self.segment;
-                    failure.get_or_insert(e);
-                }
+    /// [`Reader::read`] in slices of about `budget`, between which the executor runs: for where blocking is impossible.
+    /// `progress` hears how far it is.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub async fn read_in_slices(
+        &mut self,
+        text: &[u8],
+        budget: Duration,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), Error> {
+        let mut reading = self.start(text);
+        loop {
+            let far = reading.step(self, budget)?;
+            progress(far);
+            if far.is_done() {
+                return Ok(());
             }
-        }
-        failure.map_or(Ok(()), |e| Err(self.too_long(e, tokens, tokens - left, working)))
-    }
-
-    /// Says how much would have fitted, where it was memory that failed with pages for `allocated` tokens.
-    fn too_long(
-        &self,
-        error: rambutan_engine::Error,
-        tokens: usize,
-        allocated: usize,
-        working: u64,
-    ) -> Error {
-        let bytes_per_token = self.bytes_per_token();
-        let fit = allocated.saturating_sub(working as usize / bytes_per_token) / self.segment * self.segment;
-        match error {
-            source @ rambutan_engine::Error::OutOfMemory { .. } => {
-                Error::TextTooLong { tokens, fit, bytes_per_token, source }
-            }
-            other => other.into(),
+            self.gpu().turn().await;
         }
     }
 
@@ -382,20 +291,46 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// The device failed, or text and question are both empty.
     pub async fn ask(&self, question: &[u8], stop: &[u8], most: usize) -> Result<Answer, Error> {
-        let tail = [&self.rest, question].concat();
-        let mut cache = self.model.cache_at(self.base());
-        let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
-        let (logits, selected) = self.feed(&mut cache, &tail, last).await?;
-        let mut best = most_probable(&logits);
-        let mut answer = Answer { text: Vec::new(), selected };
-        while answer.text.len() < most {
-            answer.text.push(best);
-            if (!stop.is_empty() && answer.text.ends_with(stop)) || answer.text.len() == most {
-                break;
-            }
-            best = most_probable(&self.feed(&mut cache, &[best], 0).await?.0);
+        self.asking(question, stop, most)?.run(self).await
+    }
+
+    /// [`Reader::ask`] in slices: [`Asking::step`] once a frame.
+    ///
+    /// # Errors
+    /// Text and question are both empty.
+    pub fn asking(&self, question: &[u8], stop: &[u8], most: usize) -> Result<Asking, Error> {
+        Asking::new(self, question, stop, most)
+    }
+
+    /// [`Reader::ask`] in slices of about `budget`, between which the executor runs. `progress` hears after each how far it
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Reader::ask`].
+    pub async fn ask_in_slices(
+        &self,
+        mut asking: Asking,
+        budget: Duration,
+        mut progress: impl FnMut(&Asking),
+    ) -> Result<Answer, Error> {
+        while !asking.step(self, budget)? {
+            progress(&asking);
+            asking.turn(self).await?;
         }
-        Ok(answer)
+        progress(&asking);
+        Ok(asking.answer().clone())
+    }
+
+    /// The score of every chunk for what follows `question`, as [`Asking::scores`] has it; None where there are no
+    /// chunks. To be drawn straight from its buffer, or read as numbers.
+    ///
+    /// # Errors
+    /// As [`Reader::ask`].
+    pub async fn scores(&self, question: &[u8]) -> Result<Option<Tensor>, Error> {
+        let tail = [&self.rest, question].concat();
+        let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
+        let mut cache = self.model.cache_at(self.base());
+        Ok(Feed::new(tail, last, true).run(self, &mut cache).await?.scores)
     }
 
     /// What [`Reader::ask`] answers, up to the first token that differs from `expected`, in one pass: as long as
@@ -408,7 +343,7 @@ impl<'m> Reader<'m> {
         let tail = [&self.rest, question, fed].concat();
         let last = (self.rest.len() + question.len()).checked_sub(1).ok_or(Error::Empty)?;
         let mut cache = self.model.cache_at(self.base());
-        let (logits, selected) = self.feed(&mut cache, &tail, last).await?;
+        let Feed { logits, selected, .. } = Feed::new(tail, last, false).run(self, &mut cache).await?;
         let mut text: Vec<u8> = logits.chunks(self.model.config.vocab_size).map(most_probable).collect();
         let right = text.iter().zip(expected).take_while(|(a, b)| a == b).count();
         text.truncate(right + 1);
@@ -426,7 +361,7 @@ impl<'m> Reader<'m> {
         if question.is_empty() {
             return Err(Error::Empty);
         }
-        Ok(self.feed(&mut cache, &tail, self.rest.len()).await?.0)
+        Ok(Feed::new(tail, self.rest.len(), false).run(self, &mut cache).await?.logits)
     }
 
     /// Chunks visible from `position`.
@@ -436,43 +371,6 @@ impl<'m> Reader<'m> {
             return position / config.chunk_size;
         }
         position.checked_sub(config.slide_window).map_or(0, |p| p / config.chunk_size + 1)
-    }
-
-    /// Feeds tokens behind those that `cache` has seen → the logits after each from `first` on, and what was selected
-    /// at `first`.
-    async fn feed(
-        &self,
-        cache: &mut Cache,
-        tokens: &[u8],
-        first: usize,
-    ) -> Result<(Vec<f32>, Vec<(usize, f32)>), Error> {
-        let config = &self.model.config;
-        // Keys, and as many values, of the chunks that a token selects; all of a piece's keys must fit a binding.
-        let slots = config.chunk_topk * config.retrieval_heads() * config.chunk_size;
-        let keys = slots * config.num_kv_heads * config.attention_head_dim * self.model.dtype().bytes();
-        let most = (self.gpu().capabilities().max_binding as usize).min(PIECE_BYTES / 2);
-        let piece = (most / keys).max(1);
-        let (mut all, mut selected) = (Vec::new(), Vec::new());
-        for start in (0..tokens.len()).step_by(piece) {
-            let end = (start + piece).min(tokens.len());
-            let ids: Vec<u32> = tokens[start..end].iter().map(|&b| b.into()).collect();
-            let ids = Tensor::from_slice(self.gpu(), &ids, [1, ids.len()])?;
-            let rows = end - start.max(first.min(end));
-            let Selected { logits, weights, indices } =
-                no_grad(|| self.model.continue_after(&self.pages, cache, &ids, rows.max(1)));
-            if rows == 0 {
-                continue;
-            }
-            if let (true, Some(weights), Some(indices)) = (first >= start, weights, indices) {
-                let [_, _, heads, k] = weights.axes();
-                let row = (first - start) * heads * k..(first - start + 1) * heads * k;
-                let (weights, indices) = (weights.read::<f32>().await?, indices.read::<u32>().await?);
-                let held = self.visible(cache.position - (end - first)).min(k);
-                selected = mean_over_heads(&weights[row.clone()], &indices[row], heads, held);
-            }
-            all.extend(logits.read::<f32>().await?);
-        }
-        Ok((all, selected))
     }
 }
 

@@ -68,6 +68,13 @@ impl Retrieval {
         self.selection(scores, indices)
     }
 
+    /// x: (1, 1, width) against all chunks of pages of landmarks, as [`Retrieval::forward_pages`] takes them → (chunks), f32:
+    /// the scores that it selects by, mean over heads.
+    pub fn every_score(&self, x: &Tensor, pages: &[Tensor]) -> Tensor {
+        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
+        ops::chunk_scores(&self.queries(x), &pages)
+    }
+
     fn keys(&self, landmarks: &Tensor) -> Tensor {
         self.landmark_norm.as_ref().map_or_else(|| landmarks.clone(), |norm| norm.forward(landmarks))
     }

@@ -180,7 +180,7 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         let memory = model.remember_segments(&upload(&ids[..64], 1));
         assert_eq!(memory.k.dtype(), DType::F16, "memory is kept in half precision");
         let (mut cache, after) = (model.cache_at(64), upload(&ids[64..TOKENS], 1));
-        let logits = read(&model.continue_after(&[memory], &mut cache, &after, TOKENS - 64).logits);
+        let logits = read(&model.continue_after(&[memory], &mut cache, &after, TOKENS - 64, false).logits);
         let behind = error(&logits, &whole[whole.len() - logits.len()..]);
         // The same without restarts, in uneven parts down to single tokens.
         let whole = read(&model.forward(&upload(&ids[..TOKENS], 1), None, &Sharing::default()));

@@ -103,7 +103,7 @@ impl Drop for Storage {
 
 struct Free {
     buffer: wgpu::Buffer,
-    /// The submit that was being recorded when the buffer came back.
+    /// The command buffer that was being recorded when the buffer came back.
     epoch: u64,
 }
 
@@ -117,8 +117,9 @@ pub(crate) struct Pool {
     reserved: u64,
     max_buffer: u64,
     max_memory: u64,
-    /// Counts submits; the stream advances it.
+    /// Command buffers recorded, and submitted; the stream counts them. They differ by what is kept back.
     pub epoch: u64,
+    pub submitted: u64,
     pub created: u64,
 }
 
@@ -140,6 +141,7 @@ impl Pool {
             max_buffer: capabilities.max_buffer,
             max_memory: capabilities.max_memory.unwrap_or(u64::MAX),
             epoch: 0,
+            submitted: 0,
             created: 0,
         }
     }
@@ -189,9 +191,9 @@ impl Gpu {
         let purpose = PURPOSE.get();
         let found = {
             let mut pool = lock(&self.0.pool);
-            let epoch = pool.epoch;
+            let submitted = pool.submitted;
             let found = pool.free.get_mut(&class).and_then(|free| {
-                let fits = |f: &Free| !unrecorded || f.epoch < epoch;
+                let fits = |f: &Free| !unrecorded || f.epoch < submitted;
                 let id = free.iter().find(|(_, f)| fits(f)).map(|(id, _)| *id)?;
                 free.remove_entry(&id)
             });

@@ -7,6 +7,7 @@ mod adapter;
 mod capabilities;
 mod launch;
 mod memory;
+mod pace;
 mod profiler;
 mod stream;
 mod transfer;
@@ -20,9 +21,17 @@ pub use adapter::{AdapterSummary, GpuOptions, adapters};
 pub use capabilities::Capabilities;
 pub use launch::{Groups, Launch, Operand, Word};
 pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
+pub use pace::Ticket;
 pub use profiler::KernelTime;
 pub use stream::Counters;
+pub use transfer::Download;
 pub use wgpu::Buffer;
+
+/// The clock; a browser has another one than the standard library.
+#[cfg(not(target_arch = "wasm32"))]
+pub use std::time::Instant;
+#[cfg(target_arch = "wasm32")]
+pub use web_time::Instant;
 
 use crate::{Error, Result};
 
@@ -136,14 +145,6 @@ impl Gpu {
         self.stream().flush(&self.0);
     }
 
-    /// Submits all recorded work; the ticket stands for it in [`Gpu::wait_for`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn ticket(&self) -> Ticket {
-        let mut stream = self.stream();
-        stream.flush(&self.0);
-        Ticket(stream.submitted.clone())
-    }
-
     /// Waits until the work that `ticket` stands for is done, and no longer: what was submitted since goes on. So a
     /// producer stays one step ahead of the device and not a thousand.
     ///
@@ -151,13 +152,19 @@ impl Gpu {
     /// Whatever went wrong on the device since the last read.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait_for(&self, ticket: &Ticket) -> Result<()> {
-        if let Some(index) = &ticket.0 {
-            let wait = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: None };
-            if let Err(e) = self.0.device.poll(wait) {
-                record(&self.0.fault, Error::Device(e.to_string()));
-            }
-        }
+        self.wait_index(&ticket.index, None);
         self.check()
+    }
+
+    /// Waits for one submit, and no longer than `timeout`.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn wait_index(&self, index: &Option<wgpu::SubmissionIndex>, timeout: Option<std::time::Duration>) {
+        let Some(index) = index else { return };
+        let wait = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout };
+        match self.0.device.poll(wait) {
+            Ok(_) | Err(wgpu::PollError::Timeout) => {}
+            Err(e) => record(&self.0.fault, Error::Device(e.to_string())),
+        }
     }
 
     /// Submits all recorded work and waits for it.
@@ -236,10 +243,6 @@ impl Gpu {
         lock(&self.0.stream)
     }
 }
-
-/// Work that was submitted.
-#[cfg(not(target_arch = "wasm32"))]
-pub struct Ticket(Option<wgpu::SubmissionIndex>);
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,8 +1,12 @@
 //! The command stream: one open compute pass, submitted on a budget or at a read.
 
-use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
-use super::{Capabilities, Inner, launch, lock, profiler::Profiler};
+use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profiler};
 use crate::Error;
 
 /// Work done so far.
@@ -41,10 +45,20 @@ pub(crate) struct Stream {
     /// Dispatches since the last submit, and how many start one.
     pending: usize,
     budget: usize,
+    /// Recorded but kept back, in order: see [`super::Gpu::defer`].
+    held: VecDeque<Held>,
+    pub pace: Pace,
     profiler: Option<Profiler>,
     /// The latest submit.
     pub submitted: Option<wgpu::SubmissionIndex>,
     pub counters: Counters,
+}
+
+/// A closed command buffer with the parameters that its dispatches read.
+struct Held {
+    commands: wgpu::CommandBuffer,
+    uniforms: Vec<u8>,
+    dispatches: usize,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -79,6 +93,8 @@ impl Stream {
             pending: 0,
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
             budget: if capabilities.cpu { 16 } else { 192 },
+            held: VecDeque::new(),
+            pace: Pace::new(capabilities),
             profiler: None,
             submitted: None,
             counters: Counters::default(),
@@ -95,8 +111,9 @@ impl Stream {
         operands: &[Bound],
         groups: [u32; 3],
     ) {
-        if self.pending >= self.budget || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
-            self.flush(inner);
+        let most = if self.pace.deferring { self.pace.grain().min(self.budget) } else { self.budget };
+        if self.pending >= most || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
+            if self.pace.deferring { self.seal(inner) } else { self.flush(inner) }
         }
         let key = BindKey {
             layout: pipeline.layout.id,
@@ -162,27 +179,72 @@ impl Stream {
         self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()))
     }
 
-    /// Submits what is recorded. Waits for nothing.
+    /// Submits what is recorded, what was kept back first. Waits for nothing.
     pub fn flush(&mut self, inner: &Inner) {
+        while self.submit_held(inner).is_some() {}
+        let dispatches = self.pending;
+        let Some(commands) = self.close(inner) else { return };
+        let uniforms = std::mem::take(&mut self.uniforms);
+        self.submit(inner, Held { commands, uniforms, dispatches });
+    }
+
+    /// Closes what is recorded and keeps it back.
+    pub fn seal(&mut self, inner: &Inner) {
+        let dispatches = self.pending;
+        if let Some(commands) = self.close(inner) {
+            let uniforms = self.uniforms.clone();
+            self.uniforms.clear();
+            self.held.push_back(Held { commands, uniforms, dispatches });
+        }
+    }
+
+    /// Dispatches of the command buffer that is next to be submitted, of those kept back.
+    pub fn next_held(&self) -> Option<usize> {
+        self.held.front().map(|h| h.dispatches)
+    }
+
+    /// Submits the first of what was kept back: its dispatches.
+    pub fn submit_held(&mut self, inner: &Inner) -> Option<usize> {
+        let held = self.held.pop_front()?;
+        let dispatches = held.dispatches;
+        self.submit(inner, held);
+        Some(dispatches)
+    }
+
+    fn close(&mut self, inner: &Inner) -> Option<wgpu::CommandBuffer> {
         self.pass = None;
-        let Some(mut encoder) = self.encoder.take() else { return };
+        let mut encoder = self.encoder.take()?;
         if let Some(profiler) = &mut self.profiler {
             profiler.resolve(&inner.device, &mut encoder);
         }
+        self.pending = 0;
+        lock(&inner.pool).epoch += 1;
+        let (commands, error) = inner.scoped(|| encoder.finish());
+        if let Some(e) = error {
+            inner.fail(Error::Device(e.to_string()));
+        }
+        Some(commands)
+    }
+
+    fn submit(&mut self, inner: &Inner, held: Held) {
+        let Held { commands, mut uniforms, .. } = held;
         let (submitted, error) = inner.scoped(|| {
-            if !self.uniforms.is_empty() {
-                inner.queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
+            if !uniforms.is_empty() {
+                inner.queue.write_buffer(&self.uniform_buffer, 0, &uniforms);
             }
-            inner.queue.submit([encoder.finish()])
+            inner.queue.submit([commands])
         });
         self.submitted = Some(submitted);
         if let Some(e) = error {
             inner.fail(Error::Device(e.to_string()));
         }
-        self.uniforms.clear();
-        self.pending = 0;
+        // The ring keeps its room.
+        uniforms.clear();
+        if self.uniforms.capacity() < uniforms.capacity() && self.uniforms.is_empty() {
+            self.uniforms = uniforms;
+        }
         self.counters.submits += 1;
-        lock(&inner.pool).epoch += 1;
+        lock(&inner.pool).submitted += 1;
         // Lets wgpu recycle what finished submits used.
         let _ = inner.device.poll(wgpu::PollType::Poll);
     }

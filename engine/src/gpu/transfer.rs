@@ -1,8 +1,9 @@
-//! Uploads and downloads. The asynchronous path waits for nothing by itself: where blocking is impossible, the event
-//! loop completes it.
+//! Uploads and downloads. In a browser nothing waits: the event loop completes a read. Natively nobody else drives the
+//! device, so a read that is awaited waits, for its own copy alone; [`Download::try_take`] waits nowhere.
 
 use std::{
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::{Arc, Mutex, atomic::Ordering},
     task::{Context, Poll, Waker},
@@ -20,29 +21,113 @@ struct Mapping {
     waker: Option<Waker>,
 }
 
-/// Completes when the buffer is mapped.
-struct Mapped {
-    device: wgpu::Device,
+/// A part of a tensor on its way to the host.
+struct Piece {
+    gpu: Gpu,
+    staging: wgpu::Buffer,
+    size: u64,
+    /// The command buffer that holds the copy.
+    epoch: u64,
+    /// Of what holds the copy, once that is submitted.
+    index: Option<wgpu::SubmissionIndex>,
     state: Arc<Mutex<Mapping>>,
 }
 
-impl Future for Mapped {
-    type Output = Result<(), wgpu::BufferAsyncError>;
+impl Piece {
+    /// Asks for the mapping as soon as the copy is submitted: whether it is.
+    fn ask(&mut self) -> bool {
+        if self.index.is_some() {
+            return true;
+        }
+        let index = {
+            let stream = self.gpu.stream();
+            if lock(&self.gpu.0.pool).submitted <= self.epoch {
+                return false;
+            }
+            stream.submitted.clone()
+        };
+        self.index = index;
+        let filled = self.state.clone();
+        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let mut state = lock(&filled);
+            state.result = Some(result);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        });
+        true
+    }
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Natively nobody else drives the device; in a browser this does nothing and the event loop does.
+    /// The bytes, where they are there.
+    fn take(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(result) = lock(&self.state).result.take() else { return Ok(None) };
+        self.gpu.check()?;
+        result.map_err(|e| Error::Device(e.to_string()))?;
+        let view = self.staging.get_mapped_range(..).map_err(|e| Error::Device(e.to_string()))?;
+        let bytes = view[..self.size as usize].to_vec();
+        drop(view);
+        // A browser frees what is dropped only when it collects garbage.
+        self.staging.destroy();
+        Ok(Some(bytes))
+    }
+}
+
+impl Future for Piece {
+    type Output = Result<Vec<u8>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.ask() {
+            self.gpu.submit();
+            self.ask();
+        }
+        // Natively nobody else drives the device; in a browser the event loop does.
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
-        #[cfg(target_arch = "wasm32")]
-        let _ = &self.device;
-        let mut state = lock(&self.state);
-        match state.result.take() {
+        self.gpu.wait_index(&self.index, None);
+        match self.take().transpose() {
             Some(result) => Poll::Ready(result),
             None => {
-                state.waker = Some(context.waker().clone());
+                lock(&self.state).waker = Some(context.waker().clone());
                 Poll::Pending
             }
         }
+    }
+}
+
+/// Elements on their way to the host. Awaiting it submits what is recorded; [`Download::try_take`] waits for nothing.
+#[must_use]
+pub struct Download<T> {
+    piece: Piece,
+    /// Why there is nothing to come, where the device refused the tensor's buffer.
+    refused: Option<Error>,
+    element: PhantomData<fn() -> T>,
+}
+
+impl<T: bytemuck::Pod> Download<T> {
+    /// The elements, once: None as long as the device has not copied them. Whatever records or keeps back the copy must
+    /// have submitted it: [`Gpu::submit`] or [`Gpu::advance`].
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device since the last read.
+    pub fn try_take(&mut self) -> Result<Option<Vec<T>>> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        if !self.piece.ask() {
+            return Ok(None);
+        }
+        let _ = self.piece.gpu.0.device.poll(wgpu::PollType::Poll);
+        Ok(self.piece.take()?.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)))
+    }
+}
+
+impl<T: bytemuck::Pod> Future for Download<T> {
+    type Output = Result<Vec<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut self.piece).poll(context).map_ok(|bytes| bytemuck::pod_collect_to_vec(&bytes))
     }
 }
 
@@ -83,61 +168,56 @@ impl Gpu {
     /// Reads bytes of a buffer once all work recorded so far is done.
     pub(crate) async fn download(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
-        if let Some(error) = &operand.storage.refused {
-            // The first to hear of it takes it from the device's account, too.
-            self.check()?;
-            return Err(error.clone());
-        }
+        self.refusal(operand)?;
         let mut bytes = Vec::with_capacity(operand.size as usize);
         let mut at = 0;
         while at < operand.size {
             let size = (operand.size - at).min(STAGING);
-            let padded = size.next_multiple_of(4);
-            let (staging, error) = self.0.scoped(|| {
-                self.0.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("download"),
-                    size: padded,
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                })
-            });
-            if let Some(e) = error {
-                return Err(Error::Device(e.to_string()));
-            }
-            {
-                let mut stream = self.stream();
-                let source = &operand.storage.buffer;
-                stream.encoder(&self.0).copy_buffer_to_buffer(
-                    source,
-                    operand.offset + at,
-                    &staging,
-                    0,
-                    padded,
-                );
-                stream.flush(&self.0);
-            }
+            let piece = self.copy_out(operand, at, size)?;
+            self.submit();
             self.check()?;
-            let state = Arc::new(Mutex::new(Mapping::default()));
-            let filled = state.clone();
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                let mut state = lock(&filled);
-                state.result = Some(result);
-                if let Some(waker) = state.waker.take() {
-                    waker.wake();
-                }
-            });
-            Mapped { device: self.0.device.clone(), state }
-                .await
-                .map_err(|e| Error::Device(e.to_string()))?;
-            self.check()?;
-            let view = staging.get_mapped_range(..).map_err(|e| Error::Device(e.to_string()))?;
-            bytes.extend_from_slice(&view[..size as usize]);
-            drop(view);
-            // A browser frees what is dropped only when it collects garbage.
-            staging.destroy();
+            bytes.extend(piece.await?);
             at += size;
         }
         self.check()?;
         Ok(bytes)
+    }
+
+    /// Records the copy of a whole operand to the host.
+    pub(crate) fn begin_download<T: bytemuck::Pod>(&self, operand: &Operand) -> Result<Download<T>> {
+        self.0.reads.fetch_add(1, Ordering::Relaxed);
+        let refused = self.refusal(operand).err();
+        Ok(Download { piece: self.copy_out(operand, 0, operand.size)?, refused, element: PhantomData })
+    }
+
+    /// Why there is nothing to read, where the device refused the buffer.
+    fn refusal(&self, operand: &Operand) -> Result<()> {
+        let Some(error) = &operand.storage.refused else { return Ok(()) };
+        // The first to hear of it takes it from the device's account, too.
+        self.check()?;
+        Err(error.clone())
+    }
+
+    /// Records the copy of a part to the host.
+    fn copy_out(&self, operand: &Operand, at: u64, size: u64) -> Result<Piece> {
+        let padded = size.next_multiple_of(4).max(4);
+        let (staging, error) = self.0.scoped(|| {
+            self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("rambutan download"),
+                size: padded,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        if let Some(e) = error {
+            return Err(Error::Device(e.to_string()));
+        }
+        let mut stream = self.stream();
+        let encoder = stream.encoder(&self.0);
+        if size > 0 {
+            encoder.copy_buffer_to_buffer(&operand.storage.buffer, operand.offset + at, &staging, 0, padded);
+        }
+        let epoch = lock(&self.0.pool).epoch;
+        Ok(Piece { gpu: self.clone(), staging, size, epoch, index: None, state: Arc::default() })
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
-    ops::{batches_a_binding, in_batches, inverse_list, widened},
+    ops::{self, batches_a_binding, in_batches, inverse_list, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
@@ -56,6 +56,38 @@ fn select_by(
         // Zeros add nothing to products.
         false => scaled(plan, &widened(q, wide), &widened(landmarks, wide), top_k, visibility, r),
     }
+}
+
+/// The score of every chunk of `pages` for one token, mean over heads, (chunks) in f32: what [`select_pages`] selects by,
+/// laid out for drawing or reading.
+///
+/// `q`: (1, 1, heads, r); pages: (1, chunks, heads, r) each, in the text's order, all of one type. Outside of the graph.
+///
+/// # Panics
+/// Where shapes or types disagree, or there are no pages.
+#[track_caller]
+pub fn chunk_scores(q: &Tensor, pages: &[Tensor]) -> Tensor {
+    let [batches, tokens, heads, r] = q.axes();
+    assert_eq!((batches, tokens), (1, 1), "chunk_scores: q {:?}: expected one token", q.shape());
+    assert!(!pages.is_empty(), "chunk_scores: no pages");
+    autograd::no_grad(|| {
+        // The heads' products are one longer product.
+        let row = q.detach().reshape([1, heads * r]);
+        let scores: Vec<Tensor> = pages
+            .iter()
+            .map(|page| {
+                let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
+                assert_eq!((page_heads, page_r), (heads, r), "chunk_scores: landmarks {:?} for q {:?}", page.shape(), q.shape());
+                ops::linear_to(&row, &page.detach().reshape([chunks, heads * r]), None, DType::F32)
+            })
+            .collect();
+        let all = match &scores[..] {
+            [one] => one.clone(),
+            several => ops::concat_columns(&several.iter().collect::<Vec<_>>()),
+        };
+        let chunks = all.len();
+        ops::scale(&all, 1.0 / (heads as f32 * (r as f32).sqrt())).reshape([chunks])
+    })
 }
 
 /// Who computes the scores.
@@ -510,7 +542,46 @@ pub(super) fn cases() -> Vec<Case> {
         runs_on: |gpu| Kernel::Coop.runs_on(gpu) && gpu.capabilities().max_binding >= 1 << 20,
         ..case.in_half(stem, half, roundings)
     };
+    // All scores of one token, from two pages where there are chunks enough.
+    let all = Case {
+        stem: "select.all",
+        dims: vec![Dim::range("chunks", 1, 700), Dim::one_of("heads", &[1, 3]), Dim::one_of("r", &[64, 7, 24])],
+        inputs: |s, draw| {
+            let [chunks, heads, r] = s.get();
+            vec![
+                Input::new("q", draw.uniform(&[1, 1, heads, r], -2.0, 2.0)),
+                Input::new("landmarks", draw.uniform(&[1, chunks, heads, r], -2.0, 2.0)),
+            ]
+        },
+        run: |_, i| {
+            let [_, chunks, heads, r]: [usize; 4] = i[1].axes();
+            let (line, first) = (heads * r, chunks.div_ceil(3));
+            let parts = match chunks - first {
+                0 => vec![i[1].clone()],
+                rest => crate::ops::split_columns(&i[1].reshape([1, chunks * line]), &[first * line, rest * line]),
+            };
+            let pages: Vec<Tensor> = parts.iter().map(|p| p.reshape([1, p.len() / line, heads, r])).collect();
+            vec![chunk_scores(&i[0], &pages)]
+        },
+        reference: |_, i| {
+            let (heads, r) = (i[0].shape[2], i[0].shape[3]);
+            let dot = |landmark: &[f64]| -> f64 { landmark.iter().zip(&i[0].data).map(|(a, b)| a * b).sum() };
+            let scores: Vec<f64> =
+                i[1].data.chunks(heads * r).map(|l| dot(l) / (heads as f64 * (r as f64).sqrt())).collect();
+            vec![Array::new(&[scores.len()], scores)]
+        },
+        error: |s| 8.0 + (s["heads"] * s["r"]) as f64,
+        error_grad: None,
+        cost: |s| {
+            let [chunks, heads, r]: [usize; 3] = s.get();
+            Cost { bytes: 4 * chunks * (heads * r + 1), flops: 2 * chunks * heads * r }
+        },
+        bench: &[],
+        ..Case::new("select.all")
+    };
     vec![
+        all.in_half("select.all.f16", &["q", "landmarks"], 0.0),
+        all,
         on_matrices(&coop, "select.coop.f16", 0.0),
         on_matrices(&coop_gradients, "select.coop.gradients.f16", 1.0),
         large_half(&tile, "select.wide.f16", 0.0),

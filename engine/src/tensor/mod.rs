@@ -241,6 +241,16 @@ impl Tensor {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
+    /// Records the copy of the elements to the host, to be fetched when it is there: see
+    /// [`Download::try_take`](crate::gpu::Download::try_take). It takes a staging buffer as large as the tensor.
+    ///
+    /// # Errors
+    /// Another element type, or no memory for the staging buffer.
+    pub fn download<T: Element>(&self) -> Result<crate::gpu::Download<T>> {
+        self.expect_element::<T>()?;
+        self.gpu.begin_download(&self.operand())
+    }
+
     /// Downloads the elements, waiting for them.
     ///
     /// # Errors

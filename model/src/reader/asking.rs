@@ -1,0 +1,300 @@
+//! A question being answered: a token at a time, each in slices that fit a frame.
+
+use std::{ops::Range, time::Duration};
+
+use rambutan_engine::{
+    Tensor,
+    gpu::{Download, Instant},
+    no_grad,
+};
+
+use super::{Answer, PIECE_BYTES, Reader, mean_over_heads, most_probable};
+use crate::{
+    Error,
+    ramba::{Cache, Selected},
+};
+
+/// Numbers on their way.
+enum Coming<T> {
+    No(Download<T>),
+    Yes(Vec<T>),
+}
+
+impl<T: rambutan_engine::Element> Coming<T> {
+    /// Whether they are there.
+    fn poll(&mut self) -> Result<bool, Error> {
+        if let Coming::No(download) = self {
+            let Some(numbers) = download.try_take()? else { return Ok(false) };
+            *self = Coming::Yes(numbers);
+        }
+        Ok(true)
+    }
+
+    /// Waits until they are.
+    async fn arrive(&mut self) -> Result<(), Error> {
+        if let Coming::No(download) = self {
+            *self = Coming::Yes(download.await?);
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// Where they are not.
+    fn get(self) -> Vec<T> {
+        match self {
+            Coming::No(_) => panic!("numbers are taken before they came"),
+            Coming::Yes(numbers) => numbers,
+        }
+    }
+}
+
+/// What one piece gives.
+struct Pending {
+    logits: Coming<f32>,
+    selected: Option<Chosen>,
+}
+
+/// The chunks of one token.
+struct Chosen {
+    weights: Coming<f32>,
+    indices: Coming<u32>,
+    row: Range<usize>,
+    heads: usize,
+    held: usize,
+}
+
+/// Tokens fed behind those that a cache has seen, a piece at a time.
+pub(super) struct Feed {
+    tokens: Vec<u8>,
+    /// The first whose logits are wanted.
+    first: usize,
+    fed: usize,
+    scored: bool,
+    pending: Option<Pending>,
+    /// The logits after each token from the first wanted on.
+    pub logits: Vec<f32>,
+    /// What was selected there.
+    pub selected: Vec<(usize, f32)>,
+    /// And the scores of all chunks.
+    pub scores: Option<Tensor>,
+}
+
+impl Feed {
+    pub fn new(tokens: Vec<u8>, first: usize, scored: bool) -> Feed {
+        Feed {
+            tokens,
+            first,
+            fed: 0,
+            scored,
+            pending: None,
+            logits: Vec::new(),
+            selected: Vec::new(),
+            scores: None,
+        }
+    }
+
+    /// Records the next piece.
+    fn record(&mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<(), Error> {
+        let config = &reader.model.config;
+        // Keys, and as many values, of the chunks that a token selects; all of a piece's keys must fit a binding.
+        let slots = config.chunk_topk * config.retrieval_heads() * config.chunk_size;
+        let keys = slots * config.num_kv_heads * config.attention_head_dim * reader.model.dtype().bytes();
+        let most = (reader.gpu().capabilities().max_binding as usize).min(PIECE_BYTES / 2);
+        let (start, first) = (self.fed, self.first);
+        let end = (start + (most / keys).max(1)).min(self.tokens.len());
+        self.fed = end;
+        let ids: Vec<u32> = self.tokens[start..end].iter().map(|&b| b.into()).collect();
+        let ids = Tensor::from_slice(reader.gpu(), &ids, [1, ids.len()])?;
+        let rows = end - start.max(first.min(end));
+        let here = (start..end).contains(&first);
+        let Selected { logits, weights, indices, scores } = no_grad(|| {
+            reader.model.continue_after(&reader.pages, cache, &ids, rows.max(1), self.scored && here)
+        });
+        if rows == 0 {
+            return Ok(());
+        }
+        if here {
+            self.scores = scores;
+        }
+        let selected = match (weights, indices) {
+            (Some(weights), Some(indices)) if here => {
+                let [_, _, heads, k] = weights.axes();
+                Some(Chosen {
+                    weights: Coming::No(weights.download()?),
+                    indices: Coming::No(indices.download()?),
+                    row: (first - start) * heads * k..(first - start + 1) * heads * k,
+                    heads,
+                    held: reader.visible(cache.position - (end - first)).min(k),
+                })
+            }
+            _ => None,
+        };
+        self.pending = Some(Pending { logits: Coming::No(logits.download()?), selected });
+        Ok(())
+    }
+
+    /// Whether what the last piece gives is there.
+    fn poll(&mut self) -> Result<bool, Error> {
+        let Some(pending) = &mut self.pending else { return Ok(true) };
+        Ok(pending.logits.poll()?
+            && match &mut pending.selected {
+                Some(chosen) => chosen.weights.poll()? && chosen.indices.poll()?,
+                None => true,
+            })
+    }
+
+    /// Waits until it is.
+    async fn arrive(&mut self) -> Result<(), Error> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        if let Some(chosen) = &mut pending.selected {
+            chosen.weights.arrive().await?;
+            chosen.indices.arrive().await?;
+        }
+        pending.logits.arrive().await
+    }
+
+    /// Takes note of it.
+    fn hear(&mut self) {
+        let Some(Pending { logits, selected }) = self.pending.take() else { return };
+        if let Some(Chosen { weights, indices, row, heads, held }) = selected {
+            self.selected = mean_over_heads(&weights.get()[row.clone()], &indices.get()[row], heads, held);
+        }
+        self.logits.extend(logits.get());
+    }
+
+    fn is_done(&self) -> bool {
+        self.fed == self.tokens.len() && self.pending.is_none()
+    }
+
+    /// All pieces, one after another.
+    pub async fn run(mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<Feed, Error> {
+        while !self.is_done() {
+            self.record(reader, cache)?;
+            self.arrive().await?;
+            self.hear();
+        }
+        Ok(self)
+    }
+}
+
+/// A question on its way to its answer; dropping this cancels.
+pub struct Asking {
+    stop: Vec<u8>,
+    most: usize,
+    cache: Cache,
+    feed: Feed,
+    scored: bool,
+    scores: Option<Tensor>,
+    answer: Answer,
+    over: bool,
+}
+
+impl Asking {
+    pub(super) fn new(
+        reader: &Reader<'_>,
+        question: &[u8],
+        stop: &[u8],
+        most: usize,
+    ) -> Result<Asking, Error> {
+        let tail = [&reader.rest, question].concat();
+        let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
+        Ok(Asking {
+            stop: stop.to_vec(),
+            most,
+            cache: reader.model.cache_at(reader.base()),
+            feed: Feed::new(tail, last, false),
+            scored: false,
+            scores: None,
+            answer: Answer::default(),
+            over: false,
+        })
+    }
+
+    /// The same, computing the scores of all chunks with each token: see [`Asking::scores`].
+    #[must_use]
+    pub fn scored(mut self) -> Self {
+        self.scored = true;
+        self.feed.scored = true;
+        self
+    }
+
+    /// What was said so far, and where the model looked.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// The score of every chunk, (chunks) in f32, at the latest token of the question or the answer: mean over heads, in
+    /// the first retrieval layer; chunks counted from the text's start, those of the question itself behind them. None
+    /// before there is one, and where none was asked for.
+    pub fn scores(&self) -> Option<&Tensor> {
+        self.scores.as_ref()
+    }
+
+    /// Whether the answer is complete.
+    pub fn is_done(&self) -> bool {
+        self.over
+    }
+
+    /// Goes on for about `budget` of the device's time, and returns whether the answer is complete. A token that is under
+    /// way is waited for in later calls; see [`rambutan_engine::Gpu::advance`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn step(&mut self, reader: &Reader<'_>, budget: Duration) -> Result<bool, Error> {
+        let gpu = reader.gpu();
+        let begin = Instant::now();
+        let left = || budget.saturating_sub(begin.elapsed());
+        let mut recorded = false;
+        while !self.over && gpu.advance(left())? && self.feed.poll()? {
+            self.feed.hear();
+            if self.feed.is_done() {
+                self.say();
+            }
+            if self.over || (recorded && left().is_zero()) {
+                break;
+            }
+            gpu.defer(|| self.feed.record(reader, &mut self.cache))?;
+            recorded = true;
+        }
+        Ok(self.over)
+    }
+
+    /// Completes when [`Asking::step`] can go on.
+    pub(super) async fn turn(&mut self, reader: &Reader<'_>) -> Result<(), Error> {
+        let gpu = reader.gpu();
+        gpu.turn().await;
+        // What is kept back is not to be submitted at once.
+        if gpu.is_idle() { self.feed.arrive().await } else { Ok(()) }
+    }
+
+    /// Goes on until the answer is complete.
+    pub(super) async fn run(mut self, reader: &Reader<'_>) -> Result<Answer, Error> {
+        while !self.over {
+            while !self.feed.is_done() {
+                self.feed.record(reader, &mut self.cache)?;
+                self.feed.arrive().await?;
+                self.feed.hear();
+            }
+            self.say();
+        }
+        Ok(self.answer)
+    }
+
+    /// Says the most probable token, and feeds it where there is more to say.
+    fn say(&mut self) {
+        if self.answer.text.is_empty() {
+            self.answer.selected = std::mem::take(&mut self.feed.selected);
+        }
+        self.scores = self.feed.scores.take();
+        if self.answer.text.len() < self.most {
+            let best = most_probable(&self.feed.logits);
+            self.answer.text.push(best);
+            let stopped = !self.stop.is_empty() && self.answer.text.ends_with(&self.stop);
+            if !stopped && self.answer.text.len() < self.most {
+                self.feed = Feed::new(vec![best], 0, self.scored);
+                return;
+            }
+        }
+        self.over = true;
+    }
+}
