@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let row0 = token * params.query_heads + h * share + q0;
     let selected = select(token * params.heads + h, token, params.joint != 0u) * params.slots;
     for (var i = lane; i < UNITS; i += WG) {
-        var x: mat4x4f;
+        var x = mat4x4f();
         for (var r = 0u; r < 4u; r++) {
             let row = i / D4 * 4u + r;
             if row < live { x[r] = vec4f(q[(row0 + row) * D4 + i % D4]) * params.scale; }

@@ -46,8 +46,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let row0 = token * params.query_heads + h * share + q0;
     let selected = select(token * params.heads + h, token, params.joint != 0u) * params.slots;
     for (var i = lane; i < UNITS; i += WG) {
-        var x: mat4x4f;
-        var y: mat4x4f;
+        var x = mat4x4f();
+        var y = mat4x4f();
         for (var r = 0u; r < 4u; r++) {
             let row = i / D4 * 4u + r;
             if row < live {
@@ -69,8 +69,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var r = 0u; r < 4u; r++) {
             if 4u * g + r < live { l[r] = lse[(row0 + 4u * g + r) * params.slots + slot]; }
         }
-        var dp: array<vec4f, NK * TILES>;
-        var e: array<vec4f, NK * TILES>;
+        var dp = array<vec4f, NK * TILES>();
+        var e = array<vec4f, NK * TILES>();
         var part = vec4f(0.0);
         for (var t = 0u; t < TILES; t++) {
             stage(params.values + first, t, lane);

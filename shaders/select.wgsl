@@ -88,10 +88,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let y = lane / 16u;                                               // tokens y, y + 16, y + 32, y + 48
     for (var c0 = begin; c0 < end; c0 += CT) {
         let chunk = (shared_rows + c0) * params.heads + h;
-        var s0: vec4f;
-        var s1: vec4f;
-        var s2: vec4f;
-        var s3: vec4f;
+        var s0 = vec4f();
+        var s1 = vec4f();
+        var s2 = vec4f();
+        var s3 = vec4f();
         var words = next(lane, 0u, t0, token, c0, chunk);
         if params.group > 1u && lane < CT / 32u { flags[lane] = flagged(shared_rows, c0 + 32u * lane); }
         for (var unit = 0u; unit < params.units; unit += PER) {

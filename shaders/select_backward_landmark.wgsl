@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var y = vec4f();
     // Eight loads under way, and their sum by itself first: one long sum would lose a digit. What repeats weighs 0.
     for (var first = 0u; first < count; first += 8u) {
-        var words: array<vec4u, 8>;
+        var words = array<vec4u, 8>();
         for (var j = 0u; j < 8u; j++) { words[j] = q[rows[first + j] * params.units + unit]; } // unroll
         var x8 = vec4f();
         var y8 = vec4f();

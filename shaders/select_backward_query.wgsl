@@ -25,8 +25,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var y = vec4f();
     // Four loads under way: none waits for a branch, those beyond the last slot repeat it.
     for (var first = row * params.slots; first <= last; first += 4u) {
-        var ds: array<f32, 4>;
-        var words: array<vec4u, 4>;
+        var ds = array<f32, 4>();
+        var words = array<vec4u, 4>();
         for (var j = 0u; j < 4u; j++) { // unroll
             let at = min(first + j, last);
             ds[j] = select(0.0, dscores[at], first + j <= last && scores[at] > NONE);

@@ -161,10 +161,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let w_at = at * params.wr_stride + (h / params.wr_share) * params.j;
         let r_at = at * params.read_stride + (h / params.read_share) * params.j;
         let w_low = wr_four(w_at, 4u * lane);
-        var r_low: vec4f;
+        var r_low = vec4f();
         if OUTPUT == 1u { r_low = read_four(r_at, 4u * lane); }
-        var w_high: vec4f;
-        var r_high: vec4f;
+        var w_high = vec4f();
+        var r_high = vec4f();
         if J16 > 2u {
             w_high = wr_four(w_at, 32u + 4u * lane);
             if OUTPUT == 1u { r_high = read_four(r_at, 32u + 4u * lane); }

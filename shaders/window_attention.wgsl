@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let h = head / (params.query_heads / params.heads);
     let live = min(4u * QG, params.tokens - t0);
     for (var i = lane; i < UNITS; i += WG) {
-        var x: mat4x4f;
+        var x = mat4x4f();
         for (var r = 0u; r < 4u; r++) {
             let row = i / D4 * 4u + r;
             if row < live {
@@ -59,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tile[i / D4 * ROW + i % D4] = x;
         }
         workgroupBarrier();
-        var s: array<vec4f, NK>;
+        var s = array<vec4f, NK>();
         var high = top;
         if works {
             s = products(0u, lane);

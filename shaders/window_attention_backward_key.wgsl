@@ -52,8 +52,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var i = lane; i < KG * D4; i += WG) {
         let g = i / D4;
         let c = i % D4;
-        var key: mat4x4f;
-        var value: mat4x4f;
+        var key = mat4x4f();
+        var value = mat4x4f();
         for (var e = 0u; e < 4u; e++) {
             if 4u * g + e < live {
                 let at = ((b * params.tokens + first + 4u * g + e) * params.heads + h) * D4 + c;
@@ -92,8 +92,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             workgroupBarrier();
             if line < QL {
-                var s: array<vec4f, NQ>;
-                var dp: array<vec4f, NQ>;
+                var s = array<vec4f, NQ>();
+                var dp = array<vec4f, NQ>();
                 for (var c = 0u; c < D4; c++) {
                     let at = 4u * c * KG + kg;
                     let k0 = k_tile[at];
@@ -130,8 +130,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             workgroupBarrier();
             if line < CL {
                 // A tile's own sums first: one long sum would lose a digit.
-                var dk_tile: array<array<vec4f, 4>, NC>;
-                var dv_tile: array<array<vec4f, 4>, NC>;
+                var dk_tile = array<array<vec4f, 4>, NC>();
+                var dv_tile = array<array<vec4f, 4>, NC>();
                 for (var row = 0u; row < QT; row++) {
                     let p = p_tile[row * KG + kg];
                     let ds = ds_tile[row * KG + kg];

@@ -35,8 +35,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let live = min(4u * QG, params.tokens - t0);
     let stats = (b * params.query_heads + head) * params.tokens;
     for (var i = lane; i < UNITS; i += WG) {
-        var x: mat4x4f;
-        var y: mat4x4f;
+        var x = mat4x4f();
+        var y = mat4x4f();
         for (var r = 0u; r < 4u; r++) {
             let row = i / D4 * 4u + r;
             if row < live {
@@ -77,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             tile[i / D4 * ROW + i % D4] = x;
         }
         workgroupBarrier();
-        var dp: array<vec4f, NK>;
+        var dp = array<vec4f, NK>();
         if works { dp = products(1u, lane); }
         workgroupBarrier();
         for (var i = lane; i < KT * D4; i += WG) {

@@ -27,9 +27,7 @@ mod spot;
 #[cfg(not(target_arch = "wasm32"))]
 pub use spot::{Spot, check_spot};
 
-#[cfg(not(target_arch = "wasm32"))]
-use crate::autograd;
-use crate::{DType, Gpu, Tensor, ops, reference::Array};
+use crate::{DType, Gpu, Tensor, autograd, ops, reference::Array};
 
 /// One size of a case: a range, or a few values.
 #[derive(Clone, Copy, Debug)]
@@ -409,7 +407,6 @@ impl Case {
     }
 
     /// The relative error allowed for a result of type `dtype` where `units` roundings are.
-    #[cfg(not(target_arch = "wasm32"))]
     fn allowed(&self, units: f64, dtype: DType) -> f64 {
         match self.half {
             Some(half) if dtype == DType::F16 => {
@@ -469,7 +466,6 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-#[cfg(not(target_arch = "wasm32"))]
 fn device_error(case: &Case, sizes: &Sizes, e: &crate::Error) -> Failure {
     Failure(format!("{} [{sizes}]: {e}", case.stem))
 }
@@ -480,17 +476,24 @@ fn device_error(case: &Case, sizes: &Sizes, e: &crate::Error) -> Failure {
 /// Whatever went wrong on the device.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn read(tensor: &Tensor) -> crate::Result<Array> {
+    pollster::block_on(elements(tensor))
+}
+
+/// [`read`] for where waiting is impossible.
+///
+/// # Errors
+/// As [`read`].
+pub async fn elements(tensor: &Tensor) -> crate::Result<Array> {
     let data = match tensor.dtype() {
-        DType::F32 => tensor.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
-        DType::F16 => tensor.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
-        DType::I32 => tensor.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
-        DType::U32 => tensor.to_vec::<u32>()?.into_iter().map(f64::from).collect(),
+        DType::F32 => tensor.read::<f32>().await?.into_iter().map(f64::from).collect(),
+        DType::F16 => tensor.read::<f16>().await?.into_iter().map(f64::from).collect(),
+        DType::I32 => tensor.read::<i32>().await?.into_iter().map(f64::from).collect(),
+        DType::U32 => tensor.read::<u32>().await?.into_iter().map(f64::from).collect(),
     };
     Ok(Array::new(tensor.shape(), data))
 }
 
 /// Rounding of one operation, relative.
-#[cfg(not(target_arch = "wasm32"))]
 fn rounding(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 2f64.powi(-24),
@@ -521,8 +524,7 @@ pub fn error_of(got: &Array, expected: &Array) -> f64 {
     (difference / norm).sqrt().max(worst / largest / 4.0)
 }
 
-#[cfg(not(target_arch = "wasm32"))]
-fn compare(
+async fn compare(
     what: &str,
     got: &Tensor,
     expected: &Array,
@@ -532,11 +534,10 @@ fn compare(
     if got.shape() != expected.shape.as_slice() {
         return Err(format!("{what}: shape {:?}, expected {:?}", got.shape(), expected.shape));
     }
-    let got_array = read(got).map_err(|e| e.to_string())?;
+    let got_array = elements(got).await.map_err(|e| e.to_string())?;
     compare_values(what, &got_array, got.dtype(), expected, allowed, report)
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 fn compare_values(
     what: &str,
     got_array: &Array,
@@ -575,6 +576,14 @@ fn compare_values(
 /// What differs, by how much, where.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
+    pollster::block_on(values(gpu, case, sizes, seed))
+}
+
+/// [`check`] for where waiting is impossible.
+///
+/// # Errors
+/// As [`check`].
+pub async fn values(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
     let inputs = case.draw_inputs(sizes, &mut Draw::new(seed));
     let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
     let outputs = (case.run)(sizes, &tensors);
@@ -586,7 +595,7 @@ pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report,
     let mut report = Report::default();
     for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
         let allowed = case.allowed((case.error)(sizes), got.dtype());
-        compare(&format!("output {i}"), got, expected, allowed, &mut report).map_err(fail)?;
+        compare(&format!("output {i}"), got, expected, allowed, &mut report).await.map_err(fail)?;
     }
     Ok(report)
 }
@@ -598,6 +607,14 @@ pub fn check(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report,
 /// What differs, by how much, where.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
+    pollster::block_on(gradients(gpu, case, sizes, seed))
+}
+
+/// [`check_gradients`] for where waiting is impossible.
+///
+/// # Errors
+/// As [`check_gradients`].
+pub async fn gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<Report, Failure> {
     let mut draw = Draw::new(seed);
     let inputs = case.draw_inputs(sizes, &mut draw);
     let mut report = Report::default();
@@ -626,7 +643,7 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
     for (i, (input, tensor)) in inputs.iter().zip(&tensors).enumerate().filter(|(_, (i, _))| i.differentiable)
     {
         let grad = arrived(input, tensor).map_err(fail)?;
-        let got = read(&grad).map_err(|e| device_error(case, sizes, &e))?;
+        let got = elements(&grad).await.map_err(|e| device_error(case, sizes, &e))?;
         let n = got.len();
         let elements: Vec<usize> =
             if n <= 48 { (0..n).collect() } else { (0..12).map(|_| draw.below(n)).collect() };
@@ -638,14 +655,12 @@ pub fn check_gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
 }
 
 /// A gradient of the result, of its type, to go back from it.
-#[cfg(not(target_arch = "wasm32"))]
 fn direction(y: &Tensor, shape: &[usize], draw: &mut Draw) -> Input {
     let float = y.dtype().is_float() && y.needs_grad();
     Input::new("dy", draw.uniform(shape, -1.0, 1.0)).of(if float { y.dtype() } else { DType::F32 })
 }
 
 /// The gradient that has arrived at an input.
-#[cfg(not(target_arch = "wasm32"))]
 fn arrived(input: &Input, tensor: &Tensor) -> Result<Tensor, String> {
     let grad = tensor.grad().ok_or_else(|| format!("{}: no gradient arrived", input.name))?;
     if grad.dtype() != input.dtype {
@@ -659,7 +674,6 @@ fn arrived(input: &Input, tensor: &Tensor) -> Result<Tensor, String> {
 }
 
 /// Σ ⟨output, direction⟩ of the reference, to be differentiated.
-#[cfg(not(target_arch = "wasm32"))]
 pub struct Loss<'a> {
     /// The definition.
     pub reference: &'a dyn Fn(&[Array]) -> Vec<Array>,
@@ -671,7 +685,6 @@ pub struct Loss<'a> {
     pub directions: Vec<Array>,
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 impl Loss<'_> {
     /// The loss's terms, each through `f`, summed.
     fn sum(&self, outputs: &[Array], f: impl Fn(f64) -> f64) -> f64 {
@@ -748,7 +761,6 @@ impl Loss<'_> {
 }
 
 impl Report {
-    #[cfg(not(target_arch = "wasm32"))]
     fn note(&mut self, worst: f64, allowed: f64) {
         if worst >= self.worst {
             *self = Report { worst, allowed };
@@ -762,7 +774,15 @@ impl Report {
 /// What differs.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn check_determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<(), Failure> {
-    let once = || -> crate::Result<Vec<Vec<u64>>> {
+    pollster::block_on(determinism(gpu, case, sizes, seed))
+}
+
+/// [`check_determinism`] for where waiting is impossible.
+///
+/// # Errors
+/// As [`check_determinism`].
+pub async fn determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Result<(), Failure> {
+    let once = async || -> crate::Result<Vec<Vec<u64>>> {
         let inputs = case.draw_inputs(sizes, &mut Draw::new(seed));
         let tensors: Vec<Tensor> = inputs.iter().map(|i| i.tensor(gpu)).collect();
         let outputs = (case.run)(sizes, &tensors);
@@ -771,11 +791,15 @@ pub fn check_determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Re
         let seeds: Vec<Tensor> = used.iter().map(|y| Tensor::full(gpu, y.shape(), y.dtype(), 0.7)).collect();
         autograd::backward(&used.into_iter().zip(&seeds).collect::<Vec<_>>());
         all.extend(tensors.iter().filter_map(Tensor::grad));
-        all.iter().map(|t| Ok(read(t)?.data.into_iter().map(f64::to_bits).collect())).collect()
+        let mut bits = Vec::new();
+        for tensor in &all {
+            bits.push(elements(tensor).await?.data.into_iter().map(f64::to_bits).collect());
+        }
+        Ok(bits)
     };
     let (a, b) = (
-        once().map_err(|e| device_error(case, sizes, &e))?,
-        once().map_err(|e| device_error(case, sizes, &e))?,
+        once().await.map_err(|e| device_error(case, sizes, &e))?,
+        once().await.map_err(|e| device_error(case, sizes, &e))?,
     );
     match a.iter().zip(&b).position(|(a, b)| a != b) {
         None => Ok(()),

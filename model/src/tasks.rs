@@ -243,10 +243,10 @@ impl TaskMix {
             ("tasks.digits_max", self.digits_max, 64),
             ("tasks.questions", self.questions, 1000),
             ("tasks.tries", self.tries, 1_000_000),
-            ("tasks.question_gap", self.question_gap, 1 << 32),
-            ("tasks.cut_max", self.cut_max, 1 << 32),
-            ("tasks.lead_max", self.lead_max, 1 << 32),
-            ("tasks.tail", self.tail, 1 << 32),
+            ("tasks.question_gap", self.question_gap, u32::MAX as usize),
+            ("tasks.cut_max", self.cut_max, u32::MAX as usize),
+            ("tasks.lead_max", self.lead_max, u32::MAX as usize),
+            ("tasks.tail", self.tail, u32::MAX as usize),
         ] {
             if value > most {
                 return Err(setting(field, value, format!("at most {most}")));

@@ -51,10 +51,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var n0 = 0u; n0 < n4; n0 += QUADS) {
         let column = n0 + quad;
         // All loads before the first store.
-        var left: array<words, RUN>;
-        var right: array<words, RUN>;
-        var state: array<words, RUN>;
-        var gradient: array<words, RUN>;
+        var left = array<words, RUN>();
+        var right = array<words, RUN>();
+        var state = array<words, RUN>();
+        var gradient = array<words, RUN>();
         let state_quad = min(column, n4 - 1u);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;

@@ -43,10 +43,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let h = g * params.share + k;
         let state_at = (chunk * params.heads + h) * params.p * n4 + state_quad;
         // All loads before the first store.
-        var left: array<words, RUN>;
-        var right: array<words, RUN>;
-        var state: array<words, RUN>;
-        var gradient: array<words, RUN>;
+        var left = array<words, RUN>();
+        var right = array<words, RUN>();
+        var state = array<words, RUN>();
+        var gradient = array<words, RUN>();
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
@@ -65,11 +65,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         workgroupBarrier();
         all_decays(lane);
-        var products: Sums;
+        var products = Sums();
         multiply_nt(&products, 0u, TILE, lane);
         leave(&products, lane);
         workgroupBarrier();
-        var inputs: array<four, RUN>;
+        var inputs = array<four, RUN>();
         var l = first_decays(run, quad);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;

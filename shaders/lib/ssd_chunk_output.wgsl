@@ -41,13 +41,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         put_step(step_of(batch, first, h, lane), lane);
         workgroupBarrier();
         all_decays(lane);
-        var carried: Sums;
+        var carried = Sums();
         for (var n0 = 0u; n0 < n4; n0 += QUADS) {
             let column = n0 + quad;
             // All loads before the first store.
-            var left: array<words, RUN>;
-            var right: array<words, RUN>;
-            var state: array<words, RUN>;
+            var left = array<words, RUN>();
+            var right = array<words, RUN>();
+            var state = array<words, RUN>();
             let state_quad = min(column, n4 - 1u);
             for (var i = 0u; i < RUN; i++) { // unroll
                 let t = run * RUN + i;
@@ -69,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             multiply_nt(&carried, 0u, 2u * TILE, lane);
         }
         leave(&scores, lane);
-        var inputs: array<words, RUN>;
+        var inputs = array<words, RUN>();
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
@@ -86,13 +86,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         leave(&carried, lane);
         workgroupBarrier();
-        var out: array<vec4f, RUN>;
+        var out = array<vec4f, RUN>();
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             out[i] = stage[t * ROW + quad] * from_start[t];
             if params.has_d != 0u { out[i] = fma(vec4f(d[h]), vec4f(tiles[TILE + t * STRIDE + quad]), out[i]); }
         }
-        var sums: Sums;
+        var sums = Sums();
         multiply_nn(&sums, 0u, TILE, lane);
         workgroupBarrier();
         leave(&sums, lane);

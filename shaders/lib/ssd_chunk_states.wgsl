@@ -89,7 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             next = load(b, (span * params.chunks + ahead) * T, h, column, lane);
         }
         workgroupBarrier();
-        var sums: Sums;
+        var sums = Sums();
         multiply_tn(&sums, 0u, TILE, lane);
         leave(&sums, lane);
         workgroupBarrier();

@@ -455,6 +455,38 @@ fn no_atomics() {
     hold("nothing is added in an order of arrival", atomics, &planted);
 }
 
+/// Variables of a loop's body without a value: Tint's SPIR-V leaves them what they were in the round before, whatever
+/// WGSL says. Cooperative matrices have no zero value to write, and no browser has them.
+fn stale_variables(files: &[File]) -> Vec<String> {
+    let mut offenders = Vec::new();
+    let wgsl = files.iter().filter(|f| f.is("shaders/", ".wgsl") && !f.text.contains("coop_mat"));
+    for file in wgsl {
+        // Whether each open brace is a loop's.
+        let (mut braces, mut looping) = (Vec::new(), false);
+        for (i, line) in file.code().lines().enumerate() {
+            let bare = line.trim_start();
+            if bare.starts_with("var ") && !bare.contains('=') && braces.contains(&true) {
+                offenders.push(format!("{}:{}: {bare}", file.path, i + 1));
+            }
+            looping |= ["for ", "while ", "loop "].iter().any(|w| bare.starts_with(w));
+            for c in line.chars() {
+                match c {
+                    '{' => braces.push(std::mem::take(&mut looping)),
+                    '}' => drop(braces.pop()),
+                    _ => {}
+                }
+            }
+        }
+    }
+    offenders
+}
+
+#[test]
+fn what_a_loop_declares_has_a_value() {
+    let planted = "fn f() {\n    for (var i = 0u; i < 4u; i++) {\n        if i > 1u {\n            var s: vec4f;\n        }\n    }\n}";
+    hold("variables in loops begin with a value", stale_variables, &[("shaders/x.wgsl", planted)]);
+}
+
 // Habits.
 
 fn unfinished(files: &[File]) -> Vec<String> {

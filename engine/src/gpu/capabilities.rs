@@ -85,6 +85,8 @@ impl Capabilities {
                     && p.cr_type == wgpu::CooperativeScalarType::F32
             });
         let cap = |limit: u64, cap: Option<u64>| cap.map_or(limit, |c| c.min(limit));
+        // Sizes are counted in usize, which has 32 bits in a browser.
+        let countable = |limit: u64| limit.min(usize::MAX as u64 / 256 * 256);
         let f16 = features.contains(wgpu::Features::SHADER_F16);
         let cpu = info.device_type == wgpu::DeviceType::Cpu;
         Capabilities {
@@ -104,8 +106,8 @@ impl Capabilities {
                 options.workgroup_memory.map(u64::from),
             ) as u32,
             invocations: limits.max_compute_invocations_per_workgroup,
-            max_binding: cap(limits.max_storage_buffer_binding_size, options.max_binding),
-            max_buffer: limits.max_buffer_size,
+            max_binding: cap(countable(limits.max_storage_buffer_binding_size), options.max_binding),
+            max_buffer: countable(limits.max_buffer_size),
             max_memory: options.max_memory.or_else(|| if cpu { host_memory() } else { None }),
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             // Kernels load 16 bytes at once, wherever a binding starts.

@@ -201,6 +201,10 @@ impl Pool {
     pub fn trim(&mut self) {
         for (class, buffers) in std::mem::take(&mut self.free) {
             self.reserved -= class * buffers.len() as u64;
+            if cfg!(target_arch = "wasm32") {
+                // A browser frees what is dropped only when it collects garbage.
+                buffers.values().for_each(|free| free.buffer.destroy());
+            }
         }
     }
 }

@@ -69,7 +69,8 @@ impl Piece {
         let view = self.staging.get_mapped_range(..).map_err(|e| Error::Device(e.to_string()))?;
         let bytes = view[..self.size as usize].to_vec();
         drop(view);
-        self.staging.unmap();
+        // A browser frees what is dropped only when it collects garbage.
+        self.staging.destroy();
         Ok(Some(bytes))
     }
 }
