@@ -114,7 +114,8 @@ impl Mamba2 {
 
     /// Whether `x` is a token of each sequence, alone and outside of the graph. It depends on no batch.
     fn steps(&self, x: &Tensor, state: Option<&Mamba2State>) -> bool {
-        let parameters = [&self.in_proj, &self.conv_weight, &self.dt_bias, &self.a_log, &self.d, &self.out_proj];
+        let parameters =
+            [&self.in_proj, &self.conv_weight, &self.dt_bias, &self.a_log, &self.d, &self.out_proj];
         self.sizes.norm_groups == 1
             && parameters.iter().all(|p| is_step(x, p))
             && !state.is_some_and(|s| s.ssm.needs_grad() || s.conv.needs_grad())

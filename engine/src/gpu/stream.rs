@@ -28,6 +28,8 @@ pub struct Counters {
 const UNIFORM_BYTES: usize = 1 << 18;
 /// The size of every parameter binding: 64 words.
 pub(super) const PARAMS_BYTES: u64 = 256;
+/// Dispatches of the first submit after a wait.
+const FIRST: usize = 16;
 /// Bind groups kept; past that all are forgotten, since a step that repeats needs far fewer.
 const BIND_GROUPS: usize = 8192;
 
@@ -38,9 +40,11 @@ pub(crate) struct Stream {
     uniform_buffer: wgpu::Buffer,
     uniform_stride: usize,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
-    /// Dispatches since the last submit, and how many start one.
+    /// Dispatches since the last submit, and how many start one: few when the device has nothing to do, then twice as
+    /// many each time, up to `most`.
     pending: usize,
     budget: usize,
+    most: usize,
     profiler: Option<Profiler>,
     /// The latest submit.
     pub submitted: Option<wgpu::SubmissionIndex>,
@@ -77,8 +81,9 @@ impl Stream {
             uniform_stride: (capabilities.uniform_alignment as usize).max(16),
             bind_groups: HashMap::new(),
             pending: 0,
+            budget: FIRST,
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
-            budget: if capabilities.cpu { 16 } else { 192 },
+            most: if capabilities.cpu { FIRST } else { 192 },
             profiler: None,
             submitted: None,
             counters: Counters::default(),
@@ -181,10 +186,16 @@ impl Stream {
         }
         self.uniforms.clear();
         self.pending = 0;
+        self.budget = (2 * self.budget).min(self.most);
         self.counters.submits += 1;
         lock(&inner.pool).epoch += 1;
         // Lets wgpu recycle what finished submits used.
         let _ = inner.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// The host waits for the device: then it will have nothing to do.
+    pub fn waits(&mut self) {
+        self.budget = FIRST;
     }
 
     pub fn forget_bind_groups(&mut self) {

@@ -115,6 +115,7 @@ impl Gpu {
                     padded,
                 );
                 stream.flush(&self.0);
+                stream.waits();
             }
             self.check()?;
             let state = Arc::new(Mutex::new(Mapping::default()));
