@@ -226,7 +226,8 @@ fn linear_by(
         None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
         Some(kernel) => matches!(kernel, Kernel::Coop(_)),
     };
-    let rounds = coop && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    let wide = weight.dtype() != DType::F16;
+    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
     let used = if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() };
     by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }, x, &used, bias, &y);
     let (x_, weight_) = (x.detach(), used);
