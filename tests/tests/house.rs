@@ -300,7 +300,8 @@ fn labels(files: &[File]) -> Vec<String> {
     for file in rust(files, "engine/src/gpu/") {
         for (i, line) in file.text.lines().enumerate() {
             let Some((_, label)) = line.split_once("label:") else { continue };
-            if !label.contains("Some(\"rambutan") && !label.contains("Some(&label)") && !label.contains("&'") {
+            if !label.contains("Some(\"rambutan") && !label.contains("Some(&label)") && !label.contains("&'")
+            {
                 offenders.push(format!("{}:{}: no label that begins with rambutan", file.path, i + 1));
             }
         }
@@ -310,7 +311,11 @@ fn labels(files: &[File]) -> Vec<String> {
 
 #[test]
 fn labels_begin_with_our_name() {
-    hold("labels of wgpu's objects", labels, &[("engine/src/gpu/x.rs", "Descriptor { label: None, size: 4 }")]);
+    hold(
+        "labels of wgpu's objects",
+        labels,
+        &[("engine/src/gpu/x.rs", "Descriptor { label: None, size: 4 }")],
+    );
 }
 
 fn kernels_in_models(files: &[File]) -> Vec<String> {
