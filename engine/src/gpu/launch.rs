@@ -1,6 +1,9 @@
 //! Launching a kernel: its variant, its parameters, its operands in binding order, its workgroups.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rambutan_shaders::{Access, Dialect, Interface};
 
@@ -345,7 +348,7 @@ impl<'a> Launch<'a> {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: None,
+                cache: inner.cache.as_ref().map(|c| &c.pipelines),
             });
             (pipeline, layout)
         });
@@ -358,6 +361,9 @@ impl<'a> Launch<'a> {
                 reason.push_str(&format!("\nThe kernel's first lines lack `// uses: {lib}.wgsl`"));
             }
             return Err(fail(reason));
+        }
+        if let Some(cache) = &inner.cache {
+            cache.grown.store(true, Ordering::Relaxed);
         }
         let pipeline = Arc::new(Pipeline { pipeline, layout, interface });
         pipelines.compiled.insert((self.stem, variant), pipeline.clone());
