@@ -194,8 +194,9 @@ fn memory_gradients(
 /// Rows and columns of a cooperative matrix.
 const COOP: usize = 16;
 
-/// Whether cooperative matrices serve: 16-bit operands in whole tiles, subgroups of the workgroups' size, and memory for
-/// what `hsa_coop_backward_query` holds, the most of the three: a chunk's keys twice, its values, two sets of scores, dS.
+/// Whether cooperative matrices serve: 16-bit operands in whole tiles, rows that lanes load evenly, subgroups of the
+/// workgroups' size, and memory for what `hsa_coop_backward_query` holds, the most of the three: a chunk's keys twice, its
+/// values, two sets of scores, dS.
 fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
     let memory = 3 * chunk * (2 * d + 16) + 2 * COOP * 4 * (chunk.max(d) + 8) + COOP * 2 * (chunk + 8);
@@ -203,6 +204,7 @@ fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16
         && [share, d, chunk].iter().all(|n| n.is_multiple_of(COOP))
+        && d.is_power_of_two()
         && d.max(chunk) <= 128
         && memory <= c.workgroup_memory as usize
 }
@@ -295,7 +297,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::range("tokens", 1, 12),
             Dim::one_of("share", &[1, 4, 16, 17]),
             Dim::one_of("heads", &[1, 2]),
-            Dim::one_of("d", &[16, 4, 8, 32, 7]),
+            Dim::one_of("d", &[16, 4, 8, 32, 7, 48]),
             Dim::range("chunks", 1, 3),
             Dim::one_of("chunk", &[16, 32, 5, 20]),
             Dim::range("slots", 1, 4),
