@@ -122,7 +122,7 @@ fn spelled_out(stem: &str) -> String {
     );
     let mut stores = String::new();
     for (id, array) in arrays.iter().enumerate() {
-        let fours = |element: &str| text.contains(&format!("{array}: array<vec4{element}"));
+        let fours = |element: &str| text.contains(&format!(" {array}: array<vec4{element}"));
         let element = match fours("<f16>") || fours("f") {
             true => format!("{array}[at + i / 4u][i % 4u]"),
             false => format!("{array}[at + i]"),
@@ -139,7 +139,7 @@ fn spelled_out(stem: &str) -> String {
                 }}\n"
             ));
         }
-        if text.contains(&format!("{array}: array<f32")) {
+        if text.contains(&format!(" {array}: array<f32")) {
             stores.push_str(&format!(
                 "fn store_{array}(c: Sum, m: Where, lane: u32) {{
                     var sum = c;
@@ -304,11 +304,12 @@ const CHUNKS: [[usize; 10]; 4] = [
 ];
 
 /// Mistakes that this must see in HSA.
-const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 5] = [
+const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
     (HSA[0], "let factor = weight / all;", "let factor = 1.0 / all;", CHUNKS[0]),
-    (HSA[0], "from_ = origin + coming * S * stride;", "", CHUNKS[0]),
+    (HSA[0], "from_ = coming;", "", CHUNKS[0]),
     (HSA[1], "(m[i] - dot)", "m[i]", CHUNKS[0]),
-    (HSA[1], "let full = slot % 2u * S * KROW;", "let full = 0u;", CHUNKS[0]),
+    (HSA[1], "dot += dots[row * SG + g];", "dot = dots[row * SG + g];", CHUNKS[0]),
+    (HSA[1], "scores[(g * 16u + i / 4u) * ROW + i % 4u]", "scores[i / 4u * ROW + i % 4u]", CHUNKS[0]),
     (HSA[2], "+ (round + 2u) % tiles * 16u", "", CHUNKS[3]),
 ];
 
