@@ -48,7 +48,7 @@ async function open(flags, test) {
         if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(address)) said.push(`external request: ${request.url()}`);
     });
     try {
-        await page.goto(address);
+        await page.goto(`${address}?seed=7`);
         await test(page, said);
     } catch (error) {
         await page.screenshot({ path: join(pictures, 'failure.png'), fullPage: true }).catch(() => {});
@@ -61,7 +61,8 @@ async function open(flags, test) {
 }
 
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
-const wait = (page, test, argument, timeout = 300_000) => page.waitForFunction(test, argument, { timeout, polling: 200 });
+// A slow machine is no failure.
+const wait = (page, test, argument, timeout = 1_800_000) => page.waitForFunction(test, argument, { timeout, polling: 200 });
 const picture = (page, name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
 
 const parts = {
@@ -90,7 +91,6 @@ const parts = {
                 new PerformanceObserver((list) => list.getEntries().forEach((e) => { window.task = Math.max(window.task ?? 0, e.duration); }))
                     .observe({ type: 'longtask' });
             });
-            await page.selectOption?.call; // the slider is an input: its value is set as a person would, by keys
             await page.focus('#length');
             const length = Number(process.env.RAMBUTAN_WEB_TOKENS ?? 65536);
             for (let at = 16; at > Math.log2(length); at--) await page.keyboard.press('ArrowLeft');
@@ -130,7 +130,7 @@ const parts = {
                 await page.evaluate(() => new MutationObserver((list) => list.forEach((m) => m.addedNodes.forEach((n) => n.cells?.[0] && window.noted(n.cells[0].textContent))))
                     .observe(document.querySelector('#checks tbody'), { childList: true }));
             }
-            await wait(page, () => /passed/.test(document.getElementById('check-status').textContent), null, 590_000);
+            await wait(page, () => /passed/.test(document.getElementById('check-status').textContent), null);
             console.log(`selfcheck: ${await page.textContent('#check-status')}, ${seconds(start)}`);
             times.sort((a, b) => b[1] - a[1]).slice(0, 25).forEach(([op, ms]) => console.log(`  ${op} ${(ms / 1000).toFixed(1)} s`));
             await picture(page, 'selfcheck');
