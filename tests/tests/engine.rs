@@ -82,7 +82,7 @@ fn a_device_of_ones_own_is_shared_in_order() {
     let x = floats(&gpu, &[1.0, 2.0, 3.0, 4.0]);
     let before = ops::scale(&x, 10.0);
     gpu.submit();
-    queue.write_buffer(x.buffer(), x.buffer_offset(), bytes(&[5.0, 6.0, 7.0, 8.0]));
+    queue.write_buffer(&x.buffer(), x.buffer().offset(), bytes(&[5.0, 6.0, 7.0, 8.0]));
     let after = ops::scale(&x, 10.0);
     assert_eq!(values(&before), [10.0, 20.0, 30.0, 40.0]);
     assert_eq!(values(&after), [50.0, 60.0, 70.0, 80.0]);
@@ -97,7 +97,7 @@ fn a_device_of_ones_own_is_shared_in_order() {
     let y = ops::scale(&x, 0.5);
     gpu.submit();
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    encoder.copy_buffer_to_buffer(y.buffer(), y.buffer_offset(), &target, 0, 16);
+    encoder.copy_buffer_to_buffer(&y.buffer(), y.buffer().offset(), &target, 0, 16);
     queue.submit([encoder.finish()]);
     target.map_async(wgpu::MapMode::Read, .., |result| result.expect("the buffer maps"));
     device.poll(wgpu::PollType::wait_indefinitely()).expect("the device works");

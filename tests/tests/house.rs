@@ -294,6 +294,25 @@ fn only_the_gpu_module_uses_wgpu() {
     hold("wgpu stays in engine/src/gpu", wgpu_users, &[("engine/src/ops/x.rs", "let b: wgpu::Buffer;")]);
 }
 
+/// An app that shares its device tells our objects from its own in captures and messages.
+fn labels(files: &[File]) -> Vec<String> {
+    let mut offenders = Vec::new();
+    for file in rust(files, "engine/src/gpu/") {
+        for (i, line) in file.text.lines().enumerate() {
+            let Some((_, label)) = line.split_once("label:") else { continue };
+            if !label.contains("Some(\"rambutan") && !label.contains("Some(&label)") && !label.contains("&'") {
+                offenders.push(format!("{}:{}: no label that begins with rambutan", file.path, i + 1));
+            }
+        }
+    }
+    offenders
+}
+
+#[test]
+fn labels_begin_with_our_name() {
+    hold("labels of wgpu's objects", labels, &[("engine/src/gpu/x.rs", "Descriptor { label: None, size: 4 }")]);
+}
+
 fn kernels_in_models(files: &[File]) -> Vec<String> {
     forbidden(rust(files, "model/"), &["launch", "Launch", "Operand"], "models are written in ops")
 }

@@ -25,6 +25,21 @@ pub struct GpuOptions {
 }
 
 impl GpuOptions {
+    /// How to open a device of `adapter` so that the engine has all it can use there: for apps that open their own, and
+    /// may ask for more.
+    pub fn descriptor(&self, adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+        let mut descriptor = wgpu::DeviceDescriptor { label: Some("rambutan"), ..Default::default() };
+        descriptor.required_features = Capabilities::features(adapter, self);
+        if descriptor.required_features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: the variants that use the experimental feature are held against the reference like all others.
+            descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        if !self.portable {
+            descriptor.required_limits = adapter.limits();
+        }
+        descriptor
+    }
+
     /// From `RAMBUTAN_ADAPTER`, `RAMBUTAN_BACKEND`, `RAMBUTAN_PORTABLE`, `RAMBUTAN_MAX_BINDING`,
     /// `RAMBUTAN_MAX_MEMORY`, `RAMBUTAN_WORKGROUP_MEMORY`, `RAMBUTAN_WITHOUT` (a list with commas) and `RAMBUTAN_CHECKED`.
     pub fn from_env() -> GpuOptions {
@@ -144,17 +159,8 @@ pub(super) async fn open(
     adapter: &wgpu::Adapter,
     options: &GpuOptions,
 ) -> Result<(wgpu::Device, wgpu::Queue)> {
-    let mut descriptor = wgpu::DeviceDescriptor { label: Some("rambutan"), ..Default::default() };
-    descriptor.required_features = Capabilities::features(adapter, options);
-    if descriptor.required_features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        // SAFETY: the variants that use the experimental feature are held against the reference like all others.
-        descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
-    }
-    if !options.portable {
-        descriptor.required_limits = adapter.limits();
-    }
     adapter
-        .request_device(&descriptor)
+        .request_device(&options.descriptor(adapter))
         .await
         .map_err(|e| Error::NoDevice { adapter: adapter.get_info().name, reason: e.to_string() })
 }

@@ -317,10 +317,11 @@ impl<'a> Launch<'a> {
         let composed =
             rambutan_shaders::compose(text, &self.spec, dialect).map_err(|e| fail(e.to_string()))?;
         let interface = rambutan_shaders::interface(&composed);
-        let layout = layout(&mut pipelines, &inner.device, &interface);
-        let (pipeline, error) = inner.scoped(|| {
+        let label = format!("rambutan {}", self.stem);
+        let ((pipeline, layout), error) = inner.scoped(|| {
+            let layout = layout(&mut pipelines, &inner.device, &interface);
             let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(self.stem),
+                label: Some(&label),
                 source: wgpu::ShaderSource::Wgsl(composed.into()),
             };
             let ours = self.source.is_none() && replaced.is_none();
@@ -335,8 +336,8 @@ impl<'a> Launch<'a> {
                         .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
                 }
             };
-            inner.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(self.stem),
+            let pipeline = inner.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
                 layout: Some(&layout.pipeline),
                 module: &module,
                 entry_point: Some("main"),
@@ -345,7 +346,8 @@ impl<'a> Launch<'a> {
                     ..Default::default()
                 },
                 cache: None,
-            })
+            });
+            (pipeline, layout)
         });
         if let Some(e) = error {
             let mut reason = format!("[{}] {e}", variant.trim());
@@ -388,10 +390,11 @@ fn layout(pipelines: &mut Pipelines, device: &wgpu::Device, interface: &Interfac
                 count: None,
             })
             .collect();
-        let group = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let label = Some("rambutan");
+        let group =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
+            label,
             bind_group_layouts: &[Some(&group)],
             immediate_size: 0,
         });

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Weak},
 };
@@ -80,12 +80,14 @@ pub struct Storage {
     purpose: Purpose,
     /// Why the device refused it, where it did: such a buffer holds nothing and must never be handed out again.
     pub(crate) refused: Option<Error>,
+    /// An app's own buffer, which the pool has no part in.
+    pub(crate) adopted: bool,
 }
 
 impl Storage {
-    /// The wgpu buffer: usages STORAGE, COPY_SRC and COPY_DST.
-    pub fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+    pub(super) fn adopted(gpu: &Gpu, buffer: wgpu::Buffer, id: u64) -> Storage {
+        let (gpu, purpose) = (Arc::downgrade(&gpu.0), Purpose::default());
+        Storage { gpu, buffer, id, class: 0, purpose, refused: None, adopted: true }
     }
 }
 
@@ -93,6 +95,9 @@ impl Drop for Storage {
     fn drop(&mut self) {
         let Some(inner) = self.gpu.upgrade() else { return };
         let mut pool = lock(&inner.pool);
+        if self.adopted {
+            return pool.release(&self.buffer);
+        }
         pool.account(self.purpose, -(self.class as i64));
         if self.refused.is_none() {
             let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
@@ -111,6 +116,10 @@ pub(crate) struct Pool {
     /// By size class, then by id: the lowest goes out first, so that steps which repeat meet the same buffers, and with
     /// them the same bind groups.
     free: BTreeMap<u64, BTreeMap<u64, Free>>,
+    /// Apps' buffers under tensors: their numbers, and how many storages share each.
+    adopted: HashMap<wgpu::Buffer, (u64, usize)>,
+    /// Numbers of those that no tensor uses any longer: bind groups must not keep them alive.
+    pub stale: Vec<u64>,
     in_use: [u64; PURPOSES],
     peaks: [u64; PURPOSES],
     total_peak: u64,
@@ -134,6 +143,8 @@ impl Pool {
     pub fn new(capabilities: &Capabilities) -> Pool {
         Pool {
             free: BTreeMap::new(),
+            adopted: HashMap::new(),
+            stale: Vec::new(),
             in_use: [0; PURPOSES],
             peaks: [0; PURPOSES],
             total_peak: 0,
@@ -151,6 +162,23 @@ impl Pool {
         self.in_use[i] = self.in_use[i].saturating_add_signed(bytes);
         self.peaks[i] = self.peaks[i].max(self.in_use[i]);
         self.total_peak = self.total_peak.max(self.in_use.iter().sum());
+    }
+
+    /// The number of an app's buffer: one buffer has one number, so that two tensors over it are known to share it.
+    pub fn adopt(&mut self, buffer: &wgpu::Buffer, new: impl FnOnce() -> u64) -> u64 {
+        let entry = self.adopted.entry(buffer.clone()).or_insert_with(|| (new(), 0));
+        entry.1 += 1;
+        entry.0
+    }
+
+    fn release(&mut self, buffer: &wgpu::Buffer) {
+        if let Some((id, count)) = self.adopted.get_mut(buffer) {
+            *count -= 1;
+            if *count == 0 {
+                self.stale.push(*id);
+                self.adopted.remove(buffer);
+            }
+        }
     }
 
     pub fn report(&self) -> MemoryReport {
@@ -207,7 +235,15 @@ impl Gpu {
                 (buffer, self.0.id(), refused)
             }
         };
-        Arc::new(Storage { gpu: Arc::downgrade(&self.0), buffer, id, class, purpose, refused })
+        Arc::new(Storage {
+            gpu: Arc::downgrade(&self.0),
+            buffer,
+            id,
+            class,
+            purpose,
+            refused,
+            adopted: false,
+        })
     }
 
     /// A new buffer, and why it is none where the device refused.
@@ -221,7 +257,7 @@ impl Gpu {
         let attempt = || {
             self.0.scoped(|| {
                 self.0.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: None,
+                    label: Some("rambutan tensor"),
                     // Beyond the user's cap nothing is taken; four bytes stand for the buffer that is not to be.
                     size: if over() { 4 } else { size },
                     usage: wgpu::BufferUsages::STORAGE
@@ -239,7 +275,11 @@ impl Gpu {
             // What the pool holds unused may be enough, once the device has let go of it.
             self.submit();
             self.trim();
-            let _ = self.0.device.poll(wgpu::PollType::wait_indefinitely());
+            #[cfg(not(target_arch = "wasm32"))]
+            {
+                let last = self.stream().submitted.clone();
+                self.wait_index(&last, None);
+            }
             (buffer, error) = attempt();
         }
         let out_of_memory = || Error::OutOfMemory {

@@ -9,12 +9,18 @@ mod launch;
 mod memory;
 mod pace;
 mod profiler;
+pub mod shared;
 mod stream;
 mod transfer;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
 pub use adapter::{AdapterSummary, GpuOptions, adapters};
@@ -50,7 +56,12 @@ pub(crate) struct Inner {
     pub fault: Arc<Mutex<Option<Error>>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
+    /// Error scopes that are closed but not yet resolved: a browser resolves them later.
+    scopes: Mutex<Vec<Scope>>,
 }
+
+/// What a closed error scope will tell.
+type Scope = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
 
 impl Gpu {
     /// Chooses an adapter and opens it, waiting for it. See [`Gpu::request`] where waiting is impossible.
@@ -83,8 +94,9 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is
-    /// what the engine uses; its error handlers are left alone.
+    /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is what
+    /// the engine uses: [`GpuOptions::descriptor`] has all that it can. [`shared`] says in what order things happen,
+    /// and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled buffers.
     pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         Gpu::assemble(adapter, device, queue, &GpuOptions::default())
     }
@@ -105,6 +117,7 @@ impl Gpu {
             fault: Arc::default(),
             next_id: AtomicU64::new(1),
             reads: AtomicU64::new(0),
+            scopes: Mutex::default(),
             device,
             queue,
             capabilities,
@@ -135,7 +148,7 @@ impl Gpu {
         &self.0.device
     }
 
-    /// The queue; call [`Gpu::submit`] before submitting work of your own that reads tensors.
+    /// The queue, in whose order work happens: see [`shared`].
     pub fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
     }
@@ -185,6 +198,7 @@ impl Gpu {
     /// # Errors
     /// That error.
     pub fn check(&self) -> Result<()> {
+        self.0.settle();
         lock(&self.0.fault).take().map_or(Ok(()), Err)
     }
 
@@ -273,21 +287,36 @@ impl Inner {
         let value = f();
         let mut first = None;
         for scope in [internal, memory, validation] {
-            let mut pop = Box::pin(scope.pop());
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            if let std::task::Poll::Ready(Some(e)) = pop.as_mut().poll(&mut context) {
-                first.get_or_insert(e);
+            let mut pop: Scope = Box::pin(scope.pop());
+            match pop.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(e)) => {
+                    first.get_or_insert(e);
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => lock(&self.scopes).push(pop),
             }
         }
         (value, first)
+    }
+
+    /// Hears what error scopes had to tell that were not resolved when they were closed.
+    fn settle(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        lock(&self.scopes).retain_mut(|scope| match scope.as_mut().poll(&mut context) {
+            Poll::Ready(error) => {
+                if let Some(e) = error {
+                    record(&self.fault, Error::Device(e.to_string()));
+                }
+                false
+            }
+            Poll::Pending => true,
+        });
     }
 
     pub fn fail(&self, error: Error) {
         record(&self.fault, error);
     }
 }
-
-use std::future::Future;
 
 /// Keeps the first error: later ones are mostly its consequences.
 fn record(fault: &Mutex<Option<Error>>, error: Error) {

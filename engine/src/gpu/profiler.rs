@@ -43,7 +43,7 @@ impl Profiler {
     pub fn stamp(&mut self, device: &wgpu::Device, stem: &'static str, groups: u64) -> Option<Stamps> {
         if self.open.last().is_none_or(|b| b.dispatches.len() as u32 * 2 + 2 > QUERIES) {
             let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("profiler"),
+                label: Some("rambutan profiler"),
                 ty: wgpu::QueryType::Timestamp,
                 count: QUERIES,
             });
@@ -61,7 +61,7 @@ impl Profiler {
             let size = batch.dispatches.len() as u64 * 16;
             let buffer = |usage| {
                 device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("profiler"),
+                    label: Some("rambutan profiler"),
                     size,
                     usage,
                     mapped_at_creation: false,

@@ -83,7 +83,7 @@ impl Stream {
             pass: None,
             uniforms: Vec::with_capacity(UNIFORM_BYTES),
             uniform_buffer: device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
+                label: Some("rambutan params"),
                 size: UNIFORM_BYTES as u64 + PARAMS_BYTES,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
@@ -138,8 +138,7 @@ impl Stream {
         self.uniforms.extend_from_slice(params);
         let end = self.uniforms.len().next_multiple_of(self.uniform_stride);
         self.uniforms.resize(end, 0);
-        let encoder =
-            self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()));
+        let encoder = self.encoder.get_or_insert_with(|| encoder(inner));
         let timer = self.profiler.as_mut();
         if timer.as_ref().is_some_and(|t| !t.inside) {
             self.pass = None;
@@ -152,7 +151,10 @@ impl Stream {
                 end_of_pass_write_index: Some(s.first + 1),
             });
             encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes })
+                .begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some("rambutan"),
+                    timestamp_writes: writes,
+                })
                 .forget_lifetime()
         });
         if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
@@ -176,11 +178,15 @@ impl Stream {
     pub fn encoder(&mut self, inner: &Inner) -> &mut wgpu::CommandEncoder {
         self.pass = None;
         self.pending += 1;
-        self.encoder.get_or_insert_with(|| inner.device.create_command_encoder(&Default::default()))
+        self.encoder.get_or_insert_with(|| encoder(inner))
     }
 
     /// Submits what is recorded, what was kept back first. Waits for nothing.
     pub fn flush(&mut self, inner: &Inner) {
+        let stale = std::mem::take(&mut lock(&inner.pool).stale);
+        if !stale.is_empty() {
+            self.bind_groups.retain(|key, _| !key.operands.iter().any(|o| stale.contains(&o.0)));
+        }
         while self.submit_held(inner).is_some() {}
         let dispatches = self.pending;
         let Some(commands) = self.close(inner) else { return };
@@ -267,6 +273,10 @@ impl Stream {
     }
 }
 
+fn encoder(inner: &Inner) -> wgpu::CommandEncoder {
+    inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("rambutan") })
+}
+
 fn bind(
     device: &wgpu::Device,
     pipeline: &launch::Pipeline,
@@ -290,7 +300,7 @@ fn bind(
         }),
     });
     device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: None,
+        label: Some("rambutan"),
         layout: &pipeline.layout.group,
         entries: &params.into_iter().chain(storage).collect::<Vec<_>>(),
     })

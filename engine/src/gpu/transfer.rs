@@ -48,12 +48,15 @@ impl Piece {
         };
         self.index = index;
         let filled = self.state.clone();
-        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let mut state = lock(&filled);
-            state.result = Some(result);
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
+        // What is wrong the callback tells.
+        let _ = self.gpu.0.scoped(|| {
+            self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                let mut state = lock(&filled);
+                state.result = Some(result);
+                if let Some(waker) = state.waker.take() {
+                    waker.wake();
+                }
+            });
         });
         true
     }
@@ -142,9 +145,11 @@ impl Gpu {
     }
 
     /// Overwrites part of a buffer, after all work recorded so far.
-    pub(crate) fn overwrite(&self, operand: &Operand, bytes: &[u8]) {
+    pub(crate) fn overwrite(&self, operand: &Operand, bytes: &[u8]) -> Result<()> {
+        allows(&operand.storage, wgpu::BufferUsages::COPY_DST, "writing a tensor over an app's buffer")?;
         self.submit();
         self.write(&operand.storage, operand.offset, bytes);
+        Ok(())
     }
 
     fn write(&self, storage: &Storage, offset: u64, bytes: &[u8]) {
@@ -200,6 +205,7 @@ impl Gpu {
 
     /// Records the copy of a part to the host.
     fn copy_out(&self, operand: &Operand, at: u64, size: u64) -> Result<Piece> {
+        allows(&operand.storage, wgpu::BufferUsages::COPY_SRC, "reading a tensor over an app's buffer")?;
         let padded = size.next_multiple_of(4).max(4);
         let (staging, error) = self.0.scoped(|| {
             self.0.device.create_buffer(&wgpu::BufferDescriptor {
@@ -220,4 +226,13 @@ impl Gpu {
         let epoch = lock(&self.0.pool).epoch;
         Ok(Piece { gpu: self.clone(), staging, size, epoch, index: None, state: Arc::default() })
     }
+}
+
+/// Ours have all usages; an app's buffer has those that it was given.
+fn allows(storage: &Storage, usage: wgpu::BufferUsages, what: &str) -> Result<()> {
+    let given = storage.buffer.usage();
+    if !storage.adopted || given.contains(usage) {
+        return Ok(());
+    }
+    Err(Error::Data { what: what.into(), expected: format!("usage {usage:?}"), got: format!("{given:?}") })
 }

@@ -13,7 +13,7 @@ pub use shape::Shape;
 use crate::{
     Error, Gpu, Result,
     autograd::{self, Edge},
-    gpu::{Operand, Storage},
+    gpu::{Buffer, Operand, Storage, shared::SharedBuffer},
     launch,
 };
 
@@ -45,6 +45,25 @@ impl Tensor {
         }
         let storage = gpu.upload(bytemuck::cast_slice(data));
         Ok(Tensor { gpu: gpu.clone(), storage, offset: 0, shape, dtype: T::DTYPE, edge: Edge::None })
+    }
+
+    /// A tensor over an app's storage buffer on the same device, `offset` bytes into it, without a copy; see
+    /// [`crate::gpu::shared`] for who may do what when. The app creates it with the usage STORAGE, with COPY_SRC where
+    /// the tensor is to be read, and with COPY_DST where [`Tensor::write`] is to be used.
+    ///
+    /// # Errors
+    /// The usage lacks STORAGE, the buffer ends before the tensor, or the device cannot bind at the offset. A buffer of
+    /// another device surfaces as an error at the next read.
+    pub fn from_buffer(
+        gpu: &Gpu,
+        buffer: &Buffer,
+        offset: u64,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        let storage = gpu.adopt(buffer, offset, (shape.len() * dtype.bytes()) as u64)?;
+        Ok(Tensor { gpu: gpu.clone(), storage, offset, shape, dtype, edge: Edge::None })
     }
 
     /// A tensor with undefined contents, for kernels to fill.
@@ -189,19 +208,15 @@ impl Tensor {
         y
     }
 
-    /// The buffer, to bind elsewhere without a copy; the tensor's bytes start at [`Tensor::buffer_offset`].
-    pub fn buffer(&self) -> &crate::gpu::Buffer {
-        self.storage.buffer()
-    }
-
-    /// Where in the buffer the tensor starts, in bytes.
-    pub fn buffer_offset(&self) -> u64 {
-        self.offset
+    /// The buffer, to bind elsewhere without a copy, and where in it the tensor lies. As long as the guard lives nothing
+    /// else is put there; [`crate::gpu::shared`] says in what order things happen.
+    pub fn buffer(&self) -> SharedBuffer {
+        SharedBuffer::new(self.storage.clone(), self.offset, self.bytes())
     }
 
     /// Whether no other handle shares the buffer, so that it may be overwritten in place.
     pub(crate) fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.storage) == 1
+        Arc::strong_count(&self.storage) == 1 && !self.storage.adopted
     }
 
     /// The bytes as a kernel's operand.
@@ -227,8 +242,7 @@ impl Tensor {
                 got: data.len().to_string(),
             });
         }
-        self.gpu.overwrite(&self.operand(), bytemuck::cast_slice(data));
-        Ok(())
+        self.gpu.overwrite(&self.operand(), bytemuck::cast_slice(data))
     }
 
     /// Downloads the elements once all work recorded so far is done.

@@ -161,5 +161,6 @@ fn write_cut(tensor: &Tensor, cut: &Cut, values: &Array) {
             _ => at.copy_from_slice(&(*v as f32).to_le_bytes()),
         }
     }
-    tensor.gpu().overwrite(&tensor.operand().elements(dtype, first, count), &bytes);
+    let part = tensor.operand().elements(dtype, first, count);
+    tensor.gpu().overwrite(&part, &bytes).expect("the kit's own tensors may be written");
 }
