@@ -1,6 +1,6 @@
 // node web/test.mjs NODE_MODULES CHROMIUM SITE PICTURES: the page in a real, headless Chromium on its software WebGPU.
-// A text of 64 K tokens is read and every hidden fact found, all Cases of selfcheck hold, nothing reaches the console,
-// and a browser without WebGPU is told so. Screenshots go into PICTURES.
+// A text of 64 K tokens is read and every hidden fact found, a pasted one takes its place, all Cases of selfcheck hold,
+// nothing reaches the console, and a browser without WebGPU is told so. Screenshots go into PICTURES.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -112,6 +112,30 @@ const parts = {
             const wrong = await page.locator('#needles tr:has(.wrong)').allTextContents();
             assert.deepEqual(wrong, []);
             assert.equal(facts, 6);
+            assert.deepEqual(said, []);
+        });
+    },
+
+    async pasting() {
+        await open(['--enable-unsafe-webgpu'], async (page, said) => {
+            await wait(page, () => !document.getElementById('write').disabled);
+            // A text that another one replaces while it is being read leaves no trace.
+            await page.click('#write');
+            await wait(page, () => /tokens/.test(document.getElementById('status').textContent));
+            await page.click('#tab-paste');
+            const words = 'The boats came home before noon, and nobody asked where they had been. ';
+            await page.fill('#pasted', `${words.repeat(9)}|The code of Rivaze is:7731942|${words.repeat(9)}`);
+            await page.click('#paste');
+            await wait(page, () => !document.getElementById('question').disabled);
+            await page.fill('#question', 'What is the code of Rivaze?');
+            await page.click('#ask');
+            await wait(page, () => document.querySelectorAll('#places li').length > 0);
+            assert.equal((await page.textContent('#said')).trim(), '7731942');
+            assert.match(await page.textContent('#places'), /7731942/);
+            await page.hover('#map');
+            assert.match(await page.textContent('#tip'), /bytes/);
+            assert.ok(await page.isHidden('#hidden-facts'), 'the facts of the text before are forgotten');
+            console.log('pasting: another text in place of one half read, and its answer');
             assert.deepEqual(said, []);
         });
     },

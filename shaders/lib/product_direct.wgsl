@@ -5,13 +5,13 @@ fn b_unit_at(at: u32) -> vec4f { return vec4f(vec4<elem_b>(b[at])); }
 
 // Elements i … i + 3 of the line that starts at `start`; past `last` the last one repeats.
 fn a_four(start: u32, i: u32, last: u32) -> vec4f {
-    if A_WIDTH == 4u { return a_unit_at((start + min(i, last - 3u)) / 4u); }
+    if A_WIDTH == 4u { return a_unit_at((start + min(i, last - 3u)) >> 2u); }
     return vec4f(a_unit_at(start + min(i, last)).x, a_unit_at(start + min(i + 1u, last)).x,
                  a_unit_at(start + min(i + 2u, last)).x, a_unit_at(start + min(i + 3u, last)).x);
 }
 
 fn b_four(start: u32, i: u32, last: u32) -> vec4f {
-    if B_WIDTH == 4u { return b_unit_at((start + min(i, last - 3u)) / 4u); }
+    if B_WIDTH == 4u { return b_unit_at((start + min(i, last - 3u)) >> 2u); }
     return vec4f(b_unit_at(start + min(i, last)).x, b_unit_at(start + min(i + 1u, last)).x,
                  b_unit_at(start + min(i + 2u, last)).x, b_unit_at(start + min(i + 3u, last)).x);
 }
