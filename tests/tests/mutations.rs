@@ -313,7 +313,7 @@ const DEFECTS: &[Defect] = &[
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("no barrier after a chunk's tiles are filled", "ssd_chunk_states",
         ("        workgroupBarrier();
-        var sums: Sums;", "        var sums: Sums;"),
+        var sums = Sums();", "        var sums = Sums();"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])).race(Race::OutOfOrder),
     defect("what decays from an invocation's first row on", "ssd_chunk_groups",
         ("select(l * decays[t], vec4f(1.0)", "select(l, vec4f(1.0)"),
