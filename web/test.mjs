@@ -1,6 +1,6 @@
 // node web/test.mjs NODE_MODULES CHROMIUM SITE PICTURES: the page in a real, headless Chromium on its software WebGPU.
-// A text of 64 K tokens is read and every hidden fact found, all Cases of selfcheck hold, nothing reaches the console,
-// and a browser without WebGPU is told so. Screenshots go into PICTURES.
+// A text of 64 K tokens is read and every hidden fact found, a pasted one takes its place, all Cases of selfcheck hold,
+// nothing reaches the console, and a browser without WebGPU is told so. Screenshots go into PICTURES.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -48,7 +48,7 @@ async function open(flags, test) {
         if (!/^(data|blob):/.test(request.url()) && !request.url().startsWith(address)) said.push(`external request: ${request.url()}`);
     });
     try {
-        await page.goto(address);
+        await page.goto(`${address}?seed=7`);
         await test(page, said);
     } catch (error) {
         await page.screenshot({ path: join(pictures, 'failure.png'), fullPage: true }).catch(() => {});
@@ -61,7 +61,8 @@ async function open(flags, test) {
 }
 
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
-const wait = (page, test, argument, timeout = 300_000) => page.waitForFunction(test, argument, { timeout, polling: 200 });
+// A slow machine is no failure.
+const wait = (page, test, argument, timeout = 1_800_000) => page.waitForFunction(test, argument, { timeout, polling: 200 });
 const picture = (page, name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
 
 const parts = {
@@ -90,7 +91,6 @@ const parts = {
                 new PerformanceObserver((list) => list.getEntries().forEach((e) => { window.task = Math.max(window.task ?? 0, e.duration); }))
                     .observe({ type: 'longtask' });
             });
-            await page.selectOption?.call; // the slider is an input: its value is set as a person would, by keys
             await page.focus('#length');
             const length = Number(process.env.RAMBUTAN_WEB_TOKENS ?? 65536);
             for (let at = 16; at > Math.log2(length); at--) await page.keyboard.press('ArrowLeft');
@@ -102,6 +102,8 @@ const parts = {
             console.log(`reading: ${device}: ${await page.textContent('#status')}, ${seconds(start)}`);
             const held = await page.evaluate(() => [window.longest, window.task ?? 0]);
             console.log(`reading: longest time between two frames ${held[0].toFixed(0)} ms, longest task ${held[1].toFixed(0)} ms`);
+            // Some milliseconds on a machine that does nothing else.
+            assert.ok(held[1] < 1000, `the page kept the browser waiting for ${held[1]} ms`);
             const asking = performance.now();
             await page.click('#ask-all');
             const facts = await page.locator('#needles tr').count();
@@ -112,6 +114,30 @@ const parts = {
             const wrong = await page.locator('#needles tr:has(.wrong)').allTextContents();
             assert.deepEqual(wrong, []);
             assert.equal(facts, 6);
+            assert.deepEqual(said, []);
+        });
+    },
+
+    async pasting() {
+        await open(['--enable-unsafe-webgpu'], async (page, said) => {
+            await wait(page, () => !document.getElementById('write').disabled);
+            // A text that another one replaces while it is being read leaves no trace.
+            await page.click('#write');
+            await wait(page, () => /tokens/.test(document.getElementById('status').textContent));
+            await page.click('#tab-paste');
+            const words = 'The boats came home before noon, and nobody asked where they had been. ';
+            await page.fill('#pasted', `${words.repeat(9)}|The code of Rivaze is:7731942|${words.repeat(9)}`);
+            await page.click('#paste');
+            await wait(page, () => !document.getElementById('question').disabled);
+            await page.fill('#question', 'What is the code of Rivaze?');
+            await page.click('#ask');
+            await wait(page, () => document.querySelectorAll('#places li').length > 0);
+            assert.equal((await page.textContent('#said')).trim(), '7731942');
+            assert.match(await page.textContent('#places'), /7731942/);
+            await page.hover('#map');
+            assert.match(await page.textContent('#tip'), /bytes/);
+            assert.ok(await page.isHidden('#hidden-facts'), 'the facts of the text before are forgotten');
+            console.log('pasting: another text in place of one half read, and its answer');
             assert.deepEqual(said, []);
         });
     },
@@ -130,7 +156,7 @@ const parts = {
                 await page.evaluate(() => new MutationObserver((list) => list.forEach((m) => m.addedNodes.forEach((n) => n.cells?.[0] && window.noted(n.cells[0].textContent))))
                     .observe(document.querySelector('#checks tbody'), { childList: true }));
             }
-            await wait(page, () => /passed/.test(document.getElementById('check-status').textContent), null, 590_000);
+            await wait(page, () => /passed/.test(document.getElementById('check-status').textContent), null);
             console.log(`selfcheck: ${await page.textContent('#check-status')}, ${seconds(start)}`);
             times.sort((a, b) => b[1] - a[1]).slice(0, 25).forEach(([op, ms]) => console.log(`  ${op} ${(ms / 1000).toFixed(1)} s`));
             await picture(page, 'selfcheck');

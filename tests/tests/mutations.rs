@@ -170,6 +170,9 @@ const DEFECTS: &[Defect] = &[
     defect("the fourth of four products taken from the third", "matmul_direct",
         ("fma(vec4f(l.w), r[3]", "fma(vec4f(l.z), r[3]"),
         ("matmul.direct", &[1, 20, 36, 36, 0, 0])),
+    defect("the lower four rows of the left operand are the upper ones", "matmul_lane",
+        ("left_of(k, last, m0 + 4u, a_start)", "left_of(k, last, m0, a_start)"),
+        ("matmul.lane", &[1, 20, 36, 36, 0, 0])),
     // Mathematics.
     defect("the mean over a row without its second rstd", "rms_norm_backward",
         ("* r * r / f32(params.columns)", "* r / f32(params.columns)"),
@@ -310,7 +313,7 @@ const DEFECTS: &[Defect] = &[
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("no barrier after a chunk's tiles are filled", "ssd_chunk_states",
         ("        workgroupBarrier();
-        var sums: Sums;", "        var sums: Sums;"),
+        var sums = Sums();", "        var sums = Sums();"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])).race(Race::OutOfOrder),
     defect("what decays from an invocation's first row on", "ssd_chunk_groups",
         ("select(l * decays[t], vec4f(1.0)", "select(l, vec4f(1.0)"),

@@ -11,7 +11,7 @@ const tokens = (v) => (v >= 2 ** 20 ? `${v / 2 ** 20} M` : `${v / 2 ** 10} K`);
 const yielded = () => new Promise((resume) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = resume; port2.postMessage(0); });
 
 /// Milliseconds of a step: what a frame leaves beside the page's own work.
-const BUDGET = 8;
+const BUDGET = 12;
 /// Bytes written between two frames when the text is the page's own.
 const PIECE = 2 ** 18;
 
@@ -77,7 +77,8 @@ function shownLength() {
 async function written() {
     const mine = begin();
     const total = 2 ** $('length').value;
-    const seed = Math.floor(Math.random() * 2 ** 32);
+    // ?seed=N writes the same text again.
+    const seed = Number(new URLSearchParams(location.search).get('seed') ?? Math.floor(Math.random() * 2 ** 32));
     session.begin(seed);
     while (session.tokens() < total) {
         session.write(Math.min(PIECE, total - session.tokens()));
@@ -156,11 +157,20 @@ async function asked(question, fact) {
     const mine = visit;
     const start = performance.now();
     $('ask').disabled = $('ask-all').disabled = true;
-    $('took').textContent = 'looking…';
+    $('answer').hidden = false;
+    $('said').textContent = '…';
+    $('verdict').textContent = '';
+    $('took').textContent = 'looking through the whole text';
+    $('places').replaceChildren();
     try {
-        const answer = JSON.parse(await session.ask(question));
+        const said = await session.ask(question, BUDGET, (beginning) => {
+            if (mine !== visit) return;
+            $('answer').hidden = false;
+            $('said').textContent = beginning.replace(/\|$/, '');
+        });
         if (mine !== visit) return;
-        answer.ms = performance.now() - start;
+        const answer = { ...JSON.parse(said.answer), scores: said.scores, ms: performance.now() - start };
+        said.free();
         shownAnswer(question, answer, fact ?? facts.find((f) => f.question === answer.prompt));
     } finally {
         $('ask').disabled = $('ask-all').disabled = false;
@@ -182,20 +192,21 @@ function shownAnswer(question, answer, fact) {
     const chunks = Math.ceil(session.tokens() / about.chunk);
     $('took').textContent =
         `in ${Math.round(answer.ms)} ms; its first token looked into ${answer.places.length} of ${number.format(chunks)} chunks:`;
+    const most = Math.max(...answer.places.map((place) => place.weight));
     $('places').replaceChildren(...answer.places.map((place) => {
         const row = document.createElement('li');
         const [at, weight, excerpt] = ['span', 'span', 'code'].map((tag) => document.createElement(tag));
         at.textContent = `byte ${number.format(place.offset)}`;
         weight.className = 'weight';
-        weight.title = place.weight.toFixed(3);
+        weight.title = `weight ${place.weight.toFixed(3)}`;
         weight.append(document.createElement('i'));
-        weight.firstChild.style.width = `${Math.min(1, place.weight) * 100}%`;
+        weight.firstChild.style.width = `${place.weight / most * 100}%`;
         marked(excerpt, place.excerpt, answer.answer);
         row.append(at, weight, excerpt);
         return row;
     }));
     map.scores(answer.scores, answer.places.map((place) => place.chunk));
-    $('legend').hidden = !answer.scores;
+    $('legend').hidden = answer.scores.length === 0;
 }
 
 /// The excerpt with the answer marked where it stands in it.

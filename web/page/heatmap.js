@@ -3,8 +3,10 @@
 
 /// Dark to bright, as the rind of the fruit: stops of red, green, blue.
 const RAMP = [[46, 16, 34], [92, 16, 54], [156, 20, 64], [212, 44, 66], [243, 110, 60], [252, 186, 92], [255, 244, 200]];
-const COLUMNS = 128;
 const CELLS = 4096;
+
+/// Cells a row, so that a picture is about four times as wide as high.
+const columns = (cells) => Math.min(128, Math.max(32, Math.ceil(Math.sqrt(4 * cells) / 16) * 16));
 
 function colour(v) {
     const at = Math.max(0, Math.min(1, v)) * (RAMP.length - 1);
@@ -28,7 +30,7 @@ export class Heatmap {
         this.chunks = Math.max(1, Math.ceil(tokens / chunk));
         this.each = Math.ceil(this.chunks / CELLS);
         this.cells = Math.ceil(this.chunks / this.each);
-        this.columns = Math.min(COLUMNS, this.cells);
+        this.columns = columns(this.cells);
         Object.assign(this, { tokens, read: 0, values: null, chosen: [] });
         this.draw();
     }
@@ -67,9 +69,9 @@ export class Heatmap {
         const scale = window.devicePixelRatio || 1;
         const width = Math.round(canvas.clientWidth * scale);
         if (!width) return;
-        const columns = this.cells ? this.columns : COLUMNS;
-        const rows = this.cells ? Math.ceil(this.cells / columns) : 8;
-        this.step = width / columns;
+        const across = this.cells ? this.columns : 64;
+        const rows = this.cells ? Math.ceil(this.cells / across) : 4;
+        this.step = width / across;
         // Few cells are bars, many are squares.
         const height = Math.max(this.step * rows, 56 * scale);
         this.rise = height / rows;
@@ -81,17 +83,17 @@ export class Heatmap {
         const c = canvas.getContext('2d');
         const style = getComputedStyle(document.documentElement);
         const [empty, rind, leaf] = ['--cell', '--rind', '--leaf'].map((name) => style.getPropertyValue(name));
-        const gap = this.step > 5 ? Math.max(1, this.step * 0.1) : 0;
+        const gap = this.step > 5 ? Math.max(1, this.step * 0.08) : 0;
         c.clearRect(0, 0, canvas.width, canvas.height);
         const cell = (i, inset = gap / 2) => [
-            i % columns * this.step + inset, Math.floor(i / columns) * this.rise + inset, this.step - 2 * inset, this.rise - 2 * inset,
+            i % across * this.step + inset, Math.floor(i / across) * this.rise + inset, this.step - 2 * inset, this.rise - 2 * inset,
         ];
         const read = this.read / this.chunk / this.each;
-        for (let i = 0; i < (this.cells || columns * rows); i++) {
+        for (let i = 0; i < (this.cells || across * rows); i++) {
             c.globalAlpha = 1;
             c.fillStyle = empty;
             if (this.values) {
-                if (!Number.isNaN(this.values[i])) c.fillStyle = colour(this.values[i] ** 1.5);
+                if (!Number.isNaN(this.values[i])) c.fillStyle = colour(this.values[i] ** 1.2);
             } else if (i < read && this.cells) {
                 c.globalAlpha = 0.75;
                 c.fillStyle = rind;
@@ -99,7 +101,7 @@ export class Heatmap {
             c.fillRect(...cell(i));
         }
         c.globalAlpha = 1;
-        c.lineWidth = Math.max(2 * scale, this.step * 0.16);
+        c.lineWidth = Math.max(2 * scale, this.step * 0.14);
         c.strokeStyle = leaf;
         for (const chunk of this.chosen) c.strokeRect(...cell(Math.floor(chunk / this.each), 0));
     }

@@ -1,11 +1,13 @@
 //! One visit: a model on the browser's GPU, a text, its memory, questions.
 
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
 use rambutan_engine::{Gpu, GpuOptions};
 use rambutan_model::{
     Checkpoint, Ramba,
     data::Prose,
     ramba::Options,
-    reader::Reader,
+    reader::{Asking, Reader, Reading},
     tasks::{self, FactKind, Haystack, Needle},
 };
 use serde_json::{Value, json};
@@ -16,14 +18,22 @@ use crate::thrown;
 /// The longest answer, in tokens.
 const LONGEST: usize = 64;
 
-/// A model, a text and its memory.
+/// A model, a text and its memory. The page may call while a promise of it is pending: what that works on is then not
+/// here, and comes back unless another text has come.
 #[wasm_bindgen]
 pub struct Session {
     model: &'static Ramba,
+    visit: RefCell<Visit>,
+}
+
+/// All that goes with one text.
+#[derive(Default)]
+struct Visit {
+    number: u32,
     prose: Option<Prose>,
     text: Vec<u8>,
-    reader: Option<Reader<'static>>,
-    read: usize,
+    reading: Option<(Reader<'static>, Reading<'static>)>,
+    reader: Option<Rc<Reader<'static>>>,
 }
 
 #[wasm_bindgen]
@@ -34,8 +44,7 @@ impl Session {
         let gpu = Gpu::request(GpuOptions::default()).await.map_err(thrown)?;
         let model = Ramba::with(&gpu, &checkpoint, Options::default()).map_err(thrown)?;
         // A page opens one, and its readers borrow it for as long as it is there.
-        let model = Box::leak(Box::new(model));
-        Ok(Session { model, prose: None, text: Vec::new(), reader: None, read: 0 })
+        Ok(Session { model: Box::leak(Box::new(model)), visit: RefCell::default() })
     }
 
     fn gpu(&self) -> &Gpu {
@@ -55,59 +64,77 @@ impl Session {
         Ok(about.to_string())
     }
 
-    /// Takes a text.
-    pub fn take(&mut self, text: Vec<u8>) {
-        self.forget();
-        self.text = text;
+    /// Takes a text in place of the one before.
+    pub fn take(&self, text: Vec<u8>) {
+        self.forget().text = text;
     }
 
-    /// Forgets text and memory, and begins to write a text of its own, see [`Session::write`].
-    pub fn begin(&mut self, seed: u32) {
-        self.forget();
-        self.prose = Some(Prose::held(seed.into()));
+    /// Begins to write a text of its own in place of the one before, see [`Session::write`].
+    pub fn begin(&self, seed: u32) {
+        self.forget().prose = Some(Prose::held(seed.into()));
     }
 
     /// Writes the text's next `length` bytes.
-    pub fn write(&mut self, length: usize) {
-        if let Some(prose) = &mut self.prose {
-            self.text.extend(prose.text(length));
+    pub fn write(&self, length: usize) {
+        let Visit { prose, text, .. } = &mut *self.visit.borrow_mut();
+        if let Some(prose) = prose {
+            text.extend(prose.text(length));
         }
     }
 
     /// Hides so many facts in the text, and tells them, as JSON.
-    pub fn hide(&mut self, facts: usize, seed: u32) -> Result<String, JsError> {
-        let mut hay = Haystack::new(std::mem::take(&mut self.text)).map_err(thrown)?;
+    pub fn hide(&self, facts: usize, seed: u32) -> Result<String, JsError> {
+        let text = &mut self.visit.borrow_mut().text;
+        let mut hay = Haystack::new(std::mem::take(text)).map_err(thrown)?;
         let mut kinds = vec![FactKind::Named; facts];
         if let Some(middle) = kinds.get_mut(facts / 2) {
             *middle = FactKind::Plain;
         }
         let needles = hay.plant(&kinds, seed.into());
-        self.text = hay.text().to_vec();
+        *text = hay.text().to_vec();
         let needles: Vec<Value> = needles.map_err(thrown)?.iter().map(fact).collect();
         Ok(Value::from(needles).to_string())
     }
 
-    fn forget(&mut self) {
-        (self.prose, self.reader, self.read) = (None, None, 0);
-        self.text = Vec::new();
+    /// A new, empty visit.
+    fn forget(&self) -> std::cell::RefMut<'_, Visit> {
+        let mut visit = self.visit.borrow_mut();
+        *visit = Visit { number: visit.number + 1, ..Visit::default() };
         self.gpu().trim();
+        visit
     }
 
     /// Tokens of the text.
     pub fn tokens(&self) -> usize {
-        self.text.len()
+        self.visit.borrow().text.len()
     }
 
-    /// Reads on for about so many milliseconds, and tells how many tokens are read.
-    pub async fn step(&mut self, _budget: f64) -> Result<usize, JsError> {
-        if self.reader.is_none() {
-            self.reader = Some(Reader::new(self.model).map_err(thrown)?.with_batch(2048));
+    /// Reads on in a slice of about so many milliseconds, and tells how many tokens are read once the GPU is through
+    /// with it.
+    pub async fn step(&self, budget: f64) -> Result<usize, JsError> {
+        let (number, (mut reader, mut reading)) = {
+            let mut visit = self.visit.borrow_mut();
+            let under_way = match visit.reading.take() {
+                Some(pair) => pair,
+                None => {
+                    let reader = Reader::new(self.model).map_err(thrown)?;
+                    let reading = reader.start(visit.text.clone());
+                    (reader, reading)
+                }
+            };
+            (visit.number, under_way)
+        };
+        let far = reading.step(&mut reader, Duration::from_secs_f64(budget / 1e3)).map_err(thrown)?;
+        self.gpu().turn().await;
+        let mut visit = self.visit.borrow_mut();
+        if visit.number == number {
+            if far.is_done() {
+                visit.reader = Some(Rc::new(reader));
+            } else {
+                visit.reading = Some((reader, reading));
+            }
         }
-        let reader = self.reader.as_mut().expect("made above");
-        let piece = &self.text[self.read..(self.read + 8192).min(self.text.len())];
-        reader.read(piece, |_| {}).map_err(thrown)?;
-        self.read += piece.len();
-        Ok(self.read)
+        Ok(far.done)
     }
 
     /// Bytes that tensors and pools hold on the device.
@@ -115,37 +142,83 @@ impl Session {
         self.gpu().memory().reserved as f64
     }
 
-    /// Answers a question, as JSON: the answer and the places that its first token looked into, the weightiest first.
-    pub async fn ask(&self, question: &str) -> Result<String, JsError> {
-        let reader = self.reader.as_ref().ok_or_else(|| JsError::new("nothing was read yet"))?;
+    /// Answers a question in slices of about `budget` milliseconds; `said` hears the answer's beginning as it grows.
+    pub async fn ask(&self, question: &str, budget: f64, said: js_sys::Function) -> Result<Said, JsError> {
+        let reader = self.visit.borrow().reader.clone();
+        let reader = reader.ok_or_else(|| JsError::new("no text is read yet"))?;
         let prompt = tasks::prompt(question);
-        let answer = reader.ask(prompt.as_bytes(), tasks::STOP.as_bytes(), LONGEST).await.map_err(thrown)?;
-        let said = String::from_utf8_lossy(&answer.text);
+        let (question, stop) = (prompt.as_bytes(), tasks::STOP.as_bytes());
+        let asking = reader.asking(question, stop, LONGEST).map_err(thrown)?.scored();
+        let (mut scores, mut heard) = (None, 0);
+        let progress = |asking: &Asking| {
+            // Those of the first token: what it was that the question looked for.
+            if scores.is_none() {
+                scores = asking.scores().cloned();
+            }
+            let text = &asking.answer().text;
+            if text.len() > heard {
+                heard = text.len();
+                // A listener that throws is its own problem.
+                let _ = said.call1(&JsValue::NULL, &String::from_utf8_lossy(text).into_owned().into());
+            }
+        };
+        let budget = Duration::from_secs_f64(budget / 1e3);
+        let answer = reader.ask_in_slices(asking, budget, progress).await.map_err(thrown)?;
         let chunk = self.model.config.chunk_size;
-        let mut places: Vec<(usize, f32)> = answer
-            .selected
-            .iter()
-            .copied()
-            .filter(|(c, w)| c * chunk < self.text.len() && *w > 0.0)
-            .collect();
+        let tokens = reader.len();
+        let mut scores = match scores {
+            Some(scores) => scores.read::<f32>().await.map_err(thrown)?,
+            None => Vec::new(),
+        };
+        // Those of the question itself are no places.
+        scores.truncate(tokens / chunk);
+        let mut places: Vec<(usize, f32)> =
+            answer.selected.iter().copied().filter(|(c, w)| c * chunk < tokens && *w > 0.0).collect();
         places.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let said = String::from_utf8_lossy(&answer.text);
         let places: Vec<Value> = places
             .iter()
             .map(|&(c, weight)| {
-                json!({ "chunk": c, "offset": c * chunk, "weight": weight, "excerpt": self.excerpt(c * chunk, chunk) })
+                json!({
+                    "chunk": c, "offset": c * chunk, "weight": weight,
+                    "excerpt": self.excerpt(c * chunk, chunk),
+                })
             })
             .collect();
         let answer = json!({
             "answer": said.strip_suffix(tasks::STOP).unwrap_or(&said), "complete": said.ends_with(tasks::STOP),
             "prompt": prompt, "places": places,
         });
-        Ok(answer.to_string())
+        Ok(Said { answer: answer.to_string(), scores })
     }
 
     /// Bytes of the text as people read them.
     pub fn excerpt(&self, offset: usize, length: usize) -> String {
-        let end = offset.saturating_add(length).min(self.text.len());
-        String::from_utf8_lossy(&self.text[offset.min(end)..end]).into_owned()
+        let text = &self.visit.borrow().text;
+        let end = offset.saturating_add(length).min(text.len());
+        String::from_utf8_lossy(&text[offset.min(end)..end]).into_owned()
+    }
+}
+
+/// What was said.
+#[wasm_bindgen]
+pub struct Said {
+    answer: String,
+    scores: Vec<f32>,
+}
+
+#[wasm_bindgen]
+impl Said {
+    /// The answer and the places that its first token looked into, the weightiest first, as JSON.
+    #[wasm_bindgen(getter)]
+    pub fn answer(&self) -> String {
+        self.answer.clone()
+    }
+
+    /// How each whole chunk of the text scores at the question's last token.
+    #[wasm_bindgen(getter)]
+    pub fn scores(&self) -> Vec<f32> {
+        self.scores.clone()
     }
 }
 

@@ -85,6 +85,8 @@ enum Kernel {
     Few,
     /// Register tiles straight from storage, for CPUs.
     Direct,
+    /// The same without subgroups.
+    Lane,
     /// Cooperative matrices, for 16-bit operands in lines of multiples of eight elements.
     Coop(Block),
 }
@@ -93,7 +95,7 @@ impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
         let capabilities = gpu.capabilities();
         match self {
-            Kernel::Tile | Kernel::Large | Kernel::Few => true,
+            Kernel::Tile | Kernel::Large | Kernel::Few | Kernel::Lane => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
             Kernel::Coop(block) => block.runs_on(gpu),
         }
@@ -160,6 +162,7 @@ impl Product {
                 Kernel::Coop(Block::choose(&a.0.gpu, m, n, batches).expect("the smallest runs"))
             }
             None if few && m <= 8 => Kernel::Few,
+            None if capabilities.cpu => Kernel::Lane,
             // Smaller tiles where large ones would be half empty or too few to fill a device.
             None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
             None => Kernel::Tile,
@@ -179,14 +182,22 @@ impl Product {
                 let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
                 product_launch!(matmul_large [elem = elem, elem_b = elem_b, STEP = step], large);
             }
-            Kernel::Direct => {
-                let rows = if m <= 8 { 8 } else { 32 };
+            Kernel::Direct | Kernel::Lane => {
                 let unit =
                     |four, elem| if four { (4, format!("vec4<{elem}>")) } else { (1, String::from(elem)) };
                 let (a_unit, b_unit) = (unit(a_four, "elem"), unit(b_four, "elem_b"));
-                product_launch!(matmul_direct [elem = elem, elem_b = elem_b, ROWS = rows, A_WIDTH = a_unit.0, a_unit = a_unit.1,
-                                           B_WIDTH = b_unit.0, b_unit = b_unit.1],
-                            (n.div_ceil(32), m.div_ceil(rows), batches));
+                macro_rules! direct_launch {
+                    ($stem:ident [$($rows:ident = $value:expr)?], $groups:expr) => {
+                        product_launch!($stem [elem = elem, elem_b = elem_b, A_WIDTH = a_unit.0, a_unit = a_unit.1,
+                                               B_WIDTH = b_unit.0, b_unit = b_unit.1 $(, $rows = $value)?], $groups)
+                    };
+                }
+                if kernel == Kernel::Lane {
+                    direct_launch!(matmul_lane [], (n.div_ceil(64), m.div_ceil(8), batches));
+                } else {
+                    let rows = if m <= 8 { 8 } else { 32 };
+                    direct_launch!(matmul_direct [ROWS = rows], (n.div_ceil(32), m.div_ceil(rows), batches));
+                }
             }
             _ => product_launch!(matmul [elem = elem, elem_b = elem_b], (n.div_ceil(64), m.div_ceil(64), batches)),
         }
@@ -466,10 +477,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(by!(Kernel::Large, fours, any_matmul, "matmul.large", any_linear, "linear.large"));
     cases.extend(by!(Kernel::Few, fours, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Kernel::Direct, fours, any_matmul, "matmul.direct", any_linear, "linear.direct"));
+    cases.extend(by!(Kernel::Lane, fours, any_matmul, "matmul.lane", any_linear, "linear.lane"));
     cases.extend(by!(Kernel::Tile, fours, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
     cases.extend(by!(Kernel::Large, fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
     cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
+    cases.extend(by!(Kernel::Lane, fours, half_matmul, "matmul.lane.f16", half_linear, "linear.lane.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop64x128.f16", half_linear, "linear.coop64x128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
