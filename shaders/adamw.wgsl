@@ -1,7 +1,7 @@
 // uses: lib/grid.wgsl
 // Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2), over a whole arena:
 // g ← factor · g,  m ← β1·m + (1 − β1)·g,  v ← β2·v + (1 − β2)·g²,
-// p ← p − lr·decay·p − lr · (m / (1 − β1ᵗ)) / (√(v / (1 − β2ᵗ)) + eps);   then g ← 0, ready for the next pass.
+// p ← p − lr·decay·p − lr · (m / (1 − β1ᵗ)) / (√(v / (1 − β2ᵗ)) + eps)
 const WG: u32 = 256u;
 struct Params { count: u32, lr: f32, beta1: f32, beta2: f32, eps: f32, decay: f32 }
 
@@ -12,10 +12,10 @@ struct Control {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> control: Control;
-@group(0) @binding(2) var<storage, read_write> p: array<vec4f>;       // (count / 4)
-@group(0) @binding(3) var<storage, read_write> m: array<vec4f>;       // (count / 4)
-@group(0) @binding(4) var<storage, read_write> v: array<vec4f>;       // (count / 4)
-@group(0) @binding(5) var<storage, read_write> g: array<vec4f>;       // (count / 4)
+@group(0) @binding(2) var<storage, read> g: array<vec4f>;             // (count / 4)
+@group(0) @binding(3) var<storage, read_write> p: array<vec4f>;       // (count / 4)
+@group(0) @binding(4) var<storage, read_write> m: array<vec4f>;       // (count / 4)
+@group(0) @binding(5) var<storage, read_write> v: array<vec4f>;       // (count / 4)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -36,5 +36,4 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         m[i] = mean;
         v[i] = square;
     }
-    g[i] = vec4f();
 }

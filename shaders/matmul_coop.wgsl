@@ -1,18 +1,20 @@
 // uses: lib/four.wgsl
-// variants: TM=128 TN=256 WN=64 | TM=128 TN=128 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 | TM=128 TN=256 WN=64 WHOLE=1
+// variants: TM=128 TN=128 WM=64 WN=64 | TM=64 TN=128 WM=64 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 | TM=128 TN=128 WM=64 WN=64 WHOLE=1
 // The product of matmul.wgsl on cooperative matrices, 16-bit operands and sums in f32: a workgroup computes TM × TN, each
-// subgroup of 32 takes 32 × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
+// subgroup of 32 takes WM × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
 // rounded there), zeros outside of the operands, while the next are under way into registers. Operands are read 16 bytes
 // at a time, as words: 16-bit vectors would come in pieces. Lines of a, b and c hold multiples of eight elements.
+// 128 × 128 take 24 KiB of workgroup memory: with more, fewer workgroups share a multiprocessor.
 alias elem_out = f16;
 const WIDE_B: u32 = 0u;                                               // 1: b is f32
 const A_BY_K: u32 = 1u;
 const B_BY_K: u32 = 1u;
 const TM: u32 = 64u;
 const TN: u32 = 64u;
+const WM: u32 = 32u;
 const WN: u32 = 32u;
 const WIDE: u32 = TN / WN;                                            // subgroups along n
-const WG: u32 = TM / 32u * WIDE * 32u;
+const WG: u32 = TM / WM * WIDE * 32u;
 const STEP: u32 = 32u;
 const WHOLE: u32 = 0u;                                                // 1: m, n and pieces are of whole tiles
 const BAND: u32 = 8u;                                                 // rows of tiles whose operands share the cache
@@ -26,8 +28,10 @@ const A_LINE: u32 = TM * STEP / 8u / A_LINES;                         // eights 
 const B_LINE: u32 = TN * STEP / 8u / B_LINES;
 const A_PARTS: u32 = TM * STEP / 8u / WG;                             // eights a lane loads
 const B_PARTS: u32 = TN * STEP / 8u / WG;
+const A_HOP: u32 = WG / A_LINE;                                       // lines from one of them to the next
+const B_HOP: u32 = WG / B_LINE;
+const MM: u32 = WM / 16u;
 const NN: u32 = WN / 16u;
-const OUTSIDE: u32 = 0x80000000u;
 struct Params {
     m: u32, n: u32, k: u32, piece: u32,
     a_m: u32, a_k: u32, a_z: u32,
@@ -36,8 +40,6 @@ struct Params {
 }
 // Eight elements: f16, or four f32 and four more.
 struct Eight { x: vec4u, y: vec4u }
-// Where a lane's eight lies, in vectors, and its k: beyond all k where the line lies outside.
-struct Place { at: u32, k: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4u>;             // f16
@@ -50,17 +52,16 @@ var<workgroup> b_tile: array<vec4<f16>, 2u * B_LINES * B_STRIDE>;     // (column
 var<workgroup> stage: array<f32, WG / 32u * 256u>;                    // a matrix a subgroup
 
 // Loads are never skipped, so that none waits behind a branch.
-fn a_next(place: Place, last: u32) -> vec4u {
-    if WHOLE == 1u { return a[place.at]; }
-    return select(vec4u(), a[select(0u, place.at, place.k < last)], place.k < last);
+fn a_next(at: u32, inside: bool) -> vec4u {
+    if WHOLE == 1u { return a[at]; }
+    return select(vec4u(), a[select(0u, at, inside)], inside);
 }
 
-fn b_next(place: Place, last: u32) -> Eight {
-    if WHOLE == 1u && WIDE_B == 0u { return Eight(b[place.at], vec4u()); }
-    let inside = place.k < last;
-    let at = select(0u, place.at, inside);
-    if WIDE_B == 1u { return Eight(select(vec4u(), b[at], inside), select(vec4u(), b[at + 1u], inside)); }
-    return Eight(select(vec4u(), b[at], inside), vec4u());
+fn b_next(at: u32, inside: bool) -> Eight {
+    if WHOLE == 1u && WIDE_B == 0u { return Eight(b[at], vec4u()); }
+    let near = select(0u, at, inside);
+    if WIDE_B == 1u { return Eight(select(vec4u(), b[near], inside), select(vec4u(), b[near + 1u], inside)); }
+    return Eight(select(vec4u(), b[near], inside), vec4u());
 }
 
 fn put_a(v: u32, x: vec4u) {
@@ -115,33 +116,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     // A batch has strides along z and sums all of k; a piece has none.
     let first = select(0u, z * params.piece, params.a_z == 0u);
     let last = min(first + params.piece, params.k);
-    let a_start = params.a_0 + z * params.a_z;
-    let b_start = params.b_0 + z * params.b_z;
-    let row = subgroup / WIDE * 32u;
+    let row = subgroup / WIDE * WM;
     let column = subgroup % WIDE * WN;
-    var sum0: array<coop_mat16x16<f32, C>, NN>;
-    var sum1: array<coop_mat16x16<f32, C>, NN>;
-    var a_place: array<Place, A_PARTS>;
-    var b_place: array<Place, B_PARTS>;
-    for (var i = 0u; i < A_PARTS; i++) { // unroll
-        let v = index + i * WG;
-        let m = m0 + select(v % A_LINE * 8u, v / A_LINE, A_BY_K == 1u);
-        let k = first + select(v / A_LINE, v % A_LINE * 8u, A_BY_K == 1u);
-        a_place[i] = Place((a_start + m * params.a_m + k * params.a_k) / 8u, select(OUTSIDE, k, m < params.m));
-    }
-    for (var i = 0u; i < B_PARTS; i++) { // unroll
-        let v = index + i * WG;
-        let n = n0 + select(v % B_LINE * 8u, v / B_LINE, B_BY_K == 1u);
-        let k = first + select(v / B_LINE, v % B_LINE * 8u, B_BY_K == 1u);
-        let at = (b_start + n * params.b_n + k * params.b_k) / (8u - 4u * WIDE_B);
-        b_place[i] = Place(at, select(OUTSIDE, k, n < params.n));
-    }
+    // A lane's first eight of each tile, and how far apart those after it lie. In vectors.
+    let b_eight = 8u - 4u * WIDE_B;
+    let a_m = m0 + select(index % A_LINE * 8u, index / A_LINE, A_BY_K == 1u);
+    let b_n = n0 + select(index % B_LINE * 8u, index / B_LINE, B_BY_K == 1u);
+    var a_k = first + select(index / A_LINE, index % A_LINE * 8u, A_BY_K == 1u);
+    var b_k = first + select(index / B_LINE, index % B_LINE * 8u, B_BY_K == 1u);
+    var a_at = (params.a_0 + z * params.a_z + a_m * params.a_m + a_k * params.a_k) / 8u;
+    var b_at = (params.b_0 + z * params.b_z + b_n * params.b_n + b_k * params.b_k) / b_eight;
+    let a_hop = A_HOP * select(params.a_k, params.a_m, A_BY_K == 1u) / 8u;
+    let b_hop = B_HOP * select(params.b_k, params.b_n, B_BY_K == 1u) / b_eight;
     let a_step = STEP * params.a_k / 8u;
-    let b_step = STEP * params.b_k / (8u - 4u * WIDE_B);
+    let b_step = STEP * params.b_k / b_eight;
+    var sum: array<coop_mat16x16<f32, C>, MM * NN>;
     var next_a: array<vec4u, A_PARTS>;
     var next_b: array<Eight, B_PARTS>;
-    for (var i = 0u; i < A_PARTS; i++) { next_a[i] = a_next(a_place[i], last); } // unroll
-    for (var i = 0u; i < B_PARTS; i++) { next_b[i] = b_next(b_place[i], last); } // unroll
+    for (var i = 0u; i < A_PARTS; i++) { // unroll
+        let inside = a_m + A_BY_K * i * A_HOP < params.m && a_k + (1u - A_BY_K) * i * A_HOP < last;
+        next_a[i] = a_next(a_at + i * a_hop, inside);
+    }
+    for (var i = 0u; i < B_PARTS; i++) { // unroll
+        let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
+        next_b[i] = b_next(b_at + i * b_hop, inside);
+    }
     let steps = (params.piece + STEP - 1u) / STEP;
     for (var step = 0u; step < steps; step++) {
         for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
@@ -149,31 +148,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         workgroupBarrier();
         // The last step loads its own once more: nothing of it is used.
         let on = select(0u, 1u, step + 1u < steps);
+        a_at += on * a_step;
+        b_at += on * b_step;
+        a_k += on * STEP;
+        b_k += on * STEP;
         for (var i = 0u; i < A_PARTS; i++) { // unroll
-            a_place[i] = Place(a_place[i].at + on * a_step, a_place[i].k + on * STEP);
-            next_a[i] = a_next(a_place[i], last);
+            let inside = a_m + A_BY_K * i * A_HOP < params.m && a_k + (1u - A_BY_K) * i * A_HOP < last;
+            next_a[i] = a_next(a_at + i * a_hop, inside);
         }
         for (var i = 0u; i < B_PARTS; i++) { // unroll
-            b_place[i] = Place(b_place[i].at + on * b_step, b_place[i].k + on * STEP);
-            next_b[i] = b_next(b_place[i], last);
+            let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
+            next_b[i] = b_next(b_at + i * b_hop, inside);
         }
-        for (var k = 0u; k < STEP; k += 16u) { // unroll
-            let a0 = left(row, k);
-            let a1 = left(row + 16u, k);
+        // Written out, this loop takes a fifth longer: more matrices wait in registers.
+        for (var k = 0u; k < STEP; k += 16u) {
+            var l: array<coop_mat16x16<f16, A>, MM>;
+            for (var i = 0u; i < MM; i++) { l[i] = left(row + i * 16u, k); } // unroll
             for (var j = 0u; j < NN; j++) { // unroll
                 let r = right(column + j * 16u, k);
-                sum0[j] = coopMultiplyAdd(a0, r, sum0[j]);
-                sum1[j] = coopMultiplyAdd(a1, r, sum1[j]);
+                for (var i = 0u; i < MM; i++) { // unroll
+                    sum[i * NN + j] = coopMultiplyAdd(l[i], r, sum[i * NN + j]);
+                }
             }
         }
         workgroupBarrier();
     }
     let c_start = params.c_0 + z * params.c_z;
     let to = subgroup * 256u;
-    for (var i = 0u; i < 2u; i++) { // unroll
+    for (var i = 0u; i < MM; i++) { // unroll
         for (var j = 0u; j < NN; j++) { // unroll
-            if i == 0u { let tile = sum0[j]; coopStoreT(tile, &stage[to], 16u); }
-            else { let tile = sum1[j]; coopStoreT(tile, &stage[to], 16u); }
+            let tile = sum[i * NN + j];
+            coopStoreT(tile, &stage[to], 16u);
             workgroupBarrier();
             for (var quad = lane; quad < 64u; quad += 32u) {
                 let m = m0 + row + i * 16u + quad / 4u;

@@ -11,7 +11,7 @@ use std::{
     panic::Location,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -31,8 +31,32 @@ pub(crate) enum Edge {
 
 pub(crate) struct Leaf {
     /// Summed into this, where set.
-    slot: Option<Tensor>,
+    slot: Option<Slot>,
     grad: Mutex<Option<Tensor>>,
+}
+
+/// Where a parameter's gradients are summed. An empty one holds whatever it held: the first gradient overwrites it, so
+/// that nobody has to write zeros before.
+struct Slot {
+    sum: Tensor,
+    empty: AtomicBool,
+}
+
+impl Slot {
+    fn add(&self, grad: &Tensor) {
+        match self.empty.swap(false, Ordering::Relaxed) {
+            true => grad.copy_into(&self.sum),
+            false => accumulate(&self.sum, grad),
+        }
+    }
+
+    /// The sum, of zeros where there was nothing to sum.
+    fn settled(&self) -> Tensor {
+        if self.empty.swap(false, Ordering::Relaxed) {
+            self.sum.fill(0.0);
+        }
+        self.sum.clone()
+    }
 }
 
 /// Gradients of a node's inputs, in order; None where an input gets none.
@@ -69,12 +93,13 @@ pub(crate) struct Node {
 
 impl Edge {
     pub fn leaf(slot: Option<Tensor>) -> Edge {
+        let slot = slot.map(|sum| Slot { sum, empty: AtomicBool::new(false) });
         Edge::Leaf(Arc::new(Leaf { slot, grad: Mutex::default() }))
     }
 
     pub fn grad(&self) -> Option<Tensor> {
         match self {
-            Edge::Leaf(leaf) => leaf.slot.clone().or_else(|| lock(&leaf.grad).clone()),
+            Edge::Leaf(leaf) => leaf.slot.as_ref().map(Slot::settled).or_else(|| lock(&leaf.grad).clone()),
             _ => None,
         }
     }
@@ -83,7 +108,7 @@ impl Edge {
         if let Edge::Leaf(leaf) = self {
             *lock(&leaf.grad) = None;
             if let Some(slot) = &leaf.slot {
-                slot.fill(0.0);
+                slot.empty.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -238,7 +263,7 @@ fn deliver(edge: &Edge, grad: Tensor, waiting: &mut BTreeMap<u64, Waiting>, orde
     match edge {
         Edge::None => {}
         Edge::Leaf(leaf) => match &leaf.slot {
-            Some(slot) => accumulate(slot, &grad),
+            Some(slot) => slot.add(&grad),
             None => {
                 let mut held = lock(&leaf.grad);
                 *held = Some(sum(held.take(), grad));

@@ -11,7 +11,7 @@
 //!
 //! Layers, each seeing only those before it: [`gpu`] (the only user of wgpu), [`tensor`] and [`autograd`] (a tensor
 //! carries its place in the graph), [`ops`], [`optim`]. [`mod@reference`] and [`testing`] stand beside: definitions in
-//! f64 and the kit that holds kernels against them, ours and yours.
+//! f64 and what holds ops against them, ours and yours.
 
 pub mod autograd;
 mod error;

@@ -85,10 +85,7 @@ impl AdamW {
     #[track_caller]
     pub fn new(parameters: &Parameters, options: AdamWOptions) -> AdamW {
         let arenas = parameters.arenas();
-        assert!(
-            arenas.iter().all(|a| a.gradients.is_some()),
-            "AdamW: parameters were uploaded without gradients"
-        );
+        assert!(parameters.gradients().is_some(), "AdamW: parameters were uploaded without gradients");
         let gpu = arenas.first().expect("AdamW: at least one parameter").values.gpu().clone();
         let moments = with_purpose(Purpose::Moments, || {
             arenas
@@ -117,13 +114,13 @@ impl AdamW {
         };
         let max_norm = max_norm.unwrap_or(0.0);
         let rule = AdamWRule { beta1, beta2, eps, max_norm, grow_after, most_scale: MOST_SCALE };
-        let gradients: Vec<&Tensor> =
-            parameters.arenas().iter().filter_map(|a| a.gradients.as_ref()).collect();
+        let gradients = parameters.gradients().expect("AdamW::new saw that they have gradients");
         ops::adamw_control(&ops::square_sum(&gradients), &self.control, &rule);
         for ((arena, [m, v]), g) in parameters.arenas().iter().zip(&self.moments).zip(gradients) {
             let decay = if arena.decay { weight_decay } else { 0.0 };
             ops::adamw([&arena.values, m, v, g], &self.control, &rule, lr, decay);
         }
+        parameters.zero_gradients();
     }
 
     /// What the device decided so far. Waits for the work recorded.

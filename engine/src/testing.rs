@@ -62,13 +62,35 @@ impl Dim {
         }
     }
 
+    /// The sizes worth trying first, the simplest first: 1, primes, powers of two ± 1.
+    pub fn awkward(&self) -> Vec<usize> {
+        match self.values {
+            Values::Range(low, high) => {
+                AWKWARD.iter().copied().filter(|v| (low..=high).contains(v)).collect()
+            }
+            Values::OneOf(v) => v.to_vec(),
+        }
+    }
+
+    /// Whether it takes any size between two.
+    pub fn is_range(&self) -> bool {
+        matches!(self.values, Values::Range(..))
+    }
+
+    /// The largest size.
+    pub fn largest(&self) -> usize {
+        match self.values {
+            Values::Range(_, high) => high,
+            Values::OneOf(v) => v.iter().copied().max().unwrap_or(0),
+        }
+    }
+
     /// The `pick`-th of the sizes worth trying: the awkward ones for small picks, any for large ones.
     pub fn pick(&self, pick: u64) -> usize {
         match self.values {
             Values::OneOf(v) => v[(pick % v.len() as u64) as usize],
             Values::Range(low, high) => {
-                let awkward: Vec<usize> =
-                    AWKWARD.iter().copied().filter(|v| (low..=high).contains(v)).collect();
+                let awkward = self.awkward();
                 let span = (high - low + 1) as u64;
                 match pick % 3 {
                     0 | 1 if !awkward.is_empty() => awkward[(pick / 3 % awkward.len() as u64) as usize],
@@ -92,6 +114,16 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// These sizes of these dims.
+    ///
+    /// # Panics
+    /// Where there are more or fewer sizes than dims.
+    #[track_caller]
+    pub fn of(dims: &[Dim], values: Vec<usize>) -> Sizes {
+        assert_eq!(values.len(), dims.len(), "one size a dim");
+        Sizes { names: dims.iter().map(|d| d.name).collect(), values }
+    }
+
     /// All sizes in order, for patterns: `let [rows, columns] = s.get();`.
     ///
     /// # Panics
@@ -403,8 +435,7 @@ impl Case {
 
     /// These sizes.
     pub fn exactly(&self, values: Vec<usize>) -> Sizes {
-        assert_eq!(values.len(), self.dims.len(), "{}: one size a dim", self.stem);
-        Sizes { names: self.dims.iter().map(|d| d.name).collect(), values }
+        Sizes::of(&self.dims, values)
     }
 
     /// Sizes drawn from a seed.
@@ -606,7 +637,8 @@ pub async fn gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
         directions.push(if float { direction.array } else { Array::zeros(&e.shape) });
     }
     autograd::backward(&seeds.iter().map(|(y, dy)| (*y, dy)).collect::<Vec<_>>());
-    let loss = Loss { case, sizes, arrays, expected, directions };
+    let reference = |arrays: &[Array]| (case.reference)(sizes, arrays);
+    let loss = Loss { reference: &reference, arrays, expected, directions };
     let units = case.error_grad.map_or_else(|| 4.0 * (case.error)(sizes) + 8.0, |f| f(sizes));
     for (i, (input, tensor)) in inputs.iter().zip(&tensors).enumerate().filter(|(_, (i, _))| i.differentiable)
     {
@@ -615,7 +647,7 @@ pub async fn gradients(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Resu
         let n = got.len();
         let elements: Vec<usize> =
             if n <= 48 { (0..n).collect() } else { (0..12).map(|_| draw.below(n)).collect() };
-        loss.hold(i, input, &got, case.allowed(units, input.dtype), &elements, &mut draw, &mut report)
+        loss.hold(i, input.name, &got, case.allowed(units, input.dtype), &elements, &mut draw, &mut report)
             .map_err(fail)?;
     }
     gpu.check().map_err(|e| device_error(case, sizes, &e))?;
@@ -642,12 +674,15 @@ fn arrived(input: &Input, tensor: &Tensor) -> Result<Tensor, String> {
 }
 
 /// Σ ⟨output, direction⟩ of the reference, to be differentiated.
-struct Loss<'a> {
-    case: &'a Case,
-    sizes: &'a Sizes,
-    arrays: Vec<Array>,
-    expected: Vec<Array>,
-    directions: Vec<Array>,
+pub struct Loss<'a> {
+    /// The definition.
+    pub reference: &'a dyn Fn(&[Array]) -> Vec<Array>,
+    /// Its inputs.
+    pub arrays: Vec<Array>,
+    /// What it makes of them.
+    pub expected: Vec<Array>,
+    /// A weight for each element of each output.
+    pub directions: Vec<Array>,
 }
 
 impl Loss<'_> {
@@ -658,17 +693,20 @@ impl Loss<'_> {
     }
 
     /// Holds the gradient of input `i` against central differences: for single elements, and along two random directions.
-    fn hold(
+    ///
+    /// # Errors
+    /// What differs, by how much, where.
+    pub fn hold(
         &self,
         i: usize,
-        input: &Input,
+        name: &str,
         got: &Array,
         allowed: f64,
         elements: &[usize],
         draw: &mut Draw,
         report: &mut Report,
     ) -> Result<(), String> {
-        let (n, name) = (got.len(), input.name);
+        let n = got.len();
         let (base, terms) = (self.sum(&self.expected, |v| v).abs(), self.sum(&self.expected, f64::abs));
         // Where terms cancel (a normalised row of one column), errors are those of the terms: a gradient is expected
         // to be as large as the mean of |loss terms| over |input|.
@@ -686,7 +724,7 @@ impl Loss<'_> {
                 for (j, v) in moved[i].data.iter_mut().enumerate() {
                     *v += sign * size * direction(j);
                 }
-                self.sum(&(self.case.reference)(self.sizes, &moved), |v| v)
+                self.sum(&(self.reference)(&moved), |v| v)
             };
             (moved(1.0) - moved(-1.0)) / (2.0 * size)
         };

@@ -7,7 +7,7 @@ use crate::{
     chunking::Memory,
     config::ATTENTION_NORM_EPSILON as EPS,
     retrieval::Selection,
-    weights::{Norm, Scope},
+    weights::{Norm, Scope, add_linear},
 };
 
 /// The layer's parameters.
@@ -43,7 +43,7 @@ impl Hsa {
         let [batch, tokens, _] = x.axes();
         let [groups, ..]: [usize; 4] = memory.k.axes();
         let (joined, k) = (batch / groups * tokens, *selection.indices.shape().last().expect("four axes"));
-        let q = ops::linear(&self.norm.forward(x), &self.query, None);
+        let q = self.norm.project(x, &self.query);
         let mut q = q.reshape([groups, joined, self.heads, self.head_dim]);
         if let Some(norm) = &self.query_norm {
             q = norm.forward(&q);
@@ -53,6 +53,6 @@ impl Hsa {
         let indices = selection.indices.reshape([groups, joined, heads, k]);
         let o = ops::hsa(&q, &memory.k, &memory.v, &weights, &indices, self.chunk, self.off_by_one);
         let o = o.reshape([batch, tokens, self.heads * self.head_dim]);
-        ops::add(x, &ops::linear(&o, &self.out, None))
+        add_linear(x, &o, &self.out)
     }
 }

@@ -5,12 +5,12 @@
 
 use rambutan_engine::{
     DType, Tensor,
-    ops::{self, SsdInputs},
+    ops::{self, Around, SsdInputs, StepParameters, StepState},
 };
 
 use crate::{
     Config,
-    weights::{Norm, Scope},
+    weights::{Norm, Scope, add_linear, is_step},
 };
 
 /// One block's parameters.
@@ -24,6 +24,8 @@ pub struct Mamba2 {
     d: Tensor,
     gated_norm: Tensor,
     out_proj: Tensor,
+    /// Where parameters are fixed; else they are put side by side for each token.
+    step: Option<StepParameters>,
     sizes: Sizes,
 }
 
@@ -53,7 +55,7 @@ impl Mamba2 {
     pub fn new(config: &Config, scope: &Scope<'_>) -> Mamba2 {
         let mixer = scope.within("mixer.");
         let channels = config.conv_channels();
-        Mamba2 {
+        let mut block = Mamba2 {
             norm: scope.norm("norm.weight", config.layer_norm_epsilon),
             in_proj: mixer.get("in_proj.weight"),
             conv_weight: mixer.get("conv1d.weight").reshape([channels, config.conv_kernel]),
@@ -63,6 +65,7 @@ impl Mamba2 {
             d: mixer.get("D"),
             gated_norm: mixer.get("norm.weight"),
             out_proj: mixer.get("out_proj.weight"),
+            step: None,
             sizes: Sizes {
                 d_inner: config.d_inner(),
                 heads: config.num_heads,
@@ -73,7 +76,9 @@ impl Mamba2 {
                 eps: config.layer_norm_epsilon as f32,
                 dt_limit: (config.time_step_limit.0 as f32, config.time_step_limit.1.min(3.0e38) as f32),
             },
-        }
+        };
+        block.step = scope.is_fixed().then(|| block.step_parameters());
+        block
     }
 
     /// x: (batch, tokens, width), f32 → the same, with the state after the last token.
@@ -87,7 +92,10 @@ impl Mamba2 {
     ) -> (Tensor, Mamba2State) {
         let s = self.sizes;
         let [batch, tokens, _] = x.axes();
-        let projected = ops::linear(&self.norm.forward(x), &self.in_proj, None);
+        if self.steps(x, state) {
+            return self.step(x, state);
+        }
+        let projected = self.norm.project(x, &self.in_proj);
         let bc = s.groups * s.state;
         let [z, xbc, dt] = split(&projected, [s.d_inner, s.d_inner + 2 * bc, s.heads]);
         let conv_state = state.map(|s| &s.conv);
@@ -101,7 +109,45 @@ impl Mamba2 {
             s.norm_groups,
             s.eps,
         );
-        (ops::add(x, &ops::linear(&y, &self.out_proj, None)), Mamba2State { ssm, conv })
+        (add_linear(x, &y, &self.out_proj), Mamba2State { ssm, conv })
+    }
+
+    /// Whether `x` is a token of each sequence, alone and outside of the graph. It depends on no batch.
+    fn steps(&self, x: &Tensor, state: Option<&Mamba2State>) -> bool {
+        let parameters =
+            [&self.in_proj, &self.conv_weight, &self.dt_bias, &self.a_log, &self.d, &self.out_proj];
+        self.sizes.norm_groups == 1
+            && parameters.iter().all(|p| is_step(x, p))
+            && !state.is_some_and(|s| s.ssm.needs_grad() || s.conv.needs_grad())
+    }
+
+    /// [`Mamba2::forward`] of one token: three launches, in f32 all along, since what a token moves are weights and
+    /// states.
+    fn step(&self, x: &Tensor, state: Option<&Mamba2State>) -> (Tensor, Mamba2State) {
+        let s = self.sizes;
+        let [batch, ..]: [usize; 3] = x.axes();
+        let projected = self.norm.project_to(x, &self.in_proj, DType::F32);
+        let state = match state {
+            Some(Mamba2State { ssm, conv }) => StepState { conv: conv.clone(), ssm: ssm.clone() },
+            None => {
+                let [channels, width] = self.conv_weight.axes();
+                let zeros = |shape: &[usize]| Tensor::zeros(x.gpu(), shape.to_vec(), DType::F32);
+                StepState {
+                    conv: zeros(&[batch, channels, width - 1]),
+                    ssm: zeros(&[batch, s.heads, s.head_dim, s.state]),
+                }
+            }
+        };
+        let projected = projected.reshape([batch, projected.len() / batch]);
+        let parameters = self.step.clone().unwrap_or_else(|| self.step_parameters());
+        let (y, StepState { conv, ssm }) = ops::mamba2_step(&projected, &parameters, &state, s.dt_limit);
+        let around = Around { norm: Some((&self.gated_norm, s.eps)), residual: Some(x), bias: None };
+        let y = y.reshape([batch, 1, s.d_inner]);
+        (ops::linear_step(&y, &self.out_proj, around, DType::F32), Mamba2State { ssm, conv })
+    }
+
+    fn step_parameters(&self) -> StepParameters {
+        StepParameters::new(&self.conv_weight, self.conv_bias.as_ref(), &self.dt_bias, &self.a_log, &self.d)
     }
 
     /// The recurrence over xbc, the convolution's output: y (batch, tokens, heads, head dim) and the last state.

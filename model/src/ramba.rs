@@ -13,7 +13,7 @@ use crate::{
     hsa::Hsa,
     mamba2::{Mamba2, Mamba2State},
     retrieval::{Retrieval, Selection},
-    weights::{Norm, Scope, upload},
+    weights::{Norm, Weights},
 };
 
 /// The most chunks a token may select: what the kernel of selection keeps in registers.
@@ -33,7 +33,7 @@ pub struct Options {
     /// Gradients are allocated.
     pub trained: bool,
     /// Layers compute in f16; parameters, the residual stream, states, scores, weights and logits stay f32, as do all
-    /// sums. Needs the adapter's f16; training needs a loss scale.
+    /// sums. Needs the adapter's f16; training needs a loss scale. Without training matrices are kept in f16 alone.
     pub half: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct Ramba {
     /// Whether HSA layers run. Without them memory stays unread: what is answered then comes from the state alone.
     pub hsa: bool,
     dtype: DType,
-    parameters: Parameters,
+    weights: Weights,
     embeddings: Tensor,
     layers: Vec<Layer>,
     norm_f: Norm,
@@ -120,9 +120,9 @@ impl Ramba {
                 expected: format!("at most {MAX_TOP_K}, what selection keeps at hand"),
             });
         }
-        let parameters = upload(gpu, checkpoint, options.trained)?;
         let dtype = if options.half { DType::F16 } else { DType::F32 };
-        let root = Scope::new(&parameters, "").computing_in(dtype);
+        let weights = Weights::upload(gpu, checkpoint, options.trained, dtype)?;
+        let root = weights.scope();
         let layers = config
             .layers()
             .into_iter()
@@ -139,20 +139,23 @@ impl Ramba {
             .collect();
         let embeddings = root.get("backbone.embeddings.weight");
         Ok(Ramba {
-            head: root.find("lm_head.weight").unwrap_or_else(|| embeddings.clone()),
+            head: root.find("lm_head.weight").unwrap_or_else(|| match (options.trained, dtype) {
+                (false, DType::F16) => ops::copy(&embeddings, DType::F16),
+                _ => embeddings.clone(),
+            }),
             norm_f: root.norm("backbone.norm_f.weight", config.layer_norm_epsilon),
             embeddings,
             layers,
-            parameters,
+            weights,
             config,
             dtype,
             hsa: true,
         })
     }
 
-    /// The parameters, for an optimizer.
+    /// The parameters, for an optimizer: without the matrices of a model that keeps them in f16.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.weights.parameters
     }
 
     /// The device.
@@ -257,13 +260,17 @@ impl Ramba {
     /// changes, from one call to the next too; calls without it continue.
     pub fn extend(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
         let x = self.extended(cache, ids, segment);
-        self.logits(&self.norm_f.forward(&x))
+        self.norm_f.project_to(&x, &self.head, DType::F32)
     }
 
     /// [`Ramba::extend`] of one text, ids (1, tokens) → the logits of the last token alone: a vocabulary is wide.
     pub fn extend_to_last(&self, cache: &mut Cache, ids: &Tensor, segment: Option<&Tensor>) -> Tensor {
         let x = self.extended(cache, ids, segment);
         let [_, tokens, width] = x.axes();
+        if tokens == 1 {
+            return self.norm_f.project_to(&x, &self.head, DType::F32);
+        }
+        // The last of many is computed as all of them are.
         let x = ops::slice(&x, (tokens - 1) * width, width).reshape([1, 1, width]);
         self.logits(&self.norm_f.forward(&x))
     }
@@ -278,6 +285,9 @@ impl Ramba {
             }
         }
         let visibility = self.visibility(cache.position);
+        // States are let go of together: token after token then swaps two sets of buffers, which are bound already,
+        // instead of handing each layer's on to the next.
+        let _before = cache.states.clone();
         let mut x = ops::embedding(&self.embeddings, ids);
         let (mut selection, mut block) = (None, 0);
         for layer in &self.layers {
@@ -359,6 +369,7 @@ impl Ramba {
         scored: bool,
     ) -> Selected {
         let visibility = self.visibility(cache.position);
+        let _before = cache.states.clone(); // as in `extended`
         let mut x = ops::embedding(&self.embeddings, ids);
         let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
         let (mut block, mut scores) = (0, None);

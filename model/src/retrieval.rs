@@ -81,7 +81,7 @@ impl Retrieval {
 
     fn queries(&self, x: &Tensor) -> Tensor {
         let [batch, tokens, _] = x.axes();
-        let q = ops::linear(&self.norm.forward(x), &self.query, None);
+        let q = self.norm.project(x, &self.query);
         let dim = q.len() / (batch * tokens * self.heads).max(1);
         let q = q.reshape([batch, tokens, self.heads, dim]);
         self.query_norm.as_ref().map_or_else(|| q.clone(), |norm| norm.forward(&q))

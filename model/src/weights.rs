@@ -1,33 +1,61 @@
 //! A checkpoint's tensors on the device, found by their official names.
 
+use std::collections::HashMap;
+
 use rambutan_engine::{
-    DType, Gpu, Tensor, ops,
+    DType, Gpu, Tensor,
+    gpu::{Purpose, with_purpose},
+    ops::{self, Around},
     tensor::{ParameterSpec, Parameters},
 };
 
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, config::ParameterKind};
 
-/// Uploads a checkpoint's parameters; gradients are allocated where they are to be trained.
-///
-/// # Errors
-/// A parameter that the configuration names is absent, or memory does not suffice.
-pub fn upload(gpu: &Gpu, checkpoint: &Checkpoint, trained: bool) -> Result<Parameters, Error> {
-    let specs = checkpoint
-        .config
-        .parameters()
-        .into_iter()
-        .map(|p| {
+/// A model's tensors.
+pub struct Weights {
+    /// All of them, in f32; but for the matrices where those are kept in f16 alone.
+    pub parameters: Parameters,
+    halves: HashMap<String, Tensor>,
+    compute: DType,
+    fixed: bool,
+}
+
+impl Weights {
+    /// Uploads a checkpoint's parameters for layers that compute in `compute`; gradients are allocated where they are to
+    /// be trained. Where they are not, matrices are rounded to f16 once if that is what products take them in.
+    ///
+    /// # Errors
+    /// A parameter that the configuration names is absent, or memory does not suffice.
+    pub fn upload(
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        trained: bool,
+        compute: DType,
+    ) -> Result<Weights, Error> {
+        let (mut specs, mut halves) = (Vec::new(), HashMap::new());
+        for p in checkpoint.config.parameters() {
             let tensor =
                 checkpoint.tensors.get(&p.name).ok_or_else(|| Error::MissingParameter(p.name.clone()))?;
-            Ok(ParameterSpec {
+            if compute == DType::F16 && !trained && p.kind == ParameterKind::Matrix {
+                let whole = Tensor::from_slice(gpu, &tensor.data, tensor.shape.clone())?;
+                let half = with_purpose(Purpose::Parameters, || ops::copy(&whole, DType::F16));
+                halves.insert(p.name, half);
+                continue;
+            }
+            specs.push(ParameterSpec {
                 name: p.name,
                 shape: tensor.shape.clone(),
                 decay: p.decay,
                 values: tensor.data.clone(),
-            })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    Ok(Parameters::new(gpu, specs, trained)?)
+            });
+        }
+        Ok(Weights { parameters: Parameters::new(gpu, specs, trained)?, halves, compute, fixed: !trained })
+    }
+
+    /// All of them.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { weights: Some(self), compute: self.compute, ..Scope::new(&self.parameters, "") }
+    }
 }
 
 /// Parameters under a prefix: `backbone.layers.3.`.
@@ -36,17 +64,19 @@ pub struct Scope<'a> {
     parameters: &'a Parameters,
     prefix: String,
     compute: DType,
+    /// What they are part of, where it is known.
+    weights: Option<&'a Weights>,
 }
 
 impl<'a> Scope<'a> {
     /// All parameters whose name starts with `prefix`, for layers that compute in f32.
     pub fn new(parameters: &'a Parameters, prefix: impl Into<String>) -> Scope<'a> {
-        Scope { parameters, prefix: prefix.into(), compute: DType::F32 }
+        Scope { parameters, prefix: prefix.into(), compute: DType::F32, weights: None }
     }
 
-    /// The same for layers that compute in `dtype`.
-    pub fn computing_in(self, dtype: DType) -> Scope<'a> {
-        Scope { compute: dtype, ..self }
+    /// Whether no parameter will change.
+    pub fn is_fixed(&self) -> bool {
+        self.weights.is_some_and(|w| w.fixed)
     }
 
     /// A scope within this one.
@@ -56,13 +86,14 @@ impl<'a> Scope<'a> {
 
     /// The parameter `name`, where there is one.
     pub fn find(&self, name: &str) -> Option<Tensor> {
-        self.parameters.get(&format!("{}{name}", self.prefix)).cloned()
+        let name = format!("{}{name}", self.prefix);
+        self.weights.and_then(|w| w.halves.get(&name)).or_else(|| self.parameters.get(&name)).cloned()
     }
 
     /// The parameter `name`.
     ///
     /// # Panics
-    /// Where it is absent: [`upload`] saw to it that what the configuration names is there.
+    /// Where it is absent: [`Weights::upload`] saw to it that what the configuration names is there.
     #[track_caller]
     pub fn get(&self, name: &str) -> Tensor {
         self.find(name).unwrap_or_else(|| panic!("no parameter {}{name}", self.prefix))
@@ -96,4 +127,34 @@ impl Norm {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         ops::rms_norm_to(x, &self.weight, self.eps, self.dtype)
     }
+
+    /// x (batch, tokens, width) → norm(x) · weightᵀ, in the type that the layer computes in. A token alone goes by
+    /// [`ops::linear_step`].
+    pub fn project(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        self.project_to(x, weight, self.dtype)
+    }
+
+    /// [`Norm::project`] with another type of the result.
+    pub fn project_to(&self, x: &Tensor, weight: &Tensor, dtype: DType) -> Tensor {
+        if is_step(x, weight) && !self.weight.needs_grad() {
+            let around = Around { norm: Some((&self.weight, self.eps)), ..Around::default() };
+            return ops::linear_step(x, weight, around, dtype);
+        }
+        ops::linear_to(&self.forward(x), weight, None, dtype)
+    }
+}
+
+/// stream + x · weightᵀ, all (batch, tokens, …). A token alone goes by [`ops::linear_step`].
+pub(crate) fn add_linear(stream: &Tensor, x: &Tensor, weight: &Tensor) -> Tensor {
+    if is_step(x, weight) && !stream.needs_grad() {
+        let around = Around { residual: Some(stream), ..Around::default() };
+        return ops::linear_step(x, weight, around, DType::F32);
+    }
+    ops::add(stream, &ops::linear(x, weight, None))
+}
+
+/// Whether `x`, (batch, tokens, width), is a token of each sequence, alone and outside of the graph: a matter of the
+/// text's cut, never of the batch, so that a sequence's results are the same in any company.
+pub(crate) fn is_step(x: &Tensor, weight: &Tensor) -> bool {
+    x.shape()[1] == 1 && !x.needs_grad() && !weight.needs_grad()
 }

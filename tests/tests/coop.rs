@@ -244,20 +244,22 @@ fn windows_on_matrices_spelled_out() {
 const PRODUCT: &str = "matmul_coop";
 
 /// (z, m, n, k, transpose_a, transpose_b): several blocks and steps, tails, each layout.
-const PRODUCTS: [[usize; 6]; 5] = [
+const PRODUCTS: [[usize; 6]; 6] = [
     [2, 136, 72, 72, 0, 0],
     [1, 264, 136, 40, 1, 1],
     [1, 8, 264, 24, 0, 1],
     [2, 24, 40, 104, 1, 0],
     [1, 128, 256, 64, 0, 0],
+    [2, 256, 128, 96, 1, 1],
 ];
 
 /// Mistakes that this must see in products.
-const SLIPS: [(&str, &str, [usize; 6]); 5] = [
+const SLIPS: [(&str, &str, [usize; 6]); 6] = [
     ("place % (BAND * wide) % height", "place % (BAND * wide) % BAND", PRODUCTS[0]),
-    ("let row = subgroup / WIDE * 32u;", "let row = 0u;", PRODUCTS[0]),
-    ("a_place[i].at + on * a_step", "a_place[i].at", PRODUCTS[0]),
+    ("let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
+    ("a_at += on * a_step;", "", PRODUCTS[0]),
     ("let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
+    ("m0 + row + i * 16u + quad", "m0 + row + quad", PRODUCTS[0]),
     ("let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
 ];
 
@@ -272,7 +274,11 @@ fn products_on_matrices_spelled_out() {
     for sizes in PRODUCTS {
         check(&gpu, case("matmul.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
-    for (block, sizes) in [("matmul.coop128.f16", PRODUCTS[1]), ("matmul.coop256.f16", PRODUCTS[4])] {
+    for (block, sizes) in [
+        ("matmul.coop64x128.f16", PRODUCTS[1]),
+        ("matmul.coop128.f16", PRODUCTS[4]),
+        ("matmul.coop128.f16", PRODUCTS[5]),
+    ] {
         check(&gpu, case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     // Weights in f32: rounded in the product, and, for many rows, before it.

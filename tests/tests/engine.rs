@@ -179,8 +179,7 @@ impl Small {
     }
 
     fn gradients(&self) -> Vec<Vec<f32>> {
-        let arenas = self.parameters.arenas().iter();
-        arenas.map(|a| values(a.gradients.as_ref().expect("they are trained"))).collect()
+        self.parameters.gradients().expect("they are trained").into_iter().map(values).collect()
     }
 }
 

@@ -1,12 +1,10 @@
 //! Every kernel in every variant before every judge at hand: naga's validation, its SPIR-V, MSL and HLSL writers,
-//! spirv-val, and Tint. All complaints are listed at once.
+//! spirv-val, dxc and Tint. All complaints are listed at once, under a table of kernel × judge (`--nocapture`).
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::fmt::Write as _;
 
-use naga::{
-    back,
-    valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
-};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use rambutan_kit::judges::{JUDGES, Judge, Opinion};
 use rambutan_shaders::{Dialect, KERNELS, compose, variants};
 
 /// The name of a kernel's variant, with its text.
@@ -24,42 +22,19 @@ fn all(dialect: Dialect) -> Vec<(String, String)> {
     composed
 }
 
-fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
-        .validate(&module)
-        .map_err(|e| e.emit_to_string(text))?;
-    Ok((module, info))
-}
-
-/// Runs `judge` on every kernel and lists what it refuses.
-fn hold(judge: impl Fn(&str, &str, &naga::Module, &ModuleInfo) -> Result<(), String>) {
-    let failures: Vec<_> = all(Dialect::Naga)
-        .iter()
-        .filter_map(|(name, text)| {
-            let verdict = parse(text).and_then(|(module, info)| judge(name, text, &module, &info));
-            verdict.err().map(|e| format!("{name}: {e}"))
-        })
-        .collect();
-    assert!(failures.is_empty(), "{} kernels refused:\n{}", failures.len(), failures.join("\n"));
-}
-
 fn cooperative(text: &str) -> bool {
     text.contains("coop_mat")
-}
-
-/// A folder of this process's own.
-fn scratch(name: &str) -> PathBuf {
-    let folder = env::temp_dir().join(format!("rambutan-{name}-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a temporary folder");
-    folder
 }
 
 /// The portable base is WebGPU's default limits: no kernel binds more buffers or holds more workgroup memory, unless
 /// it is a variant that a device must offer something for.
 #[test]
 fn portable_limits() {
-    hold(|name, text, module, _| {
+    let within = |name: &str, text: &str| -> Result<(), String> {
+        let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+        Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .map_err(|e| e.emit_to_string(text))?;
         // Each kernel as it stands runs everywhere; ops choose larger variants by what the adapter offers. Cooperative
         // matrices are always such a variant.
         let most = if name.ends_with("[]") && !cooperative(text) { 16384 } else { 49152 };
@@ -84,81 +59,94 @@ fn portable_limits() {
             return Err(format!("{} invocations, 256 are portable", x * y * z));
         }
         Ok(())
-    });
+    };
+    let kernels = all(Dialect::Naga);
+    let failures: Vec<_> = kernels
+        .iter()
+        .filter_map(|(name, text)| Some(format!("{name}: {}", within(name, text).err()?)))
+        .collect();
+    assert!(failures.is_empty(), "{} kernels refused:\n{}", failures.len(), failures.join("\n"));
 }
 
-#[test]
-fn spirv() {
-    let validate = Command::new("spirv-val").arg("--version").output().is_ok();
-    if !validate {
-        eprintln!("shaders: spirv-val skipped: not on PATH (Debian: spirv-tools)");
+/// How many variants of a kernel a judge took; what it refused; or why it was not asked.
+fn cell(opinions: &[&Opinion]) -> String {
+    let count = |wanted: fn(&Opinion) -> bool| opinions.iter().filter(|o| wanted(o)).count();
+    let refused = count(|o| matches!(o, Opinion::Refused(_)));
+    let accepted = count(|o| *o == Opinion::Accepted);
+    match (refused, accepted) {
+        (0, 0) if count(|o| *o == Opinion::NotApplicable) > 0 => "n/a".into(),
+        (0, 0) => "absent".into(),
+        (0, n) => format!("{n}"),
+        (n, _) => format!("{n} REFUSED"),
     }
-    let folder = scratch("spirv");
-    hold(|name, text, module, info| {
-        let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
-        let words = back::spv::write_vec(module, info, &options, None).map_err(|e| e.to_string())?;
-        // Debian's spirv-val is older than cooperative matrices.
-        if !validate || cooperative(text) {
-            return Ok(());
-        }
-        let file = folder.join(name.replace(['[', ']', ' ', '='], "_"));
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        fs::write(&file, bytes).map_err(|e| e.to_string())?;
-        let out = Command::new("spirv-val").args(["--target-env", "vulkan1.1"]).arg(&file).output();
-        let out = out.map_err(|e| e.to_string())?;
-        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
-    });
-    let _ = fs::remove_dir_all(folder);
 }
 
+/// What naga has no words for in a language, and what a judge is too old to know, is not applicable there: cooperative
+/// matrices are for Vulkan and Metal.
 #[test]
-fn metal() {
-    hold(|_, _, module, info| {
-        let options =
-            back::msl::Options { lang_version: (3, 0), fake_missing_bindings: true, ..Default::default() };
-        let pipeline = back::msl::PipelineOptions::default();
-        back::msl::write_string(module, info, &options, &pipeline).map(drop).map_err(|e| e.to_string())
-    });
-}
-
-#[test]
-fn hlsl() {
-    hold(|_, text, module, info| {
-        // naga 30 writes no cooperative matrices for Direct3D: those variants are for Vulkan and Metal.
-        if cooperative(text) {
-            return Ok(());
-        }
-        let half = text.starts_with("enable f16");
-        let shader_model = if half { back::hlsl::ShaderModel::V6_2 } else { back::hlsl::ShaderModel::V6_0 };
-        let options = back::hlsl::Options { shader_model, fake_missing_bindings: true, ..Default::default() };
-        let (mut out, pipeline) = (String::new(), back::hlsl::PipelineOptions::default());
-        let written = back::hlsl::Writer::new(&mut out, &options, &pipeline).write(module, info, None);
-        written
-            .map_err(|e| e.to_string())?
-            .entry_point_names
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .map(drop)
-            .map_err(|e| e.to_string())
-    });
-}
-
-#[test]
-fn tint() {
-    let beside = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/node_modules"));
-    let modules = env::var_os("RAMBUTAN_TINT").map_or(beside, PathBuf::from);
-    if !modules.join("webgpu").is_dir() {
-        eprintln!("shaders: Tint skipped: {} holds no npm package webgpu", modules.display());
-        return;
+fn judges() {
+    // Integration tests run in their package's folder, where `tools/check` puts Tint's package.
+    let kernels = all(Dialect::Naga);
+    let browser = all(Dialect::Tint);
+    let texts = |judge| if judge == Judge::Tint { &browser } else { &kernels };
+    let opinions: Vec<Vec<Opinion>> = JUDGES.iter().map(|j| j.ask(texts(*j))).collect();
+    let mut table = format!("{:38}{:>9}", "kernel", "variants");
+    for judge in JUDGES {
+        let _ = write!(table, "{:>11}", judge.name());
     }
-    let kernels: Vec<_> = all(Dialect::Tint).into_iter().filter(|(_, text)| !cooperative(text)).collect();
-    let folder = scratch("tint");
-    let list = folder.join("kernels.json");
-    fs::write(&list, serde_json::to_string(&kernels).expect("text")).expect("a temporary file");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tint.mjs");
-    let out = Command::new("node").arg(script).arg(&modules).arg(&list).output().expect("node on PATH");
-    let _ = fs::remove_dir_all(folder);
-    let text = String::from_utf8_lossy(&out.stdout);
-    let errors = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && text.contains("Tint: 0 kernels refused"), "{text}{errors}");
+    let stem = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let mut first = 0;
+    while first < kernels.len() {
+        let same =
+            kernels[first..].iter().take_while(|(name, _)| stem(name) == stem(&kernels[first].0)).count();
+        let _ = write!(table, "\n{:38}{same:>9}", stem(&kernels[first].0));
+        for of in &opinions {
+            let _ = write!(table, "{:>11}", cell(&of[first..first + same].iter().collect::<Vec<_>>()));
+        }
+        first += same;
+    }
+    let _ = write!(table, "\n{:38}{:>9}", format!("all {} kernels", KERNELS.len()), kernels.len());
+    for of in &opinions {
+        let _ = write!(table, "{:>11}", cell(&of.iter().collect::<Vec<_>>()));
+    }
+    println!(
+        "{table}\nCells count the variants taken; n/a: cooperative matrices, which that language lacks."
+    );
+    for (judge, of) in JUDGES.iter().zip(&opinions) {
+        if let Some(Opinion::Absent(how)) = of.first() {
+            println!("shaders: {} skipped: {how}", judge.name());
+        }
+    }
+    let mut refused = Vec::new();
+    for (judge, of) in JUDGES.iter().zip(&opinions) {
+        for ((name, _), opinion) in kernels.iter().zip(of) {
+            if let Opinion::Refused(why) = opinion {
+                refused.push(format!("{name}: {}: {}", judge.name(), why.trim()));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{} verdicts against kernels:\n{}", refused.len(), refused.join("\n"));
+}
+
+/// Each judge at hand refuses something: one that takes all judges nothing.
+#[test]
+fn judges_refuse() {
+    let diverging = "@group(0) @binding(0) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(8) fn main(@builtin(local_invocation_index) i: u32) { if y[i] > 1u { workgroupBarrier(); } }";
+    let broken = "fn main( {";
+    for judge in JUDGES {
+        let kernels = [broken, diverging].map(|text| ("planted".to_owned(), text.to_owned()));
+        let opinions = judge.ask(&kernels);
+        match &opinions[..] {
+            [Opinion::Absent(_), _] => {}
+            [Opinion::Refused(_), second] => {
+                assert_eq!(
+                    matches!(second, Opinion::Refused(_)),
+                    judge == Judge::Tint,
+                    "{judge:?}: {second:?}"
+                );
+            }
+            other => panic!("{judge:?}: {other:?}"),
+        }
+    }
 }

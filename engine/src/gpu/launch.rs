@@ -276,16 +276,16 @@ impl<'a> Launch<'a> {
                 panic!("kernel `{stem}` writes `{a}` to the buffer that it reads `{b}` from");
             }
         }
-        let fields = |all: &mut dyn Iterator<Item = (&str, &str)>| -> String {
-            let all: Vec<_> = all.map(|(name, kind)| format!("{name}: {kind}")).collect();
-            all.join(", ")
-        };
-        let declared = fields(&mut interface.params.iter().map(|(n, t)| (n.as_str(), t.as_str())));
-        let given = fields(&mut self.names.iter().copied());
-        assert!(
-            declared == given,
-            "kernel `{stem}` declares struct Params {{ {declared} }}, the launch gives {{ {given} }}"
-        );
+        let declared = || interface.params.iter().map(|(n, t)| (n.as_str(), t.as_str()));
+        let given = || self.names.iter().copied();
+        if declared().ne(given()) {
+            let fields = |all: &mut dyn Iterator<Item = (&str, &str)>| -> String {
+                let all: Vec<_> = all.map(|(name, kind)| format!("{name}: {kind}")).collect();
+                all.join(", ")
+            };
+            let (declared, given) = (fields(&mut declared()), fields(&mut given()));
+            panic!("kernel `{stem}` declares struct Params {{ {declared} }}, the launch gives {{ {given} }}");
+        }
     }
 
     fn pipeline(&self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {

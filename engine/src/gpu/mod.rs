@@ -186,7 +186,11 @@ impl Gpu {
     /// Whatever went wrong on the device since the last read.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(&self) -> Result<()> {
-        self.submit();
+        {
+            let mut stream = self.stream();
+            stream.flush(&self.0);
+            stream.waits();
+        }
         if let Err(e) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
             record(&self.0.fault, Error::Device(e.to_string()));
         }

@@ -32,6 +32,8 @@ pub struct Counters {
 const UNIFORM_BYTES: usize = 1 << 18;
 /// The size of every parameter binding: 64 words.
 pub(super) const PARAMS_BYTES: u64 = 256;
+/// Dispatches of the first submit after a wait.
+const FIRST: usize = 16;
 /// Bind groups kept; past that all are forgotten, since a step that repeats needs far fewer.
 const BIND_GROUPS: usize = 8192;
 
@@ -42,9 +44,11 @@ pub(crate) struct Stream {
     uniform_buffer: wgpu::Buffer,
     uniform_stride: usize,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
-    /// Dispatches since the last submit, and how many start one.
+    /// Dispatches since the last submit, and how many start one: few when the device has nothing to do, then twice as
+    /// many each time, up to `most`.
     pending: usize,
     budget: usize,
+    most: usize,
     /// Recorded but kept back, in order: see [`super::Gpu::defer`].
     held: VecDeque<Held>,
     pub pace: Pace,
@@ -91,8 +95,9 @@ impl Stream {
             uniform_stride: (capabilities.uniform_alignment as usize).max(16),
             bind_groups: HashMap::new(),
             pending: 0,
+            budget: FIRST,
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
-            budget: if capabilities.cpu { 16 } else { 192 },
+            most: if capabilities.cpu { FIRST } else { 192 },
             held: VecDeque::new(),
             pace: Pace::new(capabilities),
             profiler: None,
@@ -111,7 +116,7 @@ impl Stream {
         operands: &[Bound],
         groups: [u32; 3],
     ) {
-        let most = if self.pace.deferring { self.pace.grain().min(self.budget) } else { self.budget };
+        let most = if self.pace.deferring { self.pace.grain().min(self.most) } else { self.budget };
         if self.pending >= most || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
             if self.pace.deferring { self.seal(inner) } else { self.flush(inner) }
         }
@@ -249,10 +254,16 @@ impl Stream {
         if self.uniforms.capacity() < uniforms.capacity() && self.uniforms.is_empty() {
             self.uniforms = uniforms;
         }
+        self.budget = (2 * self.budget).min(self.most);
         self.counters.submits += 1;
         lock(&inner.pool).submitted += 1;
         // Lets wgpu recycle what finished submits used.
         let _ = inner.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// The host waits for the device: then it will have nothing to do.
+    pub fn waits(&mut self) {
+        self.budget = FIRST;
     }
 
     pub fn forget_bind_groups(&mut self) {

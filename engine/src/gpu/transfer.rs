@@ -180,6 +180,7 @@ impl Gpu {
             let size = (operand.size - at).min(STAGING);
             let piece = self.copy_out(operand, at, size)?;
             self.submit();
+            self.stream().waits();
             self.check()?;
             bytes.extend(piece.await?);
             at += size;

@@ -10,8 +10,15 @@ use crate::{
     testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
-/// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
-const PIECE: usize = 2048;
+/// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows: the fewer values the
+/// gradient has, the more sums keep a device busy, and the less it costs to write and add them up.
+fn piece_of(values: usize) -> usize {
+    match values {
+        0..1_048_576 => 2048,
+        1_048_576..4_194_304 => 8192,
+        _ => 65536,
+    }
+}
 /// Rows from which a weight is rounded to 16 bits before the product rather than in it.
 const MANY: usize = 256;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
@@ -22,7 +29,8 @@ const MOST_ROWS: usize = 1 << 20;
 struct Block {
     m: usize,
     n: usize,
-    /// Columns a subgroup; it has 32 rows.
+    /// Of a subgroup.
+    rows: usize,
     columns: usize,
     /// What it should reach in large products, in hundredths of the largest: an estimate from blocks like it.
     rate: usize,
@@ -30,16 +38,16 @@ struct Block {
 
 /// From the largest to the one that runs wherever cooperative matrices do.
 const BLOCKS: [Block; 3] = [
-    Block { m: 128, n: 256, columns: 64, rate: 100 },
-    Block { m: 128, n: 128, columns: 64, rate: 85 },
-    Block { m: 64, n: 64, columns: 32, rate: 50 },
+    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100 },
+    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73 },
+    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55 },
 ];
 /// Blocks that keep a large device busy.
 const BUSY: usize = 120;
 
 impl Block {
     fn subgroups(self) -> usize {
-        self.m / 32 * (self.n / self.columns)
+        self.m / self.rows * (self.n / self.columns)
     }
 
     /// Bytes of workgroup memory: both operands' tiles of 32 k in lines of five eights, a matrix a subgroup.
@@ -162,11 +170,12 @@ impl Product {
         let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
             Kernel::Coop(block) if coop => {
-                let Block { m: tm, n: tn, columns, .. } = block;
+                let Block { m: tm, n: tn, rows, columns, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
                 let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn, WN = columns], groups);
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn,
+                                             WM = rows, WN = columns], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large | Kernel::Coop(_) if four => {
@@ -235,7 +244,8 @@ fn linear_by(
         None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
         Some(kernel) => matches!(kernel, Kernel::Coop(_)),
     };
-    let rounds = coop && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    let wide = weight.dtype() != DType::F16;
+    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
     let used = if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() };
     by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }, x, &used, bias, &y);
     let (x_, weight_) = (x.detach(), used);
@@ -280,23 +290,24 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
 fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
-    let blocks = rows.div_ceil(PIECE);
+    let whole = piece_of(m * n);
+    let blocks = rows.div_ceil(whole);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
     let sums = PartialSums::new(a, if together { blocks } else { blocks.min(1) }, m * n);
     let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
     let mut first = 0;
     while first < rows {
         // Whole pieces together where bindings hold them; else a piece goes on where the last launch left it.
-        let into = if together { first % PIECE } else { first };
+        let into = if together { first % whole } else { first };
         let most = if !together {
             page
-        } else if page >= PIECE && into == 0 {
-            page / PIECE * PIECE
+        } else if page >= whole && into == 0 {
+            page / whole * whole
         } else {
-            page.min(PIECE - into)
+            page.min(whole - into)
         };
         let k = most.min(rows - first);
-        let (piece, at) = if together { (PIECE.min(k), first / PIECE) } else { (k, 0) };
+        let (piece, at) = if together { (whole.min(k), first / whole) } else { (k, 0) };
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
         let product = Product {
             m,
@@ -472,8 +483,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
     cases.extend(by!(Kernel::Lane, fours, half_matmul, "matmul.lane.f16", half_linear, "linear.lane.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop256.f16", half_linear, "linear.coop256.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop64x128.f16", half_linear, "linear.coop64x128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
     cases
 }

@@ -33,6 +33,8 @@ ops! {
     gather_chunks,
     hsa,
     inverse_list,
+    linear_step,
+    mamba2_step,
     matmul,
     reduce,
     repeat,

@@ -256,9 +256,11 @@ fn running(
         assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
         assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
         let (resume, finish) = (i > 0, i + 1 == pages.len());
-        let (tt, ct) = kernel.tile(chunks);
+        // A single token has time for nothing but a tile.
+        let alone = tokens == 1;
+        let (tt, ct) = kernel.tile(if alone { 1 } else { chunks });
         let tiles = batches * heads * tokens.div_ceil(tt);
-        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / LEAST));
+        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
         let most = most.min(q.gpu().capabilities().max_binding as usize / (4 * rows * k)).max(1);
         let span = chunks.div_ceil(ct).div_ceil(most).max(1) * ct;

@@ -25,8 +25,8 @@ pub struct ParameterSpec {
 pub struct Arena {
     /// All values, flat, in f32; padding between parameters is zero.
     pub values: Tensor,
-    /// All gradients; None where nothing is trained.
-    pub gradients: Option<Tensor>,
+    /// All gradients; None where nothing is trained. See [`Parameters::gradients`].
+    gradients: Option<Tensor>,
     /// Whether weight decay applies.
     pub decay: bool,
 }
@@ -111,11 +111,16 @@ impl Parameters {
         &self.arenas
     }
 
+    /// All gradients, flat, an arena each, padding zero; None where nothing is trained.
+    pub fn gradients(&self) -> Option<Vec<&Tensor>> {
+        // Those that no pass reached are written as zeros first.
+        self.entries.iter().for_each(|(_, leaf, ..)| drop(leaf.grad()));
+        self.arenas.iter().map(|a| a.gradients.as_ref()).collect()
+    }
+
     /// Sets all gradients to zero.
     pub fn zero_gradients(&self) {
-        for gradients in self.arenas.iter().filter_map(|a| a.gradients.as_ref()) {
-            gradients.fill(0.0);
-        }
+        self.entries.iter().for_each(|(_, leaf, ..)| leaf.clear_grad());
     }
 
     /// The number of values, padding left out.

@@ -193,19 +193,26 @@ impl Tensor {
     /// Where a float would become an integer or the reverse.
     #[track_caller]
     pub fn copied_to(&self, dtype: DType) -> Tensor {
-        let (from, count) = (self.dtype, self.len());
-        assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
         let y = self.empty_on(self.shape.clone(), dtype);
+        self.copy_into(&y);
+        y
+    }
+
+    /// Writes these elements over those of `into`, rounded to its type.
+    #[track_caller]
+    pub(crate) fn copy_into(&self, into: &Tensor) {
+        let (from, dtype, count) = (self.dtype, into.dtype, self.len());
+        assert!(from == dtype || (from.is_float() && dtype.is_float()), "copy: {from} to {dtype}");
+        assert_eq!(into.len(), count, "copy: {self:?} into {into:?}");
         let step = rows_a_page(&self.gpu, &[from.bytes(), dtype.bytes()]);
         let four = by_four(&[count]);
         for start in (0..count).step_by(step) {
             let n = step.min(count - start);
-            let (x, y) = (self.operand().elements(from, start, n), y.operand().elements(dtype, start, n));
+            let (x, y) = (self.operand().elements(from, start, n), into.operand().elements(dtype, start, n));
             let count = n / four;
             launch!(copy [elem = from.wgsl_by(four), elem_out = dtype.wgsl_by(four)] { count }, [x] -> [y],
                     count.div_ceil(1024));
         }
-        y
     }
 
     /// The buffer, to bind elsewhere without a copy, and where in it the tensor lies. As long as the guard lives nothing

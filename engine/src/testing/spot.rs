@@ -83,12 +83,13 @@ pub fn check_spot(
         directions.push(if float { direction.array } else { Array::zeros(&e.shape) });
     }
     autograd::backward(&seeds.iter().map(|(y, dy)| (*y, dy)).collect::<Vec<_>>());
-    let loss = Loss { case, sizes: &small, arrays, expected, directions };
+    let reference = |arrays: &[Array]| (case.reference)(&small, arrays);
+    let loss = Loss { reference: &reference, arrays, expected, directions };
     let units = case.error_grad.map_or_else(|| 4.0 * (case.error)(sizes) + 8.0, |f| f(sizes));
     for (i, (input, leaf)) in inputs.iter().zip(&leaves).enumerate().filter(|(_, (i, _))| i.differentiable) {
         let grad = arrived(input, leaf).map_err(fail)?;
         let got = read_cut(&grad.reshape(leaf.shape()), &part.inputs[i]).map_err(on_device)?;
-        loss.hold(i, input, &got, case.allowed(units, input.dtype), &[], &mut draw, &mut spot.worst)
+        loss.hold(i, input.name, &got, case.allowed(units, input.dtype), &[], &mut draw, &mut spot.worst)
             .map_err(|e| fail(format!("part [{small}] {e}")))?;
         spot.gradients.0 += got.len();
         spot.gradients.1 += grad.len();

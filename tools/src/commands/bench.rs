@@ -60,10 +60,14 @@ pub struct Bench {
     record: Option<PathBuf>,
 }
 
-/// Work that raises a GPU's clocks before the first run is timed, and before each next op, while which little time has
-/// passed.
+/// Work that raises a GPU's clocks before the first run is timed, and before each next op, whose check on the host let
+/// them fall.
 const WARM_UP: Duration = Duration::from_millis(500);
-const KEEP_WARM: Duration = Duration::from_millis(150);
+const KEEP_WARM: Duration = Duration::from_millis(250);
+/// Seconds of work that stands before each timed run: a device that mostly waits for the host lowers its clocks.
+const BUSY: f64 = 2e-3;
+/// Runs that are recorded together while a device warms up.
+const MOST_TOGETHER: usize = 64;
 
 /// Inputs together exceed this, so that none lies in a cache when its turn comes.
 const BEYOND_CACHES: usize = 128 << 20;
@@ -555,20 +559,25 @@ impl Bench {
             false,
         )?;
         let first = begin.elapsed().as_secs_f64();
-        // A GPU that the host lets wait goes to sleep: its clocks rise only under work.
         let warm_up = if work.warm { KEEP_WARM } else { WARM_UP };
         let begin = Instant::now();
+        let mut together = 1;
         while !cpu && begin.elapsed() < warm_up {
-            once(&mut || drop(no_grad(|| (case.run)(sizes, &sets[0]))), false)?;
+            let run = || drop(no_grad(|| (case.run)(sizes, &sets[0])));
+            let [seconds, _] = once(&mut || (0..together).for_each(|_| run()), false)?;
+            together = ((BUSY * together as f64 / seconds.max(1e-9)) as usize).clamp(1, MOST_TOGETHER);
         }
         work.warm = true;
-        // Read over before each run: caches forget, and the device does not idle its clocks down.
+        // Read over before each run, so that caches forget what they held, for as long as keeps the clocks up.
         let scratch = (!cpu).then(|| Tensor::zeros(gpu, [1 << 15, BEYOND_CACHES >> 17], DType::F32));
+        let rate = work.ceilings.as_ref().map_or(0.0, |c| c.bytes);
+        let times_read = ((BUSY * rate) as usize / BEYOND_CACHES).clamp(1, MOST_TOGETHER);
+        let read_over = || scratch.iter().for_each(|s| (0..times_read).for_each(|_| drop(ops::sum_last(s))));
         let (mut forward, mut back) = (Times::default(), Times::default());
         let begin = Instant::now();
         for round in 0..=self.runs {
             let set = &sets[round as usize % copies];
-            drop(scratch.as_ref().map(ops::sum_last));
+            read_over();
             let times = once(&mut || drop(no_grad(|| (case.run)(sizes, set))), round == 1)?;
             // The first round compiles what is left and fills the pool.
             if round > 0 {
@@ -586,7 +595,7 @@ impl Bench {
                 let seeds: Vec<Tensor> =
                     used.iter().map(|y| Tensor::full(gpu, y.shape(), y.dtype(), 0.5)).collect();
                 let pairs: Vec<_> = used.into_iter().zip(&seeds).collect();
-                drop(scratch.as_ref().map(ops::sum_last));
+                read_over();
                 let times = once(&mut || autograd::backward(&pairs), round == 1)?;
                 if round > 0 {
                     back.push(times);

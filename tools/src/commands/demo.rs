@@ -77,7 +77,7 @@ impl Demo {
         let picture = self.prepare_folder()?;
         let c = gpu.capabilities();
         if !self.json {
-            let parameters = model.parameters().len() as f64;
+            let parameters = model.config.parameter_count() as f64;
             print(&format!("{} · {} · {} parameters\n", c.name, c.backend, short(parameters)))?;
         }
         let mut n = match self.tokens {
