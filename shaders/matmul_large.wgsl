@@ -125,8 +125,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let k = first + (step + 1u) * STEP;
         let a0 = a_next(lane, m0, k, last, a_start);
         let b0 = b_next(lane, n0, k, last, b_start);
-        var a1 = vec4f();
-        var b1 = vec4f();
+        var a1 = vec4f(0.0);
+        var b1 = vec4f(0.0);
         if STEP == 16u {
             a1 = a_next(lane + 256u, m0, k, last, a_start);
             b1 = b_next(lane + 256u, n0, k, last, b_start);

@@ -73,7 +73,15 @@ impl Judge {
         if let Some(absent) = self.absent() {
             return vec![Opinion::Absent(absent); kernels.len()];
         }
-        kernels.iter().map(|(_, text)| self.one(text)).collect()
+        // Those that are commands take their time: as many at once as there are cores.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        std::thread::scope(|scope| {
+            let each = kernels.len().div_ceil(cores).max(1);
+            let ask =
+                |part: &[(String, String)]| part.iter().map(|(_, text)| self.one(text)).collect::<Vec<_>>();
+            let parts: Vec<_> = kernels.chunks(each).map(|part| scope.spawn(move || ask(part))).collect();
+            parts.into_iter().flat_map(|p| p.join().expect("a judge does not panic")).collect()
+        })
     }
 
     fn absent(self) -> Option<String> {

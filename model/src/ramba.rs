@@ -21,7 +21,7 @@ const MAX_TOP_K: usize = 64;
 
 /// One layer. The token mixer is a choice: another one joins here.
 enum Layer {
-    Mamba2(Mamba2),
+    Mamba2(Box<Mamba2>),
     Chunking(Chunking),
     Retrieval(Retrieval),
     Hsa(Hsa),
@@ -130,7 +130,7 @@ impl Ramba {
             .map(|(i, kind)| {
                 let scope = root.within(&format!("backbone.layers.{i}."));
                 match kind {
-                    LayerKind::Mamba => Layer::Mamba2(Mamba2::new(&config, &scope)),
+                    LayerKind::Mamba => Layer::Mamba2(Box::new(Mamba2::new(&config, &scope))),
                     LayerKind::Chunking => Layer::Chunking(Chunking::new(&config, &scope)),
                     LayerKind::Retrieval { .. } => Layer::Retrieval(Retrieval::new(&config, &scope)),
                     LayerKind::Hsa { .. } => Layer::Hsa(Hsa::new(&config, &scope)),

@@ -8,6 +8,8 @@ const TILE: u32 = T * STRIDE;
 const ROW: u32 = QUADS + 1u;
 // Rows that an invocation works at, in one quad of columns.
 const RUN: u32 = T * QUADS / WG;
+// Rows from one whose decays are kept to the next: no more than these are made again where a RUN begins.
+const GRAIN: u32 = T / 8u;
 // dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
 // states are stored with the other over it.
 const SCALE: f32 = 16.0;
@@ -18,7 +20,7 @@ var<workgroup> dts: array<f32, T>;
 var<workgroup> decays: array<f32, T>;
 var<workgroup> from_start: array<f32, T>;                             // Π decays 0 … t
 var<workgroup> to_end: array<f32, T>;                                 // Π decays t + 1 … T − 1
-var<workgroup> begins: array<f32, T * T / RUN>;                       // L[RUN · r, s], r from 1 on
+var<workgroup> begins: array<f32, 8u * T>;                            // L[GRAIN · r, s], r from 1 on
 
 // v, or zeros for what lies outside: loads that no branch holds up, from inside.
 fn inside(v: words, live: bool) -> words { return select(words(), v, live); }
@@ -44,47 +46,28 @@ fn dts_of(quad: u32) -> vec4f {
     return vec4f(dts[s], dts[s + 1u], dts[s + 2u], dts[s + 3u]);
 }
 
-fn decays_of(quad: u32) -> vec4f {
-    let s = 4u * quad;
-    return vec4f(decays[s], decays[s + 1u], decays[s + 2u], decays[s + 3u]);
-}
-
-// Π decays s + 1 … T − 1.
-fn decay_to_end(s: u32) -> f32 {
-    var p = vec4f(1.0);
-    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) > vec4u(s)); }
-    return (p.x * p.y) * (p.z * p.w);
-}
-
-// Π decays 0 … t.
-fn decay_from_start(t: u32) -> f32 {
-    var p = vec4f(1.0);
-    for (var q = 0u; q < QUADS; q++) { p *= select(vec4f(1.0), decays_of(q), tokens_of(q) <= vec4u(t)); }
-    return (p.x * p.y) * (p.z * p.w);
-}
-
-// Fills all products of decays, run by run, each run's total on the way in the room of the first. Contains a barrier:
+// Fills all products of decays, stretch by stretch, each total on the way in the room of the first. Contains a barrier:
 // call it in uniform control flow.
 fn all_decays(lane: u32) {
-    let own = lane / RUN;
+    let own = lane / GRAIN;
     var before = 1.0;
     var after = 1.0;
     if lane < T {
-        for (var k = own * RUN; k < own * RUN + RUN; k++) {
+        for (var k = own * GRAIN; k < own * GRAIN + GRAIN; k++) {
             if k > lane { after *= decays[k]; } else { before *= decays[k]; }
         }
-        if lane % RUN == 0u { begins[own] = before * after; }
+        if lane % GRAIN == 0u { begins[own] = before * after; }
     }
     workgroupBarrier();
     if lane < T {
-        for (var r = 0u; r < T / RUN; r++) {
+        for (var r = 0u; r < T / GRAIN; r++) {
             let total = begins[r];
             if r < own { before *= total; }
             if r > own {
-                begins[r * T + lane] = after * decays[r * RUN];
+                begins[r * T + lane] = after * decays[r * GRAIN];
                 after *= total;
             } else if r > 0u {
-                begins[r * T + lane] = select(0.0, 1.0, lane == r * RUN);
+                begins[r * T + lane] = select(0.0, 1.0, lane == r * GRAIN);
             }
         }
         from_start[lane] = before;
@@ -94,9 +77,12 @@ fn all_decays(lane: u32) {
 
 // L at the first of an invocation's rows, and at row t from that at t − 1.
 fn first_decays(run: u32, quad: u32) -> vec4f {
-    if run == 0u { return select(vec4f(0.0), vec4f(1.0), tokens_of(quad) == vec4u(0u)); }
-    let at = run * T + 4u * quad;
-    return vec4f(begins[at], begins[at + 1u], begins[at + 2u], begins[at + 3u]);
+    let r = run * RUN / GRAIN;
+    let at = r * T + 4u * quad;
+    var l = vec4f(begins[at], begins[at + 1u], begins[at + 2u], begins[at + 3u]);
+    if r == 0u { l = select(vec4f(0.0), vec4f(1.0), tokens_of(quad) == vec4u(0u)); }
+    for (var t = r * GRAIN + 1u; t <= run * RUN; t++) { l = next_decays(l, t, quad); }
+    return l;
 }
 
 fn next_decays(l: vec4f, t: u32, quad: u32) -> vec4f {

@@ -1,4 +1,4 @@
-// uses: lib/reduce.wgsl, lib/ssd_chunk.wgsl
+// uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
 // Gradients of a chunk's x, dt and decays, one workgroup a (chunk, head). With S = C·Bᵀ, Z = dy·xᵀ, H the state that
 // enters the chunk, G the gradient of the one that leaves it, and F = L ∘ S ∘ Z:
 //   r[s]  = Σ over t ≥ s of L[t, s] · S[t, s] · dy[t] + to_end[s] · G · B[s],      dx = dt · r + D · dy
@@ -24,6 +24,22 @@ struct Params {
 
 var<workgroup> rows: array<f32, T>;                                   // from_start · dy · H · C
 var<workgroup> columns: array<f32, T>;                                // to_end · x · G · B
+
+// The sum over the workgroup, by way of the stage, given to every invocation. Contains barriers.
+fn sum_over(value: f32, lane: u32) -> f32 {
+    stage[lane] = vec4f(value);
+    workgroupBarrier();
+    if lane < 16u {
+        var sum = value;
+        for (var k = lane + 16u; k < WG; k += 16u) { sum += stage[k].x; }
+        stage[lane] = vec4f(sum);
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    for (var k = 0u; k < 16u; k++) { total += stage[k].x; }
+    workgroupBarrier();
+    return total;
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -92,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         gains[i] = inside(dy[line], t <= last && quad < p4);
         inputs[i] = inside(x[line], t <= last && quad < p4);
     }
-    let across = workgroup_sum(part, lane) * from_start[T - 1u] * SCALE;
+    let across = sum_over(part, lane) * from_start[T - 1u] * SCALE;
     leave(&earlier, lane);
     for (var i = 0u; i < RUN; i++) { // unroll
         let at = (run * RUN + i) * STRIDE + quad;
@@ -163,8 +179,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     if lane < T && first + lane < params.tokens {
         var da = across;
-        for (var t = lane; t < T; t++) { da += stage[t * ROW + lane / 4u][lane % 4u] + rows[t]; }
-        for (var s = 0u; s < lane; s++) { da = fma(dts[s], columns[s], da); }
+        // All of them, whatever is added: then reads do not wait for each other.
+        for (var t = 0u; t < T; t++) {
+            let ahead = stage[t * ROW + lane / 4u][lane % 4u] + rows[t];
+            da += select(ahead, dts[t] * columns[t], t < lane);
+        }
         let a_da = -exp(packed[h]) * da;
         side[(token0 + lane) * params.heads + h] = vec4f(direct + a_da, dts[lane] * a_da, through, 0.0);
     }

@@ -20,6 +20,27 @@ const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
 @group(0) @binding(6) var<storage, read_write> ends: array<vec4f>;    // (batches, spans, heads, P, N)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, spans, heads)
 
+// Invocations that share a token's decays, at most 8, and decays that each multiplies. Their products, (PARTS, T), lie
+// where other kernels keep the decays of rows.
+const PARTS: u32 = WG / T;
+const PART: u32 = T / PARTS;
+
+// The product of PART decays: of those behind token t to the chunk's end or, in reverse, of those from its start to t.
+fn decay_part(t: u32, part: u32) -> f32 {
+    var p = 1.0;
+    for (var k = part * PART; k < part * PART + PART; k++) {
+        p *= select(1.0, decays[k], select(k > t, k <= t, REVERSE == 1u));
+    }
+    return p;
+}
+
+// Π decays t + 1 … T − 1 or, in reverse, 0 … t.
+fn decay_of(t: u32) -> f32 {
+    var p = begins[t];
+    for (var r = 1u; r < PARTS; r++) { p *= begins[r * T + t]; }
+    return p;
+}
+
 // What one invocation loads of a chunk.
 struct Loaded { input: array<words, RUN>, wr: array<words, RUN>, step: vec2f }
 
@@ -71,18 +92,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         put_step(next.step, lane);
         for (var i = 0u; i < RUN; i++) { tiles[TILE + (row0 + i) * STRIDE + quad] = four_of(next.wr[i]); } // unroll
         workgroupBarrier();
-        if lane < T {
-            if REVERSE == 1u { from_start[lane] = decay_from_start(lane); } else { to_end[lane] = decay_to_end(lane); }
-        }
+        begins[lane] = decay_part(lane % T, lane / T);
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = row0 + i;
-            var weight = dts[t];
-            if REVERSE == 1u { weight = from_start[t]; } else { weight *= to_end[t] * SCALE; }
+            var weight = decay_of(t);
+            if REVERSE == 0u { weight *= dts[t] * SCALE; }
             tiles[t * STRIDE + quad] = four(vec4f(four_of(next.input[i])) * weight);
         }
-        var chunk_total = 1.0;
-        if REVERSE == 1u { chunk_total = from_start[T - 1u]; } else { chunk_total = to_end[0] * decays[0]; }
+        var chunk_total = decay_of(select(0u, T - 1u, REVERSE == 1u));
+        if REVERSE == 0u { chunk_total *= decays[0]; }
         // While this chunk is multiplied the next one is on its way.
         if k + 1u < count {
             let ahead = select(k + 1u, count - 2u - k, REVERSE == 1u);

@@ -229,6 +229,8 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("more facts than fit", demo("--tokens\x001024\0--facts\x005000")),
         ("trailing words", demo("now")),
         ("unknown op", plain("selfcheck nothing_of_the_kind")),
+        ("a report where none can be", plain("selfcheck rope --quick --report nowhere/report.md")),
+        ("a report in place of a folder", plain("selfcheck rope --quick --report .")),
         ("unknown op to time", plain("bench nothing_of_the_kind")),
         ("peers that are not there", plain("bench rope --compare nowhere.json")),
         ("peers that are no JSON", plain("bench rope --compare text.txt")),
@@ -610,6 +612,31 @@ fn times_of_others_stand_beside_ours() {
         (1, 2)
     );
     assert_eq!(kept.matches("| add.64M |").count(), 2);
+}
+
+#[test]
+fn a_report_holds_what_others_need() {
+    let folder = Folder::new("report");
+    // What was there before is replaced.
+    folder.write("report.md", "stale");
+    let output = run(&["selfcheck", "rope", "--quick", "--report", "report.md"], &folder.0);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read_to_string(folder.path("report.md")).expect("a report");
+    for said in [
+        "# rambutan selfcheck: ",
+        "| driver | ",
+        "| rambutan | 0.",
+        "limits    binding ",
+        "variants; f16 ",
+        " held, 0 failed, ",
+        "| rope | ",
+        "## Kernels that ran\n\n```text\n",
+        "\nrope elem=f32\n",
+    ] {
+        assert!(text.contains(said), "{said}\nin\n{text}");
+    }
+    assert!(!text.contains("stale"));
+    assert_eq!(folder.list().len(), 1, "nothing half-written");
 }
 
 #[test]

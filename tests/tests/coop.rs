@@ -5,12 +5,16 @@ use rambutan_engine::{
     Gpu, GpuOptions, ops,
     testing::{self, Case},
 };
-use rambutan_shaders::kernel;
+use rambutan_shaders::{kernel, whole};
 
 /// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
 /// operand, each half of it in a sum; a right operand is where it lies.
 fn spelled_out(stem: &str) -> String {
-    let text = kernel(stem).unwrap_or_else(|e| panic!("{e}"));
+    spell(kernel(stem).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// [`spelled_out`] of a kernel's text.
+fn spell(text: &str) -> String {
     let role = |text: &str| {
         let matrix = text.split_once("coop_mat16x16<").expect("a matrix").1;
         ["Left", "Right", "Sum"][["f16, A>", "f16, B>", "f32, C>"]
@@ -122,7 +126,7 @@ fn spelled_out(stem: &str) -> String {
     );
     let mut stores = String::new();
     for (id, array) in arrays.iter().enumerate() {
-        let fours = |element: &str| text.contains(&format!("{array}: array<vec4{element}"));
+        let fours = |element: &str| text.contains(&format!(" {array}: array<vec4{element}"));
         let element = match fours("<f16>") || fours("f") {
             true => format!("{array}[at + i / 4u][i % 4u]"),
             false => format!("{array}[at + i]"),
@@ -139,7 +143,7 @@ fn spelled_out(stem: &str) -> String {
                 }}\n"
             ));
         }
-        if text.contains(&format!("{array}: array<f32")) {
+        if text.contains(&format!(" {array}: array<f32")) {
             stores.push_str(&format!(
                 "fn store_{array}(c: Sum, m: Where, lane: u32) {{
                     var sum = c;
@@ -304,11 +308,12 @@ const CHUNKS: [[usize; 10]; 4] = [
 ];
 
 /// Mistakes that this must see in HSA.
-const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 5] = [
+const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
     (HSA[0], "let factor = weight / all;", "let factor = 1.0 / all;", CHUNKS[0]),
-    (HSA[0], "from_ = origin + coming * S * stride;", "", CHUNKS[0]),
+    (HSA[0], "from_ = coming;", "", CHUNKS[0]),
     (HSA[1], "(m[i] - dot)", "m[i]", CHUNKS[0]),
-    (HSA[1], "let full = slot % 2u * S * KROW;", "let full = 0u;", CHUNKS[0]),
+    (HSA[1], "dot += dots[row * SG + g];", "dot = dots[row * SG + g];", CHUNKS[0]),
+    (HSA[1], "scores[(g * 16u + i / 4u) * ROW + i % 4u]", "scores[i / 4u * ROW + i % 4u]", CHUNKS[0]),
     (HSA[2], "+ (round + 2u) % tiles * 16u", "", CHUNKS[3]),
 ];
 
@@ -364,5 +369,58 @@ fn selections_on_matrices_spelled_out() {
         replace(&text.replace(right, wrong));
         let seen = values(&sizes).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
+    }
+}
+
+const SCAN: [&str; 4] = ["ssd_coop_states", "ssd_coop_output", "ssd_coop_backward", "ssd_coop_groups"];
+
+/// (batches, tokens, heads, groups, p, n, d, initial, segment): chunks that tokens and tiles fill and do not.
+const SEQUENCES: [[usize; 9]; 4] = [
+    [1, 66, 2, 1, 36, 68, 1, 1, 1],
+    [2, 65, 2, 2, 64, 128, 0, 1, 0],
+    [1, 64, 2, 1, 32, 36, 1, 0, 0],
+    [1, 190, 1, 1, 4, 4, 1, 0, 1],
+];
+
+/// Mistakes that this must see in the scan.
+const LAPSES: [(&str, &str, &str, [usize; 9]); 7] = [
+    (SCAN[0], "select(k > t, k <= t, REVERSE == 1u)", "select(k >= t, k <= t, REVERSE == 1u)", SEQUENCES[0]),
+    (SCAN[1], "t <= run * RUN; t++", "t < run * RUN; t++", SEQUENCES[2]),
+    (
+        SCAN[1],
+        "vec2u(lane / 128u * 16u, lane / 32u % 4u * 16u)",
+        "vec2u(0u, lane / 32u % 4u * 16u)",
+        SEQUENCES[2],
+    ),
+    (SCAN[2], "k < WG; k += 16u", "k < WG / 2u; k += 16u", SEQUENCES[1]),
+    (SCAN[2], "select(ahead, dts[t] * columns[t], t < lane)", "select(ahead, 0.0, t < lane)", SEQUENCES[0]),
+    (SCAN[3], "(dts[t] * to_end[t] * SCALE)", "(to_end[t] * SCALE)", SEQUENCES[0]),
+    (SCAN[3], "let a_at = a + k * STRIDE + at.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
+];
+
+#[test]
+fn scans_on_matrices_spelled_out() {
+    let Some(gpu) = device() else { return };
+    let cases = ops::cases();
+    let case = cases.iter().find(|c| c.stem == "ssd_scan.coop").expect("the case is listed");
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    // Their products are a library's.
+    let spelled = |stem: &str| {
+        let text = kernel(stem).and_then(whole).unwrap_or_else(|e| panic!("{e}"));
+        spell(&text.replace("array<four,", "array<vec4<f16>,"))
+    };
+    for stem in SCAN {
+        replace(stem, &spelled(stem));
+    }
+    for sizes in SEQUENCES {
+        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (stem, right, wrong, sizes) in LAPSES {
+        let text = spelled(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(&gpu, case, &sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
     }
 }

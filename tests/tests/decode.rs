@@ -201,6 +201,28 @@ fn a_restart_between_calls_is_a_restart() {
     });
 }
 
+/// Token by token, a text's logits have the same bits alone and in company.
+#[test]
+fn a_text_is_decoded_alike_in_any_company() {
+    let gpu = testing::gpu();
+    let mut draw = Draw::new(14);
+    let (tokens, batch) = (19, 3);
+    for (i, (name, config)) in configs().into_iter().enumerate() {
+        let model = model(&gpu, &config, 200 + i as u64, false);
+        let (ids, _) = text(&model, &mut draw, batch, tokens);
+        let cuts: Vec<usize> = (1..=tokens).collect();
+        no_grad(|| {
+            let bits = |ids: &[u32]| -> Vec<u32> {
+                let logits = decoded(&model, ids, None, tokens, &cuts).0.to_vec::<f32>().expect("it reads");
+                logits.into_iter().map(f32::to_bits).collect()
+            };
+            let together = bits(&ids);
+            let alone: Vec<u32> = ids.chunks(tokens).flat_map(bits).collect();
+            assert!(together == alone, "{name}");
+        });
+    }
+}
+
 /// One token with gradients goes through the scan: its parameters learn.
 #[test]
 fn single_tokens_train() {

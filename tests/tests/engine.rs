@@ -570,3 +570,32 @@ fn batches_beyond_a_binding_change_nothing() {
         testing::check_gradients(&capped, case, &sizes, 5).unwrap_or_else(|e| panic!("{e}"));
     }
 }
+
+#[test]
+fn compiled_pipelines_are_kept_between_devices() {
+    let folder = std::env::temp_dir().join(format!("rambutan-cache-{}", std::process::id()));
+    let options = || GpuOptions { cache: Some(folder.clone()), ..GpuOptions::from_env() };
+    let double = || {
+        let gpu = with(options());
+        let cached = gpu.device().features().contains(wgpu::Features::PIPELINE_CACHE);
+        assert_eq!(values(&ops::scale(&floats(&gpu, &[1.5, -2.0]), 2.0)), [3.0, -4.0]);
+        cached
+    };
+    if !double() {
+        println!("skipped: this backend hands out no pipelines");
+        return;
+    }
+    let file =
+        std::fs::read_dir(&folder).expect("a folder").next().expect("a file").expect("its entry").path();
+    let kept = std::fs::read(&file).expect("readable");
+    assert!(kept.len() > 16, "{} bytes", kept.len());
+    // What is damaged or cut short is compiled anew, and replaced.
+    let damaged = [&kept[..kept.len() - 1], &[kept[kept.len() - 1] ^ 1]].concat();
+    for bytes in [&damaged[..], &kept[..kept.len() / 2], b"", b"no cache at all, but long enough"] {
+        std::fs::write(&file, bytes).expect("writable");
+        assert!(double());
+        assert_ne!(std::fs::read(&file).expect("readable"), bytes);
+    }
+    assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1, "nothing half written stays");
+    std::fs::remove_dir_all(&folder).expect("removable");
+}

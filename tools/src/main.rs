@@ -5,7 +5,7 @@ mod picture;
 mod problem;
 mod reading;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use problem::Problem;
@@ -39,13 +39,31 @@ pub struct Device {
 impl Device {
     fn options(&self) -> GpuOptions {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..GpuOptions::from_env() }
+        let options = GpuOptions::from_env();
+        let cache = if std::env::var_os("RAMBUTAN_CACHE").is_some() { options.cache } else { cache_folder() };
+        GpuOptions {
+            adapter: given(&self.adapter),
+            backend: given(&self.backend),
+            cache,
+            ..GpuOptions::from_env()
+        }
     }
 
     /// The device asked for.
     pub fn open(&self) -> Result<Gpu, Problem> {
         Ok(Gpu::new(self.options())?)
     }
+}
+
+/// Where this system's programs keep what they can make again.
+fn cache_folder() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let folder = if cfg!(windows) {
+        path("LOCALAPPDATA")
+    } else {
+        path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")))
+    };
+    folder.map(|f| f.join("rambutan"))
 }
 
 #[derive(Subcommand)]

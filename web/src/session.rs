@@ -58,7 +58,7 @@ impl Session {
         let about = json!({
             "adapter": c.name, "software": c.cpu, "f16": c.f16, "storage_buffers": c.storage_buffers,
             "invocations": c.invocations, "max_binding": c.max_binding, "max_buffer": c.max_buffer,
-            "parameters": self.model.parameters().len(), "chunk": self.model.config.chunk_size,
+            "parameters": self.model.config.parameter_count(), "chunk": self.model.config.chunk_size,
             "bytes_per_token": bytes_per_token,
         });
         Ok(about.to_string())

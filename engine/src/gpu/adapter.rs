@@ -20,6 +20,8 @@ pub struct GpuOptions {
     pub workgroup_memory: Option<u32>,
     /// Leaves 16-bit floats, subgroups or cooperative matrices unused: `f16`, `subgroups`, `coop`.
     pub without: Vec<String>,
+    /// A folder that keeps compiled pipelines from run to run, where the backend can (Vulkan); None compiles anew.
+    pub cache: Option<std::path::PathBuf>,
     /// Compiles kernels with bounds checks. Off is faster; tests keep it on.
     pub checked: bool,
 }
@@ -41,7 +43,8 @@ impl GpuOptions {
     }
 
     /// From `RAMBUTAN_ADAPTER`, `RAMBUTAN_BACKEND`, `RAMBUTAN_PORTABLE`, `RAMBUTAN_MAX_BINDING`,
-    /// `RAMBUTAN_MAX_MEMORY`, `RAMBUTAN_WORKGROUP_MEMORY`, `RAMBUTAN_WITHOUT` (a list with commas) and `RAMBUTAN_CHECKED`.
+    /// `RAMBUTAN_MAX_MEMORY`, `RAMBUTAN_WORKGROUP_MEMORY`, `RAMBUTAN_WITHOUT` (a list with commas), `RAMBUTAN_CACHE` and
+    /// `RAMBUTAN_CHECKED`.
     pub fn from_env() -> GpuOptions {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let flag = |name: &str| text(name).is_some_and(|v| v != "0");
@@ -54,6 +57,7 @@ impl GpuOptions {
             workgroup_memory: text("RAMBUTAN_WORKGROUP_MEMORY").and_then(|v| v.parse().ok()),
             without: text("RAMBUTAN_WITHOUT")
                 .map_or_else(Vec::new, |v| v.split(',').map(str::to_owned).collect()),
+            cache: text("RAMBUTAN_CACHE").map(Into::into),
             checked: flag("RAMBUTAN_CHECKED"),
         }
     }

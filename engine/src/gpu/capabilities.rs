@@ -62,6 +62,9 @@ impl Capabilities {
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
         let mut wanted = timing;
+        if options.cache.is_some() {
+            wanted |= wgpu::Features::PIPELINE_CACHE;
+        }
         if !options.portable {
             for (name, feature) in [
                 ("f16", wgpu::Features::SHADER_F16),

@@ -1,6 +1,9 @@
 //! Launching a kernel: its variant, its parameters, its operands in binding order, its workgroups.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rambutan_shaders::{Access, Dialect, Interface};
 
@@ -225,12 +228,12 @@ impl<'a> Launch<'a> {
         };
         self.agree(&pipeline.interface, &gpu);
         self.params.resize(self.params.len().next_multiple_of(16), 0);
-        let operands: Vec<Bound> = self
+        let operands: Vec<Bound<'_>> = self
             .operands
             .iter()
             .map(|(o, _)| Bound {
                 id: o.storage.id,
-                buffer: o.storage.buffer.clone(),
+                buffer: &o.storage.buffer,
                 offset: o.offset,
                 size: o.size.next_multiple_of(4).max(4),
             })
@@ -304,7 +307,8 @@ impl<'a> Launch<'a> {
             variant.push_str(&hasher.finish().to_string());
         }
         let mut pipelines = lock(&inner.pipelines);
-        if let Some(found) = pipelines.compiled.get(&(self.stem, variant.clone())) {
+        let key = (self.stem, variant);
+        if let Some(found) = pipelines.compiled.get(&key) {
             return Ok(found.clone());
         }
         let fail = |reason: String| Error::Kernel { stem: self.stem.into(), reason };
@@ -345,12 +349,12 @@ impl<'a> Launch<'a> {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: None,
+                cache: inner.cache.as_ref().map(|c| &c.pipelines),
             });
             (pipeline, layout)
         });
         if let Some(e) = error {
-            let mut reason = format!("[{}] {e}", variant.trim());
+            let mut reason = format!("[{}] {e}", key.1.trim());
             // As naga words it.
             let unknown =
                 reason.split_once("in scope for identifier: `").and_then(|(_, r)| r.split_once('`'));
@@ -359,8 +363,11 @@ impl<'a> Launch<'a> {
             }
             return Err(fail(reason));
         }
+        if let Some(cache) = &inner.cache {
+            cache.grown.store(true, Ordering::Relaxed);
+        }
         let pipeline = Arc::new(Pipeline { pipeline, layout, interface });
-        pipelines.compiled.insert((self.stem, variant), pipeline.clone());
+        pipelines.compiled.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 }

@@ -4,6 +4,7 @@
 //! and reused as soon as their last handle drops: the queue's order makes it safe. Nothing waits but reads.
 
 mod adapter;
+mod cache;
 mod capabilities;
 mod launch;
 mod memory;
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pub pool: Mutex<memory::Pool>,
     pub stream: Mutex<stream::Stream>,
     pub pipelines: Mutex<launch::Pipelines>,
+    /// Where pipelines are kept between runs, if anywhere.
+    pub cache: Option<cache::Cache>,
     pub fault: Arc<Mutex<Option<Error>>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
@@ -113,6 +116,7 @@ impl Gpu {
             pool: Mutex::new(memory::Pool::new(&capabilities)),
             stream: Mutex::new(stream),
             pipelines: Mutex::default(),
+            cache: options.cache.as_deref().and_then(|folder| cache::Cache::open(folder, adapter, &device)),
             checked: options.checked,
             fault: Arc::default(),
             next_id: AtomicU64::new(1),

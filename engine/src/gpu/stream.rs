@@ -73,9 +73,9 @@ pub(crate) struct BindKey {
 }
 
 /// One binding of a dispatch.
-pub(crate) struct Bound {
+pub(crate) struct Bound<'a> {
     pub id: u64,
-    pub buffer: wgpu::Buffer,
+    pub buffer: &'a wgpu::Buffer,
     pub offset: u64,
     pub size: u64,
 }
@@ -113,7 +113,7 @@ impl Stream {
         stem: &'static str,
         pipeline: &launch::Pipeline,
         params: &[u8],
-        operands: &[Bound],
+        operands: &[Bound<'_>],
         groups: [u32; 3],
     ) {
         let most = if self.pace.deferring { self.pace.grain().min(self.most) } else { self.budget };
@@ -292,7 +292,7 @@ fn bind(
     device: &wgpu::Device,
     pipeline: &launch::Pipeline,
     uniforms: &wgpu::Buffer,
-    operands: &[Bound],
+    operands: &[Bound<'_>],
 ) -> wgpu::BindGroup {
     let params = pipeline.layout.has_params.then(|| wgpu::BindGroupEntry {
         binding: 0,
@@ -305,7 +305,7 @@ fn bind(
     let storage = pipeline.layout.storage.iter().zip(operands).map(|(&binding, o)| wgpu::BindGroupEntry {
         binding,
         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: &o.buffer,
+            buffer: o.buffer,
             offset: o.offset,
             size: NonZeroU64::new(o.size),
         }),

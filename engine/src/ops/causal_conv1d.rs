@@ -2,7 +2,7 @@
 
 use crate::{
     DType, Tensor, autograd, launch,
-    ops::{PartialSums, batches_a_binding, in_batches},
+    ops::{PartialSums, batches_a_binding, concat_columns, in_batches, split_columns},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
 };
@@ -10,8 +10,8 @@ use crate::{
 /// Tokens that share one partial sum; `BLOCK` in the kernel.
 const BLOCK: usize = 64;
 
-/// Tokens an invocation of `causal_conv1d_direct`; `BLOCK` there.
-const BLOCK_DIRECT: usize = 16;
+/// Tokens an invocation of `causal_conv1d_quads`; `BLOCK` there.
+const BLOCK_QUADS: usize = 16;
 
 /// `y[t] = silu(bias + Σ_j weight[j] · x[t − W + 1 + j])` per channel.
 ///
@@ -29,19 +29,6 @@ pub fn causal_conv1d(
     bias: Option<&Tensor>,
     initial_state: Option<&Tensor>,
     segment: Option<&Tensor>,
-) -> (Tensor, Tensor) {
-    convolve(x, weight, bias, initial_state, segment, x.gpu().capabilities().cpu_vectors())
-}
-
-/// [`causal_conv1d`], where widths and channels allow by the kernel for CPUs.
-#[track_caller]
-fn convolve(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    initial_state: Option<&Tensor>,
-    segment: Option<&Tensor>,
-    direct: bool,
 ) -> (Tensor, Tensor) {
     let [batches, tokens, channels] = x.axes();
     let [rows, width] = weight.axes();
@@ -66,7 +53,7 @@ fn convolve(
         cut.extend(segment);
         let mut parts = in_batches(&cut, most, |i| {
             let (initial_state, segment) = (initial_state.map(|_| &i[1]), segment.map(|_| &i[i.len() - 1]));
-            let (y, state) = convolve(&i[0], weight, bias, initial_state, segment, direct);
+            let (y, state) = causal_conv1d(&i[0], weight, bias, initial_state, segment);
             vec![y, state]
         });
         return (parts.remove(0), parts.remove(0));
@@ -77,10 +64,15 @@ fn convolve(
     let any = |t: Option<&Tensor>| t.unwrap_or(weight).detach();
     let (bias_, initial_, segment_) = (any(bias), any(initial_state), any(segment));
     let (has_bias, has_initial, has_segment) = (bias.is_some(), initial_state.is_some(), segment.is_some());
-    if direct && width == 4 && channels.is_multiple_of(4) {
-        let count = batches * tokens.div_ceil(BLOCK_DIRECT) * channels / 4;
-        launch!(causal_conv1d_direct [elem = elem] { batches, tokens, channels, has_bias, has_initial, has_segment },
-                [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(32));
+    // Where width and channels allow, four channels' taps stay in registers.
+    let quads = width == 4 && channels.is_multiple_of(4);
+    let (half, words) = if x.dtype() == DType::F16 { (1, "vec2<u32>") } else { (0, "vec4<u32>") };
+    let lanes = if x.gpu().capabilities().cpu_vectors() { 32 } else { 128 };
+    if quads {
+        let count = batches * tokens.div_ceil(BLOCK_QUADS) * channels / 4;
+        launch!(causal_conv1d_quads [HALF = half, words = words, WG = lanes]
+                { batches, tokens, channels, has_bias, has_initial, has_segment },
+                [x, weight, bias_, initial_, segment_] -> [y], count.div_ceil(lanes));
     } else {
         let count = batches * tokens * channels;
         launch!(causal_conv1d [elem = elem] { batches, tokens, channels, width, has_bias, has_initial, has_segment },
@@ -94,22 +86,40 @@ fn convolve(
     inputs.extend(initial_state);
     let [y, state] = autograd::record(&inputs, [y, state], move |[dy, dstate]| {
         let dy = dy.unwrap_or_else(|| Tensor::zeros(x_.gpu(), x_.shape(), x_.dtype()));
-        // du stays f32: the states' gradient is f32 too, whatever x is.
-        let du = x_.empty_on(x_.shape(), DType::F32);
         let (dx, dinitial) = (x_.like(), x_.empty_on(kept, DType::F32));
         let blocks = tokens.div_ceil(BLOCK);
         let sums = PartialSums::new(&x_, batches * blocks, channels * (width + 1));
         let all = sums.all();
-        launch!(causal_conv1d_backward [elem = elem]
-                { batches, tokens, channels, width, has_bias, has_initial, has_segment, blocks },
-                [dy, x_, weight_, bias_, initial_, segment_] -> [du, all], (batches * blocks * channels).div_ceil(64));
         let has_final = dstate.is_some();
-        let dfinal = dstate.unwrap_or_else(|| weight_.clone());
-        let count = batches * (tokens + width - 1) * channels;
-        launch!(causal_conv1d_backward_input [elem = elem]
-                { batches, tokens, channels, width, has_initial, has_segment, has_final },
-                [du, weight_, segment_, dfinal] -> [dx, dinitial], count.div_ceil(256));
-        let parts = crate::ops::split_columns(&sums.in_order().reshape([channels, width + 1]), &[width, 1]);
+        if quads && tokens >= width - 1 {
+            let zeros = |shape: [usize; 2]| Tensor::zeros(x_.gpu(), shape, DType::F32);
+            let bias = if has_bias { bias_.reshape([channels, 1]) } else { zeros([channels, 1]) };
+            let taps = concat_columns(&[&weight_, &bias]);
+            let ends = if has_initial || has_final {
+                let rows = [batches * channels, width - 1];
+                let [before, after] = [has_initial.then_some(&initial_), dstate.as_ref()]
+                    .map(|state| state.map_or_else(|| zeros(rows), |state| state.reshape(rows)));
+                concat_columns(&[&before, &after])
+            } else {
+                taps.clone()
+            };
+            launch!(causal_conv1d_quads_backward [HALF = half, words = words, WG = lanes]
+                    { batches, tokens, channels, blocks, has_initial, has_segment, has_final },
+                    [dy, x_, taps, ends, segment_] -> [dx, dinitial, all],
+                    (batches * blocks * channels / 4).div_ceil(lanes));
+        } else {
+            // du stays f32: the states' gradient is f32 too, whatever x is.
+            let du = x_.empty_on(x_.shape(), DType::F32);
+            launch!(causal_conv1d_backward [elem = elem]
+                    { batches, tokens, channels, width, has_bias, has_initial, has_segment, blocks },
+                    [dy, x_, weight_, bias_, initial_, segment_] -> [du, all], (batches * blocks * channels).div_ceil(64));
+            let dfinal = dstate.unwrap_or_else(|| weight_.clone());
+            let count = batches * (tokens + width - 1) * channels;
+            launch!(causal_conv1d_backward_input [elem = elem]
+                    { batches, tokens, channels, width, has_initial, has_segment, has_final },
+                    [du, weight_, segment_, dfinal] -> [dx, dinitial], count.div_ceil(256));
+        }
+        let parts = split_columns(&sums.in_order().reshape([channels, width + 1]), &[width, 1]);
         let mut grads = vec![Some(dx), Some(parts[0].clone())];
         grads.extend(has_bias.then(|| Some(parts[1].reshape([channels]))));
         grads.extend(has_initial.then_some(Some(dinitial)));
@@ -145,9 +155,9 @@ fn reference(x: &Array, weight: &Array, bias: &Array, initial: &Array, segment: 
     vec![y, state]
 }
 
-fn run(s: &Sizes, i: &[Tensor], direct: bool) -> Vec<Tensor> {
+fn run(s: &Sizes, i: &[Tensor]) -> Vec<Tensor> {
     let on = |name: &str, t| (s[name] == 1).then_some(t);
-    let (y, state) = convolve(&i[0], &i[1], on("bias", &i[2]), on("initial", &i[3]), on("segment", &i[4]), direct);
+    let (y, state) = causal_conv1d(&i[0], &i[1], on("bias", &i[2]), on("initial", &i[3]), on("segment", &i[4]));
     vec![y, state]
 }
 
@@ -180,7 +190,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::new("segment", segment).of(DType::U32),
             ]
         },
-        run: |s, i| run(s, i, i[0].gpu().capabilities().cpu_vectors()),
+        run,
         reference: |s, i| {
             let on = ["bias", "initial", "segment"].map(|n| s[n] == 1);
             reference(&i[0], &i[1], &i[2], &i[3], &i[4], on)
@@ -194,10 +204,11 @@ pub(super) fn cases() -> Vec<Case> {
     let mut dims = plain.dims.clone();
     dims[2] = Dim::one_of("channels", &[4, 96, 108]);
     dims[3] = Dim::one_of("width", &[4]);
-    let direct = Case { stem: "causal_conv1d.direct", dims, run: |s, i| run(s, i, true), bench: &[], ..plain.clone() };
+    let quads = Case { stem: "causal_conv1d.quads", dims, bench: &[], ..plain.clone() };
     vec![
         plain.in_half("causal_conv1d.f16", &["x"], 2.0),
-        direct,
+        quads.clone().in_half("causal_conv1d.quads.f16", &["x"], 2.0),
+        quads,
         plain,
     ]
 }

@@ -194,22 +194,27 @@ fn memory_gradients(
 /// Rows and columns of a cooperative matrix.
 const COOP: usize = 16;
 
-/// Whether cooperative matrices serve: 16-bit operands in whole tiles, subgroups of the workgroups' size, and memory for
-/// what `hsa_coop_backward_query` holds, the most of the three: a chunk's keys twice, its values, two sets of scores, dS.
+/// Whether cooperative matrices serve: 16-bit operands in whole tiles, rows that lanes load evenly, subgroups of the
+/// workgroups' size, and memory for what the backward kernels hold. Of the queries': a chunk's keys, and of each subgroup
+/// values, scores, slopes, dS and D_i; of the memory's: two tiles of queries and do, and of 16 keys scores, slopes, P and dS.
 fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
-    let memory = 3 * chunk * (2 * d + 16) + 2 * COOP * 4 * (chunk.max(d) + 8) + COOP * 2 * (chunk + 8);
+    let subgroups = coop_subgroups(d, chunk);
+    let query = chunk * 2 * (d + 8) + subgroups * COOP * (2 * (d + 8) + 2 * 96 + 2 * (chunk / subgroups + 8) + 4);
+    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (80 + 48);
     c.coop
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16
         && [share, d, chunk].iter().all(|n| n.is_multiple_of(COOP))
+        && d.is_power_of_two()
         && d.max(chunk) <= 128
-        && memory <= c.workgroup_memory as usize
+        && query.max(memory) <= c.workgroup_memory as usize
 }
 
-/// Subgroups that share a chunk's keys and the dims evenly.
+/// Subgroups that share a chunk's keys evenly, so that a lane holds eight units of eight keys' elements, or fewer.
 fn coop_subgroups(d: usize, chunk: usize) -> usize {
-    [4, 2].into_iter().find(|n| [d, chunk].iter().all(|x| x.is_multiple_of(n * COOP))).unwrap_or(1)
+    let even = |n: &usize| chunk.is_multiple_of(n * COOP) && (n / 2) * 2048 < chunk * d;
+    [8, 4, 2].into_iter().find(even).unwrap_or(1)
 }
 
 /// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
@@ -295,7 +300,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::range("tokens", 1, 12),
             Dim::one_of("share", &[1, 4, 16, 17]),
             Dim::one_of("heads", &[1, 2]),
-            Dim::one_of("d", &[16, 4, 8, 32, 7]),
+            Dim::one_of("d", &[16, 4, 8, 32, 7, 48]),
             Dim::range("chunks", 1, 3),
             Dim::one_of("chunk", &[16, 32, 5, 20]),
             Dim::range("slots", 1, 4),

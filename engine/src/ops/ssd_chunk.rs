@@ -42,7 +42,8 @@ impl Form {
     /// Whether the adapter runs it.
     pub(super) fn runs_on(self, gpu: &Gpu) -> bool {
         let c = gpu.capabilities();
-        self == Form::Plain || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 49152
+        let coop = c.coop && c.subgroups == Some((32, 32));
+        self == Form::Plain || coop && c.workgroup_memory >= 49152 && c.invocations >= 512
     }
 
     /// Whether it takes these operands: one tile a head, in vectors of four.

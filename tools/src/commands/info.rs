@@ -79,7 +79,8 @@ impl Info {
     }
 }
 
-fn describe(c: &Capabilities, value: &mut Value, text: &mut String) {
+/// Limits, features and variants, for programs and for people.
+pub(super) fn describe(c: &Capabilities, value: &mut Value, text: &mut String) {
     let (mut usable, mut all) = (0, 0);
     for (_, kernel) in rambutan_shaders::KERNELS {
         for variant in rambutan_shaders::variants(kernel) {

@@ -1,37 +1,20 @@
-// uses: lib/grid.wgsl
-// variants: elem=f16
-// causal_conv1d.wgsl for adapters that are CPUs, where loads are what costs: an invocation takes four channels through
-// BLOCK tokens and keeps the taps in registers. Widths of 4, channels in multiples of 4.
-alias elem = f32;
+// uses: lib/conv_quads.wgsl
+// variants: HALF=1 words=vec2<u32> | WG=32
+// causal_conv1d.wgsl for widths of 4 and channels in multiples of 4: an invocation takes four channels through BLOCK
+// tokens and keeps the taps in registers.
+const WG: u32 = 128u;
 const BLOCK: u32 = 16u;
-const WG: u32 = 32u;
+const AHEAD: u32 = 4u;                                                // tokens under way
+const KEPT: u32 = 3u;                                                 // columns of `initial`
 struct Params { batches: u32, tokens: u32, channels: u32, has_bias: u32, has_initial: u32, has_segment: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;        // (batches, tokens, channels / 4)
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, channels / 4)
 @group(0) @binding(2) var<storage, read> weight: array<vec4f>;        // (channels, taps)
 @group(0) @binding(3) var<storage, read> bias: array<f32>;            // (channels)
 @group(0) @binding(4) var<storage, read> initial: array<f32>;         // (batches, channels, 3)
 @group(0) @binding(5) var<storage, read> segment: array<u32>;         // (batches, tokens)
-@group(0) @binding(6) var<storage, read_write> y: array<vec4<elem>>;  // (batches, tokens, channels / 4)
-
-fn silu(u: vec4f) -> vec4f {
-    let e = exp(-abs(u));
-    return u * select(e, vec4f(1.0), u >= vec4f(0.0)) / (1.0 + e);
-}
-
-fn segment_of(token: u32) -> u32 {
-    if params.has_segment == 0u { return 0u; }
-    return segment[token];
-}
-
-// The inputs of channels 4c … 4c + 3 at `back` tokens before t, where a block begins.
-fn before(b: u32, t: u32, back: u32, c: u32) -> vec4f {
-    if t > 0u { return vec4f(x[(b * params.tokens + t - back) * params.channels / 4u + c]); }
-    if params.has_initial == 0u { return vec4f(0.0); }
-    let at = (b * params.channels + 4u * c) * 3u + 3u - back;
-    return vec4f(initial[at], initial[at + 3u], initial[at + 6u], initial[at + 9u]);
-}
+@group(0) @binding(6) var<storage, read_write> y: array<words>;       // (batches, tokens, channels / 4)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -55,19 +38,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var s2 = segment_of(first + max(start, 2u) - 2u);
     var s3 = segment_of(first + max(start, 3u) - 3u);
     let end = min(start + BLOCK, params.tokens);
-    for (var t = start; t < end; t++) {
-        let s = segment_of(first + t);
-        let x0 = vec4f(x[(first + t) * fours + c]);
-        var u = fma(w[0], select(vec4f(0.0), x3, s3 == s), plus);
-        u = fma(w[1], select(vec4f(0.0), x2, s2 == s), u);
-        u = fma(w[2], select(vec4f(0.0), x1, s1 == s), u);
-        u = fma(w[3], x0, u);
-        y[(first + t) * fours + c] = vec4<elem>(silu(u));
-        x3 = x2;
-        x2 = x1;
-        x1 = x0;
-        s3 = s2;
-        s2 = s1;
-        s1 = s;
+    for (var t0 = start; t0 < end; t0 += AHEAD) {
+        // All loads before the first store, which they might not pass.
+        var xs: array<words, AHEAD>;
+        var segments: array<u32, AHEAD>;
+        for (var j = 0u; j < AHEAD; j++) { // unroll
+            let at = first + min(t0 + j, params.tokens - 1u);
+            xs[j] = x[at * fours + c];
+            segments[j] = segment_of(at);
+        }
+        for (var j = 0u; j < AHEAD; j++) { // unroll
+            let s = segments[j];
+            let x0 = quad_of(xs[j]);
+            var u = fma(w[0], select(vec4f(0.0), x3, s3 == s), plus);
+            u = fma(w[1], select(vec4f(0.0), x2, s2 == s), u);
+            u = fma(w[2], select(vec4f(0.0), x1, s1 == s), u);
+            u = fma(w[3], x0, u);
+            if t0 + j < end { y[(first + t0 + j) * fours + c] = words_of(u * sigmoid(u)); }
+            x3 = x2;
+            x2 = x1;
+            x1 = x0;
+            s3 = s2;
+            s2 = s1;
+            s1 = s;
+        }
     }
 }

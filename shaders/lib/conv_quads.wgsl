@@ -1,0 +1,20 @@
+// uses: lib/grid.wgsl, lib/quads.wgsl
+// What causal_conv1d_quads and its backward pass share.
+
+fn sigmoid(u: vec4f) -> vec4f {
+    let e = exp(-abs(u));
+    return select(e, vec4f(1.0), u >= vec4f(0.0)) / (1.0 + e);
+}
+
+fn segment_of(token: u32) -> u32 {
+    if params.has_segment == 0u { return 0u; }
+    return segment[token];
+}
+
+// The inputs of channels 4c … 4c + 3 at `back` tokens before t, where a block begins: at the first the initial state's.
+fn before(b: u32, t: u32, back: u32, c: u32) -> vec4f {
+    if t > 0u { return quad_of(x[(b * params.tokens + t - back) * params.channels / 4u + c]); }
+    if params.has_initial == 0u { return vec4f(0.0); }
+    let at = (b * params.channels + 4u * c) * KEPT + 3u - back;
+    return vec4f(initial[at], initial[at + KEPT], initial[at + 2u * KEPT], initial[at + 3u * KEPT]);
+}
