@@ -150,6 +150,23 @@ fn reads_are_futures() {
     assert!(matches!(x.to_vec::<u32>(), Err(Error::Data { .. })), "another element type is an error");
 }
 
+/// Whichever thread polls the device hears of all that is done: no read misses its own.
+#[test]
+fn reads_of_many_threads_all_come() {
+    let gpu = own();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let gpu = &gpu;
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let x = floats(gpu, &[thread as f32, i as f32]);
+                    assert_eq!(values(&ops::scale(&x, 2.0)), [2.0 * thread as f32, 2.0 * i as f32]);
+                }
+            });
+        }
+    });
+}
+
 /// A small language model without time: enough to touch arenas, lists, partial sums and uploads.
 struct Small {
     gpu: Gpu,

@@ -86,12 +86,17 @@ impl Future for Piece {
         // Natively nobody else drives the device; in a browser the event loop does.
         #[cfg(not(target_arch = "wasm32"))]
         self.gpu.wait_index(&self.index, None);
+        {
+            // Another thread may be about to call back: nothing comes between the look and the waker.
+            let mut state = lock(&self.state);
+            if state.result.is_none() {
+                state.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
         match self.take().transpose() {
             Some(result) => Poll::Ready(result),
-            None => {
-                lock(&self.state).waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+            None => Poll::Pending,
         }
     }
 }
