@@ -201,7 +201,7 @@ fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
     let subgroups = coop_subgroups(d, chunk);
     let query = subgroups * COOP * (2 * (d + 8) + 96 + 2 * (chunk / subgroups + 8) + 4);
-    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (80 + 48);
+    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (96 + 48);
     c.coop
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16
