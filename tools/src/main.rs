@@ -52,6 +52,7 @@ impl Device {
 enum Command {
     Demo(commands::demo::Demo),
     Ask(commands::ask::Ask),
+    Generate(commands::generate::Generate),
     Eval(commands::eval::Eval),
     Info(commands::info::Info),
     Selfcheck(commands::selfcheck::Selfcheck),
@@ -65,6 +66,7 @@ fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
         Command::Ask(c) => c.run(&cli.device),
+        Command::Generate(c) => c.run(&cli.device),
         Command::Eval(c) => c.run(&cli.device),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
