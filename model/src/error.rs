@@ -51,9 +51,14 @@ pub enum Error {
     /// There is nothing to continue.
     #[error("nothing to answer: the text and the question are both empty")]
     Empty,
-    /// The model's tokens are no bytes.
-    #[error("the model generated token {0}, which is no byte: its vocabulary exceeds 256")]
-    NotBytes(usize),
+    /// A tokenizer cannot be used.
+    #[error("tokenizer {path}: {reason}")]
+    Tokenizer {
+        /// Its file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// A setting makes no sense.
     #[error("{field} = {value}: expected {expected}")]
     Setting {

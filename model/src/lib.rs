@@ -5,6 +5,7 @@ pub mod chunking;
 pub mod config;
 pub mod data;
 mod error;
+pub mod generate;
 pub mod hsa;
 mod json;
 pub mod mamba2;
@@ -13,6 +14,7 @@ pub mod reader;
 pub mod retrieval;
 pub mod rng;
 pub mod tasks;
+pub mod tokens;
 pub mod train;
 pub mod weights;
 

@@ -4,10 +4,12 @@ use pollster::block_on;
 use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, testing};
 use rambutan_model::{
     Checkpoint, Config, Error, Ramba,
+    generate::{Generator, Sampling},
     ramba::{Options, Sharing},
     reader::Reader,
     rng::Rng,
     tasks::{FactKind, Haystack, Needle},
+    tokens::Tokenizer,
 };
 
 const SEGMENT: usize = 64;
@@ -322,4 +324,30 @@ fn shipped_weights_find_facts() {
         let found = needles.iter().filter(right).count();
         assert_eq!(found, if hsa { 3 } else { 0 }, "facts found with HSA {hsa}");
     }
+}
+
+/// At temperature 0 what follows a prompt is what a reader answers, whose text is the prompt.
+#[test]
+fn generation_goes_on_as_answers_do() {
+    let gpu = testing::gpu();
+    let model = model(&gpu, "");
+    for length in [5, 200] {
+        let text = bytes(51, length);
+        let answer = block_on(read(&model, &[&text]).ask(b"so:", b"", 6)).expect("it answers");
+        let prompt: Vec<u32> = text.iter().chain(b"so:").map(|&b| b.into()).collect();
+        let draw = |sampling: Sampling| -> Vec<u32> {
+            let mut generator = Generator::new(&model, &prompt, 256, sampling).expect("a prompt");
+            (0..6).map(|_| block_on(generator.next()).expect("it goes on")).collect()
+        };
+        let greedy = Sampling::default();
+        assert_eq!(Tokenizer::Bytes.decode(&draw(greedy)), answer.text, "{length} bytes");
+        let warm = Sampling { temperature: 1.0, top_p: 0.9, seed: 4 };
+        assert_eq!(draw(warm), draw(warm), "equal seeds");
+        assert_ne!(draw(warm), draw(Sampling { seed: 5, ..warm }));
+        // So few probabilities leave the most probable token alone.
+        assert_eq!(draw(Sampling { top_p: 1e-6, ..warm }), draw(greedy));
+    }
+    let error = |prompt: &[u32]| Generator::new(&model, prompt, 256, Sampling::default()).err();
+    assert!(matches!(error(&[]), Some(Error::Empty)));
+    assert!(matches!(error(&[256]), Some(Error::Setting { .. })));
 }

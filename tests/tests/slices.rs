@@ -240,6 +240,7 @@ fn every_chunk_has_a_score_and_the_best_are_selected() {
     }
     assert_eq!(values(asking.scores().expect("asked for")), numbers);
     while !asking.step(&reader, Duration::ZERO).expect("it answers") {}
+    assert_eq!(values(asking.first_scores().expect("asked for")), numbers);
     let said = [&question[..], &asking.answer().text[..1]].concat();
     let later = values(&block_on(reader.scores(&said)).expect("it answers").expect("there are chunks"));
     assert_eq!(later.len(), values(asking.scores().expect("asked for")).len());

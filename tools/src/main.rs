@@ -70,6 +70,7 @@ fn cache_folder() -> Option<PathBuf> {
 enum Command {
     Demo(commands::demo::Demo),
     Ask(commands::ask::Ask),
+    Generate(commands::generate::Generate),
     Eval(commands::eval::Eval),
     Info(commands::info::Info),
     Selfcheck(commands::selfcheck::Selfcheck),
@@ -83,6 +84,7 @@ fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
         Command::Ask(c) => c.run(&cli.device),
+        Command::Generate(c) => c.run(&cli.device),
         Command::Eval(c) => c.run(&cli.device),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),

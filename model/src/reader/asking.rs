@@ -185,6 +185,7 @@ pub struct Asking {
     feed: Feed,
     scored: bool,
     scores: Option<Tensor>,
+    first: Option<Tensor>,
     answer: Answer,
     over: bool,
 }
@@ -205,6 +206,7 @@ impl Asking {
             feed: Feed::new(tail, last, false),
             scored: false,
             scores: None,
+            first: None,
             answer: Answer::default(),
             over: false,
         })
@@ -228,6 +230,11 @@ impl Asking {
     /// before there is one, and where none was asked for.
     pub fn scores(&self) -> Option<&Tensor> {
         self.scores.as_ref()
+    }
+
+    /// [`Asking::scores`] at the first token of the answer, where [`Answer::selected`] was selected.
+    pub fn first_scores(&self) -> Option<&Tensor> {
+        self.first.as_ref()
     }
 
     /// Whether the answer is complete.
@@ -286,6 +293,9 @@ impl Asking {
             self.answer.selected = std::mem::take(&mut self.feed.selected);
         }
         self.scores = self.feed.scores.take();
+        if self.first.is_none() {
+            self.first = self.scores.clone();
+        }
         if self.answer.text.len() < self.most {
             let best = most_probable(&self.feed.logits);
             self.answer.text.push(best);

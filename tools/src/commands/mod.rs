@@ -10,6 +10,7 @@ mod bench_model;
 mod bench_rows;
 pub mod demo;
 pub mod eval;
+pub mod generate;
 pub mod info;
 pub mod inspect;
 pub mod selfcheck;

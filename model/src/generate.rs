@@ -1,0 +1,201 @@
+//! Text after a prompt, a token at a time, drawn from what the model thinks of each.
+
+use rambutan_engine::{Tensor, no_grad};
+
+use crate::{Error, Ramba, ramba::Cache, rng::Rng};
+
+/// Tokens of a prompt that go through the layers at once.
+const PIECE: usize = 2048;
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// What logits are divided by; 0 takes the most probable token.
+    pub temperature: f32,
+    /// Only the most probable tokens are drawn from whose probabilities together reach this; 1 for all.
+    pub top_p: f32,
+    /// Equal seeds draw equal tokens.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Sampling {
+        Sampling { temperature: 0.0, top_p: 1.0, seed: 0 }
+    }
+}
+
+impl Sampling {
+    /// # Errors
+    /// A setting is out of its range.
+    pub fn checked(self) -> Result<Sampling, Error> {
+        let refuse = |field: &str, value: f32, expected: &str| {
+            Err(Error::Setting { field: field.into(), value: value.to_string(), expected: expected.into() })
+        };
+        if !(0.0..=100.0).contains(&self.temperature) {
+            return refuse("temperature", self.temperature, "from 0 (the most probable token) to 100");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p", self.top_p, "more than 0 and at most 1 (all tokens)");
+        }
+        Ok(self)
+    }
+
+    /// A token by its logit. Of equal logits the lower token comes first.
+    pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> usize {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let Some(&best) = order.first() else { return 0 };
+        if self.temperature == 0.0 {
+            return best;
+        }
+        let weight = |&i: &usize| f64::from((logits[i] - logits[best]) / self.temperature).exp();
+        let mut weights: Vec<f64> = order.iter().map(weight).collect();
+        let reached = weights.iter().sum::<f64>() * f64::from(self.top_p);
+        let mut sum = 0.0;
+        let kept = weights.iter().position(|w| {
+            sum += w;
+            sum >= reached
+        });
+        weights.truncate(kept.map_or(weights.len(), |k| k + 1));
+        let mut left = rng.float() * weights.iter().sum::<f64>();
+        let drawn = weights.iter().position(|w| {
+            left -= w;
+            left < 0.0
+        });
+        order[drawn.unwrap_or(weights.len() - 1)]
+    }
+}
+
+/// A prompt and what was said after it.
+pub struct Generator<'m> {
+    model: &'m Ramba,
+    cache: Cache,
+    sampling: Sampling,
+    rng: Rng,
+    /// Of the next token.
+    logits: Tensor,
+    /// The first `limit` tokens of the vocabulary are drawn from: some are padding.
+    limit: usize,
+}
+
+impl<'m> Generator<'m> {
+    /// Reads `prompt`. Tokens from `limit` on are never drawn.
+    ///
+    /// Where the model's states restart by segments they do so in the prompt's whole segments, as in
+    /// [`Reader::read`](crate::reader::Reader::read); what is said continues the last one.
+    ///
+    /// # Errors
+    /// The prompt is empty or holds a token that the model has not, or the sampling makes no sense.
+    pub fn new(
+        model: &'m Ramba,
+        prompt: &[u32],
+        limit: usize,
+        sampling: Sampling,
+    ) -> Result<Generator<'m>, Error> {
+        let (sampling, vocabulary) = (sampling.checked()?, model.config.vocab_size);
+        if let Some(token) = prompt.iter().find(|&&t| t as usize >= vocabulary) {
+            return Err(Error::Setting {
+                field: "a token of the prompt".into(),
+                value: token.to_string(),
+                expected: format!(
+                    "less than {vocabulary}, the model's vocabulary: is it the right tokenizer?"
+                ),
+            });
+        }
+        let segment = model.config.segment_size.filter(|_| model.config.segment_at_inference);
+        let mut cache = model.cache();
+        let mut logits = None;
+        for (i, piece) in prompt.chunks(PIECE).enumerate() {
+            let upload = |x: &[u32]| Tensor::from_slice(model.gpu(), x, [1, x.len()]);
+            let number = |size: usize, t: usize| (t / size).min(prompt.len() / size) as u32;
+            let numbers = segment.map(|size| -> Vec<u32> {
+                (i * PIECE..i * PIECE + piece.len()).map(|t| number(size, t)).collect()
+            });
+            let (ids, numbers) = (upload(piece)?, numbers.map(|n| upload(&n)).transpose()?);
+            logits = Some(no_grad(|| model.extend_to_last(&mut cache, &ids, numbers.as_ref())));
+        }
+        let logits = logits.ok_or(Error::Empty)?;
+        let rng = Rng::new(sampling.seed);
+        Ok(Generator { model, cache, sampling, rng, logits, limit: limit.clamp(1, vocabulary) })
+    }
+
+    /// Draws the next token, and reads it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn next(&mut self) -> Result<u32, Error> {
+        let logits = self.logits.read::<f32>().await?;
+        let token = self.sampling.draw(&logits[..self.limit], &mut self.rng) as u32;
+        let ids = Tensor::from_slice(self.model.gpu(), &[token], [1, 1])?;
+        self.logits = no_grad(|| self.model.extend_to_last(&mut self.cache, &ids, None));
+        Ok(token)
+    }
+}
+
+/// Where the first of the stop strings begins in `text`.
+pub fn stopped(text: &[u8], stops: &[impl AsRef<[u8]>]) -> Option<usize> {
+    let find = |stop: &[u8]| (!stop.is_empty()).then(|| text.windows(stop.len()).position(|w| w == stop))?;
+    stops.iter().filter_map(|s| find(s.as_ref())).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
+        let mut rng = Rng::new(sampling.seed);
+        let mut counts = vec![0.0; logits.len()];
+        for _ in 0..20_000 {
+            counts[sampling.draw(logits, &mut rng)] += 1.0 / 20_000.0;
+        }
+        counts
+    }
+
+    #[test]
+    fn tokens_are_drawn_by_their_probabilities() {
+        let logits = [1.0f32.ln(), 4.0f32.ln(), 3.0f32.ln(), 2.0f32.ln()];
+        for (temperature, top_p, expected) in [
+            (1.0, 1.0, [0.1, 0.4, 0.3, 0.2]),
+            (0.0, 1.0, [0.0, 1.0, 0.0, 0.0]),
+            // Squares of the probabilities.
+            (0.5, 1.0, [1.0 / 30.0, 16.0 / 30.0, 9.0 / 30.0, 4.0 / 30.0]),
+            // The fewest whose probabilities reach it.
+            (1.0, 0.35, [0.0, 1.0, 0.0, 0.0]),
+            (1.0, 0.5, [0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0]),
+            (1.0, 0.95, [0.1, 0.4, 0.3, 0.2]),
+            (1.0, 1e-9, [0.0, 1.0, 0.0, 0.0]),
+        ] {
+            let got = shares(Sampling { temperature, top_p, seed: 3 }, &logits);
+            for (got, expected) in got.iter().zip(expected) {
+                assert!((got - expected).abs() < 0.02, "{temperature} {top_p}: {got} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn ties_seeds_and_extremes_are_settled() {
+        let greedy = Sampling::default();
+        assert_eq!(greedy.draw(&[1.0, 2.0, 2.0], &mut Rng::new(1)), 1, "the lower of equal ones");
+        let hot = Sampling { temperature: 1.0, ..greedy };
+        let drawn = |seed| -> Vec<usize> {
+            let mut rng = Rng::new(seed);
+            (0..50).map(|_| hot.draw(&[0.0; 9], &mut rng)).collect()
+        };
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        // What is far below the best has no probability, and no number is lost to overflow.
+        let cold = Sampling { temperature: 1e-3, ..greedy };
+        assert_eq!(cold.draw(&[-1e30, 1e30, 0.0], &mut Rng::new(1)), 1);
+        for (temperature, top_p) in [(-1.0, 1.0), (f32::NAN, 1.0), (1.0, 0.0), (1.0, 1.5), (1.0, f32::NAN)] {
+            assert!(Sampling { temperature, top_p, seed: 0 }.checked().is_err(), "{temperature} {top_p}");
+        }
+    }
+
+    #[test]
+    fn the_first_stop_ends_a_text() {
+        assert_eq!(stopped(b"one|two. three", &[". ", "|"]), Some(3));
+        assert_eq!(stopped(b"one", &["|", ""]), None);
+        assert_eq!(stopped(b"one", &[""; 0]), None);
+    }
+}
