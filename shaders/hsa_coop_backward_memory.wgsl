@@ -11,7 +11,7 @@ const DT: u32 = D / 16u;
 const E: u32 = D / 8u;                                                // a row in units of eight
 const U: u32 = (16u * E + WG - 1u) / WG;                              // units a lane, of q and of do
 const QROW: u32 = D / 4u + 2u;                                        // in fours, different banks
-const ROW: u32 = 20u;                                                 // rows start at multiples of 16 bytes
+const ROW: u32 = 6u;                                                  // of 16 scores, in fours: banks differ
 const PROW: u32 = 6u;                                                 // in fours
 struct Params {
     tokens: u32, keys: u32, query_heads: u32, heads: u32, slots: u32, joint: u32, chunk: u32, scale: f32, groups: u32,
@@ -31,8 +31,8 @@ struct Params {
 var<workgroup> own: vec4u;                                            // the piece
 var<workgroup> q_rows: array<vec4<f16>, 2u * 16u * QROW>;             // in two buffers
 var<workgroup> do_rows: array<vec4<f16>, 2u * 16u * QROW>;
-var<workgroup> scores: array<f32, SG * 16u * ROW>;                    // (key, head)
-var<workgroup> slopes: array<f32, SG * 16u * ROW>;                    // v · do
+var<workgroup> scores: array<vec4f, SG * 16u * ROW>;                  // (key, head)
+var<workgroup> slopes: array<vec4f, SG * 16u * ROW>;                  // v · do
 var<workgroup> p: array<vec4<f16>, SG * 16u * PROW>;
 var<workgroup> ds: array<vec4<f16>, SG * 16u * PROW>;
 
@@ -52,9 +52,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let share = params.query_heads / params.heads;
     let tiles = share / 16u;
     let first = ((b * params.keys + chunk * S + subgroup * 16u) * params.heads + h) * D;
-    // Two lanes a key, eight heads each.
+    // Two lanes a key, which take its fours of heads by turns.
     let key = lane / 2u;
-    let head0 = lane % 2u * 8u;
+    let side = lane % 2u;
     let mine = subgroup * 16u;
     var keys: array<coop_mat16x16<f16, A>, DT>;
     var values: array<coop_mat16x16<f16, A>, DT>;
@@ -91,7 +91,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
     }
     var weight = weights[slot];
-    for (var i = 0u; i < 8u; i++) { next_stat[i] = stats[(row0 + head0 + i) * params.slots + slot % params.slots]; } // unroll
+    for (var i = 0u; i < 8u; i++) { // unroll
+        let head = i / 4u * 8u + side * 4u + i % 4u;
+        next_stat[i] = stats[(row0 + head) * params.slots + slot % params.slots];
+    }
     slot = order[piece.y + min(1u, rounds - 1u) / tiles];
     row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share
          + 1u % tiles * 16u;
@@ -131,21 +134,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             }
         }
         for (var j = 0u; j < 2u; j++) { // unroll
-            var prob: vec4f;
-            var slope: vec4f;
+            var top: vec4f;                                           // lse
+            var dot: vec4f;                                           // D_i
             for (var i = 0u; i < 4u; i++) { // unroll
-                let at = (mine + key) * ROW + head0 + 4u * j + i;
-                let st = next_stat[4u * j + i];
-                prob[i] = weight * exp(min(scores[at] * params.scale - st.x, 0.0));
-                slope[i] = prob[i] * (slopes[at] - st.y) * params.scale;
+                top[i] = next_stat[4u * j + i].x;
+                dot[i] = next_stat[4u * j + i].y;
             }
-            let at = (mine + key) * PROW + head0 / 4u + j;
-            p[at] = vec4<f16>(prob);
-            ds[at] = vec4<f16>(slope);
+            let at = (mine + key) * ROW + 2u * j + side;
+            let prob = weight * exp(min(scores[at] * params.scale - top, vec4f(0.0)));
+            let to_ = (mine + key) * PROW + 2u * j + side;
+            p[to_] = vec4<f16>(prob);
+            ds[to_] = vec4<f16>(prob * (slopes[at] - dot) * params.scale);
         }
         // The next round's statistics, and the queries of the one after it.
         weight = weights[slot];
-        for (var i = 0u; i < 8u; i++) { next_stat[i] = stats[(row0 + head0 + i) * params.slots + slot % params.slots]; } // unroll
+        for (var i = 0u; i < 8u; i++) { // unroll
+            let head = i / 4u * 8u + side * 4u + i % 4u;
+            next_stat[i] = stats[(row0 + head) * params.slots + slot % params.slots];
+        }
         slot = coming;
         row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share
              + (round + 2u) % tiles * 16u;

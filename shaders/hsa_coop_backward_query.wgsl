@@ -1,8 +1,8 @@
 // uses: lib/grid.wgsl, lib/four.wgsl
 // variants: D=64 SG=2 | D=16 S=16 | D=32 S=32 SG=2
 // hsa_backward_query.wgsl on cooperative matrices, laid out as hsa_coop.wgsl: each subgroup takes keys of its own and sums
-// up what they add to dq; D_i is exchanged in each slot, the sums are joined once at the end. Keys stay in workgroup
-// memory for both products, values pass through it 16 at a time.
+// up what they add to dq; D_i is exchanged in each slot, the sums are joined once at the end. Values, then keys pass through
+// workgroup memory 16 at a time, keys once more for dq: they stay in registers for it.
 const D: u32 = 32u;                                                   // head dim, a power of two from 16 on
 const S: u32 = 64u;                                                   // chunk, a multiple of 16 · SG
 const SG: u32 = 1u;                                                   // subgroups of 32
@@ -31,10 +31,8 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f16>>;  // (batches, tokens, query heads, d)
 @group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, query heads, slots): lse, D_i
 
-var<workgroup> key_rows: array<vec4<f16>, S * KROW>;
-var<workgroup> value_rows: array<vec4<f16>, SG * 16u * KROW>;
-var<workgroup> scores: array<vec4f, SG * 16u * ROW>;                  // (head, key); or 16 dims of the sums
-var<workgroup> slopes: array<vec4f, SG * 16u * ROW>;                  // do · v
+var<workgroup> rows: array<vec4<f16>, SG * 16u * KROW>;               // of keys or values
+var<workgroup> scores: array<vec4f, SG * 16u * ROW>;                  // do · v, then q · k; or 16 dims of the sums
 var<workgroup> ds: array<vec4<f16>, SG * 16u * PROW>;
 var<workgroup> dots: array<f32, 16u * SG>;                            // of the subgroups' keys
 
@@ -53,9 +51,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let origin = (b * params.keys * params.heads + h) * E + (subgroup * TS * 16u + lane / E) * stride + lane % E;
     let values_at = params.values / 8u;
     let step = LINES * stride;
-    let k0 = subgroup * TS * 16u * KROW;
-    let v0 = subgroup * 16u * KROW;
-    let to = lane / E * KROW + lane % E * 2u;
+    let r0 = subgroup * 16u * KROW;
+    let to = r0 + lane / E * KROW + lane % E * 2u;
     let s0 = subgroup * 16u * ROW;
     let p0 = subgroup * 16u * PROW;
     let row = lane / 2u;
@@ -79,38 +76,44 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let weight = weights[selected + slot];
         let l = lse[(row0 + row) * params.slots + slot];
         from_ = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
-        for (var u = 0u; u < U; u++) { // unroll
-            key_rows[k0 + to + u * LINES * KROW] = four(next_k[u].xy);
-            key_rows[k0 + to + u * LINES * KROW + 1u] = four(next_k[u].zw);
-        }
-        for (var u = 0u; u < U; u++) { next_k[u] = kv[from_ + u * step]; } // unroll
         var e: array<vec4f, N>;
         var m: array<vec4f, N>;
         var parts = vec4f(0.0);
         for (var t = 0u; t < TS; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
-                value_rows[v0 + to + u * LINES * KROW] = four(next_v[t * DT + u].xy);
-                value_rows[v0 + to + u * LINES * KROW + 1u] = four(next_v[t * DT + u].zw);
+                rows[to + u * LINES * KROW] = four(next_v[t * DT + u].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next_v[t * DT + u].zw);
             }
-            for (var u = 0u; u < DT; u++) { next_v[t * DT + u] = kv[values_at + from_ + (t * DT + u) * step]; } // unroll
             workgroupBarrier();
             var s: coop_mat16x16<f32, C>;
-            var dp: coop_mat16x16<f32, C>;
             for (var c = 0u; c < DT; c++) { // unroll
-                let at = k0 + t * 16u * KROW + c * 4u;
-                let at_value = v0 + c * 4u;
-                let keys = coopLoad<coop_mat16x16<f16, B>>(&key_rows[at], KROW);
-                let values = coopLoad<coop_mat16x16<f16, B>>(&value_rows[at_value], KROW);
-                s = coopMultiplyAdd(queries[c], keys, s);
-                dp = coopMultiplyAdd(douts[c], values, dp);
+                let at = r0 + c * 4u;
+                let values = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
+                s = coopMultiplyAdd(douts[c], values, s);
             }
             coopStoreT(s, &scores[s0], ROW);
-            coopStoreT(dp, &slopes[s0], ROW);
             workgroupBarrier();
             for (var i = 0u; i < 2u; i++) { // unroll
-                let at = s0 + row * ROW + 2u * i + side;
-                m[2u * t + i] = slopes[at];
-                e[2u * t + i] = exp(min(scores[at] * params.scale - l, vec4f(0.0)));
+                m[2u * t + i] = scores[s0 + row * ROW + 2u * i + side];
+            }
+        }
+        for (var t = 0u; t < TS; t++) { // unroll
+            for (var u = 0u; u < DT; u++) { // unroll
+                rows[to + u * LINES * KROW] = four(next_k[t * DT + u].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next_k[t * DT + u].zw);
+            }
+            workgroupBarrier();
+            var s: coop_mat16x16<f32, C>;
+            for (var c = 0u; c < DT; c++) { // unroll
+                let at = r0 + c * 4u;
+                let keys = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
+                s = coopMultiplyAdd(queries[c], keys, s);
+            }
+            coopStoreT(s, &scores[s0], ROW);
+            workgroupBarrier();
+            for (var i = 0u; i < 2u; i++) { // unroll
+                let score = scores[s0 + row * ROW + 2u * i + side];
+                e[2u * t + i] = exp(min(score * params.scale - l, vec4f(0.0)));
                 parts += e[2u * t + i] * m[2u * t + i];
             }
         }
@@ -124,17 +127,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
         if side == 0u && subgroup == 0u { stats[(row0 + row) * params.slots + slot] = vec2f(l, dot); }
         for (var i = 0u; i < N; i++) { ds[p0 + row * PROW + 2u * i + side] = vec4<f16>(weight * e[i] * (m[i] - dot)); } // unroll
-        workgroupBarrier();
+        for (var u = 0u; u < U; u++) { next_v[u] = kv[values_at + from_ + u * step]; } // unroll
         for (var t = 0u; t < TS; t++) { // unroll
+            for (var u = 0u; u < DT; u++) { // unroll
+                rows[to + u * LINES * KROW] = four(next_k[t * DT + u].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next_k[t * DT + u].zw);
+            }
+            for (var u = 0u; u < DT; u++) { next_k[t * DT + u] = kv[from_ + (t * DT + u) * step]; } // unroll
+            workgroupBarrier();
             let at_ds = p0 + t * 4u;
             let left = coopLoadT<coop_mat16x16<f16, A>>(&ds[at_ds], PROW);
             for (var c = 0u; c < DT; c++) { // unroll
-                let at = k0 + t * 16u * KROW + c * 4u;
-                let keys = coopLoadT<coop_mat16x16<f16, B>>(&key_rows[at], KROW);
+                let at = r0 + c * 4u;
+                let keys = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
                 sum[c] = coopMultiplyAdd(left, keys, sum[c]);
             }
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
     for (var c = 0u; c < DT; c++) { // unroll
         let tile = sum[c];

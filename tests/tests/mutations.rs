@@ -328,7 +328,7 @@ const DEFECTS: &[Defect] = &[
         ("var da = across;", "var da = 0.0;"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("a decay's gradient without its own token", "ssd_chunk_backward",
-        ("for (var t = lane; t < T; t++) { da +=", "for (var t = lane + 1u; t < T; t++) { da +="),
+        ("columns[t], t < lane)", "columns[t], t <= lane)"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("a step keeps the old state whole", "ssd_step",
         ("decay * state[at + j]", "state[at + j]"),

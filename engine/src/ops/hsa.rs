@@ -195,13 +195,13 @@ fn memory_gradients(
 const COOP: usize = 16;
 
 /// Whether cooperative matrices serve: 16-bit operands in whole tiles, rows that lanes load evenly, subgroups of the
-/// workgroups' size, and memory for what the backward kernels hold. Of the queries': a chunk's keys, and of each subgroup
-/// values, scores, slopes, dS and D_i; of the memory's: two tiles of queries and do, and of 16 keys scores, slopes, P and dS.
+/// workgroups' size, and memory for what the backward kernels hold. Of the queries', for each subgroup: 16 keys or values, scores,
+/// dS and D_i; of the memory's: two tiles of queries and do, and of 16 keys scores, slopes, P and dS.
 fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
     let subgroups = coop_subgroups(d, chunk);
-    let query = chunk * 2 * (d + 8) + subgroups * COOP * (2 * (d + 8) + 2 * 96 + 2 * (chunk / subgroups + 8) + 4);
-    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (80 + 48);
+    let query = subgroups * COOP * (2 * (d + 8) + 96 + 2 * (chunk / subgroups + 8) + 4);
+    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (96 + 48);
     c.coop
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16

@@ -32,18 +32,18 @@ struct Block {
     /// Of a subgroup.
     rows: usize,
     columns: usize,
-    /// What it should reach in large products, in hundredths of the largest: an estimate from blocks like it.
+    /// What it reaches in large products, in hundredths of the largest.
     rate: usize,
+    /// Blocks that keep a large device busy.
+    busy: usize,
 }
 
 /// From the largest to the one that runs wherever cooperative matrices do.
 const BLOCKS: [Block; 3] = [
-    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100 },
-    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73 },
-    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55 },
+    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100, busy: 120 },
+    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73, busy: 240 },
+    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55, busy: 0 },
 ];
-/// Blocks that keep a large device busy.
-const BUSY: usize = 120;
 
 impl Block {
     fn subgroups(self) -> usize {
@@ -68,7 +68,7 @@ impl Block {
         let tiles = |b: &Block| m.div_ceil(b.m) * n.div_ceil(b.n) * batches;
         let cost = |b: &Block| tiles(b) * b.m * b.n * 100 / b.rate;
         let able = BLOCKS.into_iter().filter(|b| b.runs_on(gpu));
-        able.filter(|b| tiles(b) >= BUSY || *b == BLOCKS[2]).min_by_key(cost)
+        able.filter(|b| tiles(b) >= b.busy).min_by_key(cost)
     }
 }
 

@@ -8,8 +8,10 @@ use crate::{
     testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
-/// Rows that share one partial sum of dweight; `ROWS` in the kernel.
+/// Rows that share one partial sum of dweight; `ROWS` in the backward kernel.
 const ROWS: usize = 16;
+/// Rows of at most 512 elements that a workgroup takes one after another.
+const SHORT: usize = 8;
 
 /// `y = x · weight / √(mean(x²) + eps)` over the last axis.
 ///
@@ -40,8 +42,11 @@ fn run(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType, lanes: Option<usize>
         let n = step.min(rows - first);
         let (x_, y_, rstd_) = (x.page(first, n, bytes.0), y.page(first, n, bytes.1), rstd.page(first, n, 4));
         match lanes {
-            Some(wg) => launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
-                                { rows: n, quads: columns / 4, eps }, [x_, weight] -> [y_, rstd_], n),
+            Some(wg) => {
+                let together = if wg == 32 { SHORT } else { 1 };
+                launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg, ROWS = together]
+                        { rows: n, quads: columns / 4, eps }, [x_, weight] -> [y_, rstd_], n.div_ceil(together));
+            }
             None => launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
                             { rows: n, columns, eps }, [x_, weight] -> [y_, rstd_], n),
         }
