@@ -250,7 +250,7 @@ async function checked() {
             for (const text of [result.op, result.sizes?.length ?? '', error(result.worst), error(result.allowed), verdict]) {
                 row.insertCell().textContent = text;
             }
-            row.cells[4].className = result.ok === false ? 'wrong' : 'right';
+            row.cells[4].className = { true: 'right', false: 'wrong', null: 'soft' }[result.ok];
         }
         $('check-status').textContent =
             `${names.length - skipped - failed} of ${names.length - skipped} passed` + (skipped ? `, ${skipped} are not for this adapter` : '');
