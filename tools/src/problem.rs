@@ -75,6 +75,10 @@ impl From<rambutan_model::Error> for Problem {
                 e.to_string(),
                 "read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
             ),
+            e @ rambutan_model::Error::Tokenizer { .. } => Problem::input(
+                e.to_string(),
+                "expected a Hugging Face tokenizer.json, and a build that reads it",
+            ),
             e => Problem::input(e.to_string(), "`rambutan inspect CHECKPOINT` shows its configuration"),
         }
     }
