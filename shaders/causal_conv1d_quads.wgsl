@@ -40,8 +40,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let end = min(start + BLOCK, params.tokens);
     for (var t0 = start; t0 < end; t0 += AHEAD) {
         // All loads before the first store, which they might not pass.
-        var xs: array<words, AHEAD>;
-        var segments: array<u32, AHEAD>;
+        var xs = array<words, AHEAD>();
+        var segments = array<u32, AHEAD>();
         for (var j = 0u; j < AHEAD; j++) { // unroll
             let at = first + min(t0 + j, params.tokens - 1u);
             xs[j] = x[at * fours + c];
