@@ -1,5 +1,5 @@
 // uses: lib/ssd_chunk_output.wgsl, lib/ssd_sums.wgsl
-// variants: four=vec4<f16>
+// variants: CARRY=1 | four=vec4<f16> | four=vec4<f16> CARRY=1
 // lib/ssd_chunk_output.wgsl in chunks of 16 tokens: holds the text that ssd_coop_output.wgsl shares to its reference.
 alias four = vec4<f32>;
 const T: u32 = 16u;

@@ -1,4 +1,5 @@
 // uses: lib/ssd_chunk_backward.wgsl, lib/ssd_sums_coop.wgsl
+// variants: CARRY=1
 // lib/ssd_chunk_backward.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;

@@ -1,8 +1,7 @@
 // uses: lib/ssd_chunk_states.wgsl, lib/ssd_sums_coop.wgsl
-// variants: STORE=1 | REVERSE=1 STORE=1
+// variants: REVERSE=1
 // lib/ssd_chunk_states.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;
 const WG: u32 = 512u;
-const STORE: u32 = 0u;
 const REVERSE: u32 = 0u;

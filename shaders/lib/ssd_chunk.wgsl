@@ -13,6 +13,8 @@ const GRAIN: u32 = T / 8u;
 // dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
 // states are stored with the other over it.
 const SCALE: f32 = 16.0;
+// Whether chunks' states lack what their span's start adds: the state that enters the span, decayed.
+const CARRY: u32 = 0u;
 
 var<workgroup> tiles: array<four, 3u * TILE>;
 var<workgroup> stage: array<vec4f, T * ROW>;
@@ -24,6 +26,12 @@ var<workgroup> begins: array<f32, 8u * T>;                            // L[GRAIN
 
 // v, or zeros for what lies outside: loads that no branch holds up, from inside.
 fn inside(v: words, live: bool) -> words { return select(words(), v, live); }
+
+// A chunk's state: as stored, of its span alone, and the state that enters the span times the decay from there.
+fn entering(state: words, start: words, decay: f32) -> four {
+    if CARRY == 0u { return four_of(state); }
+    return four(fma(vec4f(decay), vec4f(four_of(start)), vec4f(four_of(state))));
+}
 
 // Steps of the chunk that begins at token `first` of batch b; beyond the end nothing decays and nothing comes in. The
 // first T invocations have one each.

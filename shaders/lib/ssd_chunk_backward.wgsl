@@ -8,17 +8,19 @@
 // ddt = x · r + A · da.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, first: u32, groups: u32,
-    later: u32, has_d: u32,
+    later: u32, starts: u32, has_d: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
+@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later, starts: in fours
 @group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
 @group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
-                                                                      // (2, spans of this launch, chunks, heads, P, N)
-@group(0) @binding(6) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
+                                                                      // (2, spans of this launch, chunks, heads, P, N),
+                                                                      // G that enters spans: (spans, heads, P, N)
+@group(0) @binding(6) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads); decays from spans'
+                                                                      // ends: (spans of this launch, chunks, heads)
 @group(0) @binding(7) var<storage, read_write> dx: array<words>;      // (batches, tokens, heads, P)
 @group(0) @binding(8) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): ddt, dA_log, x · dy
 
@@ -57,6 +59,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let token0 = batch * params.tokens + first;
     let last = params.tokens - 1u - first;
     let in_quad = min(quad, p4 - 1u);
+    let start_at = params.starts + (index / params.heads / params.chunks * params.heads + h) * params.p * n4;
+    var decay = 0.0;
+    if CARRY == 1u { decay = packed[2u * params.heads + index]; }
     put_step(step_of(batch, first, h, lane), lane);
     workgroupBarrier();
     all_decays(lane);
@@ -71,24 +76,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var right = array<words, RUN>();
         var state = array<words, RUN>();
         var gradient = array<words, RUN>();
+        var start = array<words, RUN>();
         let state_quad = min(column, n4 - 1u);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let at = token0 + min(t, last);
             let line = (at * (params.heads / params.share) + h / params.share) * n4 + state_quad;
-            let state_at = (index * params.p + min(t, params.p - 1u)) * n4 + state_quad;
+            let from_state = min(t, params.p - 1u) * n4 + state_quad;
+            let state_at = index * params.p * n4 + from_state;
             left[i] = inside(bc[params.c_start + line], column < n4 && t <= last);
             right[i] = inside(bc[line], column < n4 && t <= last);
             state[i] = inside(states[state_at], column < n4 && t < params.p);
             gradient[i] = inside(states[params.later + state_at], column < n4 && t < params.p);
+            if CARRY == 1u { start[i] = inside(states[start_at + from_state], column < n4 && t < params.p); }
         }
         workgroupBarrier();
         for (var i = 0u; i < RUN; i++) { // unroll
             let at = (run * RUN + i) * STRIDE + quad;
             tiles[at] = four_of(left[i]);
             tiles[TILE + at] = four_of(right[i]);
-            tiles[2u * TILE + at] = four_of(gradient[i]);
-            part += dot(vec4f(four_of(state[i])), vec4f(four_of(gradient[i])));
+            let g = entering(gradient[i], start[i], decay);
+            tiles[2u * TILE + at] = g;
+            part += dot(vec4f(four_of(state[i])), vec4f(g));
         }
         workgroupBarrier();
         multiply_nt(&scores, 0u, TILE, lane);

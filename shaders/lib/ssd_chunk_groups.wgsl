@@ -4,18 +4,20 @@
 //   dC = Σ M · B + (from_start ∘ dy) · H,   dB = Σ Mᵀ · C + (to_end ∘ dt ∘ x) · G.
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, c_start: u32, spans: u32, chunks: u32, n_tiles: u32,
-    first: u32, groups: u32, later: u32,
+    first: u32, groups: u32, later: u32, starts: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later: in fours
+@group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; c_start, later, starts: in fours
 @group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> bc: array<words>;            // B, then C: (2, batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
 @group(0) @binding(5) var<storage, read> states: array<words>;        // H, then G / SCALE:
-                                                                      // (2, spans of this launch, chunks, heads, P, N)
-@group(0) @binding(6) var<storage, read_write> db: array<words>;      // (batches, tokens, groups, N)
-@group(0) @binding(7) var<storage, read_write> dc: array<words>;      // (batches, tokens, groups, N)
+                                                                      // (2, spans of this launch, chunks, heads, P, N),
+                                                                      // G that enters spans: (spans, heads, P, N)
+@group(0) @binding(6) var<storage, read> carried: array<f32>;         // (spans of this launch, chunks, heads)
+@group(0) @binding(7) var<storage, read_write> db: array<words>;      // (batches, tokens, groups, N)
+@group(0) @binding(8) var<storage, read_write> dc: array<words>;      // (batches, tokens, groups, N)
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -39,22 +41,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let state_quad = min(column, n4 - 1u);
     var b_sums: Sums;
     var c_sums: Sums;
+    var left: array<words, RUN>;
+    var right: array<words, RUN>;
+    var state: array<words, RUN>;
+    var gradient: array<words, RUN>;
+    var start: array<words, RUN>;
+    var inputs: array<four, RUN>;
     for (var k = 0u; k < params.share; k++) {
         let h = g * params.share + k;
-        let state_at = (chunk * params.heads + h) * params.p * n4 + state_quad;
+        let state_at = (chunk * params.heads + h) * params.p * n4;
+        let start_at = params.starts + (chunk / params.chunks * params.heads + h) * params.p * n4;
+        var decay = 0.0;
+        if CARRY == 1u { decay = carried[chunk * params.heads + h]; }
         // All loads before the first store.
-        var left = array<words, RUN>();
-        var right = array<words, RUN>();
-        var state = array<words, RUN>();
-        var gradient = array<words, RUN>();
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
             let line = ((token0 + min(t, last)) * params.heads + h) * p4 + in_quad;
-            let from_state = state_at + min(t, params.p - 1u) * n4;
+            let from_state = min(t, params.p - 1u) * n4 + state_quad;
             left[i] = inside(dy[line], t <= last && quad < p4);
             right[i] = inside(x[line], t <= last && quad < p4);
-            state[i] = inside(states[from_state], column < n4 && t < params.p);
-            gradient[i] = inside(states[params.later + from_state], column < n4 && t < params.p);
+            state[i] = inside(states[state_at + from_state], column < n4 && t < params.p);
+            gradient[i] = inside(states[params.later + state_at + from_state], column < n4 && t < params.p);
+            if CARRY == 1u { start[i] = inside(states[start_at + from_state], column < n4 && t < params.p); }
         }
         workgroupBarrier();                                           // the last head's tiles and decays are read
         put_step(step_of(batch, first, h, lane), lane);
@@ -69,7 +77,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         multiply_nt(&products, 0u, TILE, lane);
         leave(&products, lane);
         workgroupBarrier();
-        var inputs = array<four, RUN>();
         var l = first_decays(run, quad);
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;
@@ -87,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let t = run * RUN + i;
             let at = t * STRIDE + quad;
             tiles[at] = inputs[i];
-            tiles[TILE + at] = four_of(gradient[i]);
+            tiles[TILE + at] = entering(gradient[i], start[i], decay);
         }
         for (var i = 0u; i < RUN; i++) { // unroll
             let t = run * RUN + i;

@@ -1,7 +1,7 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
 // The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
-// weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. With
-// STORE = 0 only what leaves the span, and its total decay.
+// weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. And what
+// leaves the span, its total decay, and each chunk's decay from the span's start (in reverse, its end).
 struct Params {
     tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
     groups: u32, has_start: u32, leaves: u32, to: u32,
@@ -19,6 +19,7 @@ const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
 @group(0) @binding(5) var<storage, read_write> states: array<words>;  // (spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read_write> ends: array<vec4f>;    // (batches, spans, heads, P, N)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, spans, heads)
+@group(0) @binding(8) var<storage, read_write> carried: array<f32>;   // (spans of this launch, chunks, heads)
 
 // Invocations that share a token's decays, at most 8, and decays that each multiplies. Their products, (PARTS, T), lie
 // where other kernels keep the decays of rows.
@@ -112,12 +113,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         multiply_tn(&sums, 0u, TILE, lane);
         leave(&sums, lane);
         workgroupBarrier();
-        let to = params.to + ((local * params.chunks + chunk) * params.heads + h) * params.p * n4 + column;
+        let place = (local * params.chunks + chunk) * params.heads + h;
+        let to = params.to + place * params.p * n4 + column;
         for (var i = 0u; i < RUN; i++) { // unroll
             let p = row0 + i;
-            if STORE == 1u && p < params.p && column < n4 { states[to + p * n4] = words_of(s[i] * STORED); }
+            if p < params.p && column < n4 { states[to + p * n4] = words_of(s[i] * STORED); }
             s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad] * MADE);
         }
+        if params.leaves != 0u && lane == 0u && slice == 0u { carried[place] = total; }
         total *= chunk_total;
     }
     if params.leaves == 0u { return; }

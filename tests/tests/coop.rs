@@ -375,15 +375,17 @@ fn selections_on_matrices_spelled_out() {
 const SCAN: [&str; 4] = ["ssd_coop_states", "ssd_coop_output", "ssd_coop_backward", "ssd_coop_groups"];
 
 /// (batches, tokens, heads, groups, p, n, d, initial, segment): chunks that tokens and tiles fill and do not.
-const SEQUENCES: [[usize; 9]; 4] = [
+const SEQUENCES: [[usize; 9]; 5] = [
     [1, 66, 2, 1, 36, 68, 1, 1, 1],
     [2, 65, 2, 2, 64, 128, 0, 1, 0],
     [1, 64, 2, 1, 32, 36, 1, 0, 0],
     [1, 190, 1, 1, 4, 4, 1, 0, 1],
+    // Two spans.
+    [1, 4100, 1, 1, 4, 4, 0, 1, 0],
 ];
 
 /// Mistakes that this must see in the scan.
-const LAPSES: [(&str, &str, &str, [usize; 9]); 7] = [
+const LAPSES: [(&str, &str, &str, [usize; 9]); 8] = [
     (SCAN[0], "select(k > t, k <= t, REVERSE == 1u)", "select(k >= t, k <= t, REVERSE == 1u)", SEQUENCES[0]),
     (SCAN[1], "t <= run * RUN; t++", "t < run * RUN; t++", SEQUENCES[2]),
     (
@@ -396,6 +398,7 @@ const LAPSES: [(&str, &str, &str, [usize; 9]); 7] = [
     (SCAN[2], "select(ahead, dts[t] * columns[t], t < lane)", "select(ahead, 0.0, t < lane)", SEQUENCES[0]),
     (SCAN[3], "(dts[t] * to_end[t] * SCALE)", "(to_end[t] * SCALE)", SEQUENCES[0]),
     (SCAN[3], "let a_at = a + k * STRIDE + at.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
+    (SCAN[3], "vec4f(decay), vec4f(four_of(start))", "vec4f(0.0), vec4f(four_of(start))", SEQUENCES[4]),
 ];
 
 #[test]

@@ -7,10 +7,13 @@
 //! ```
 //!
 //! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head).
-//! States between spans go through `ssd_state_passing`, as those between the recurrence's blocks do. Decays are
-//! products, never exponentials of differences: restarts are zeros, and no digits are lost.
+//! Decays are products, never exponentials of differences: restarts are zeros, and no digits are lost.
 //!
-//! Backward: the same walk in reverse leaves G, then one workgroup a (chunk, head) makes dx and the gradients of dt and
+//! Of several spans each is walked once, from zeros: a state is linear in its start, so what leaves spans goes through
+//! `ssd_state_passing`, as between the recurrence's blocks, and whoever reads a chunk's state adds what enters its span
+//! times the decay from there, which the walk leaves too. Where states do not fit at once, spans go in order.
+//!
+//! Backward: H is walked again from what entered spans, the same walk in reverse leaves G, then one workgroup a (chunk, head) makes dx and the gradients of dt and
 //! decays, and one a (chunk, group) dB and dC, scores computed again. Of the states only those that enter spans are
 //! kept. In 16 bits operands of products are rounded, weights and states with them; decays, sums, the states that a
 //! walk carries and those handed between spans are f32.
@@ -21,13 +24,13 @@ use crate::{
     DType, Gpu, Tensor, launch,
     ops::{
         PartialSums, concat_columns, split_columns,
-        ssd_scan::{Kernel, pass, run, scan_case},
+        ssd_scan::{Kernel, Kept, pass, run, scan_case},
     },
     testing::{Case, Cost, Dim, Sizes},
 };
 
-/// Bytes of the chunks' states at a time.
-const STATES: usize = 512 << 20;
+/// What G is stored over; `SCALE` in the kernels.
+const SCALE: f32 = 16.0;
 
 /// Who multiplies.
 #[derive(Clone, Copy, PartialEq)]
@@ -60,6 +63,14 @@ impl Form {
         }
     }
 
+    /// Bytes of the chunks' states at a time: of the plain kernels so few that small cases take several.
+    fn room(self) -> usize {
+        match self {
+            Form::Plain => 1 << 10,
+            Form::Coop => 512 << 20,
+        }
+    }
+
     /// Most chunks a span: a workgroup's walk.
     fn most(self) -> usize {
         match self {
@@ -88,6 +99,7 @@ pub(super) struct Scan {
 }
 
 /// One walk along spans.
+#[derive(Clone, Copy)]
 struct Walk<'a> {
     reverse: bool,
     input: &'a Tensor,
@@ -97,14 +109,30 @@ struct Walk<'a> {
     start: Option<&'a Tensor>,
 }
 
-/// What is known of states before chunks are visited.
-struct Entered {
-    /// The states that enter spans; zeros without.
-    starts: Option<Tensor>,
-    /// What leaves the last span, or will.
+/// What is handed on from span to span.
+struct Ends {
+    /// (batches, spans, heads, P, N): what leaves spans that start from zeros, then what enters them; of one span,
+    /// what leaves it.
+    states: Tensor,
+    /// (batches, spans, heads): decays.
+    totals: Tensor,
+    /// (spans of a launch, chunks, heads): decays from where a walk begins.
+    carried: Tensor,
+    /// (batches, heads, P, N): what leaves the last span.
     last: Tensor,
-    /// Room for total decays, where `last` is yet to come.
-    totals: Option<Tensor>,
+}
+
+/// Chunks' states, of some spans at a time.
+struct Pages {
+    ranges: Vec<Range<usize>>,
+    /// Sets of (spans, chunks, heads, P, N), and of several spans in a sequence, what enters them: (spans, heads, P, N).
+    states: Tensor,
+    /// Spans that it holds.
+    most: usize,
+    /// Where the second set begins, in fours.
+    later: usize,
+    /// Where what enters spans begins, in fours.
+    starts: usize,
 }
 
 impl Scan {
@@ -123,29 +151,22 @@ impl Scan {
         x.max(bc).max(spans * heads * p * n * 4)
     }
 
-    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and what
-    /// leaves spans, with total decays, in `ends`.
-    fn walk(
-        self,
-        walk: &Walk<'_>,
-        range: Range<usize>,
-        states: Option<(&Tensor, usize)>,
-        ends: Option<(&Tensor, &Tensor)>,
-    ) {
+    /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and in `ends`
+    /// what is handed on.
+    fn walk(self, walk: &Walk<'_>, range: Range<usize>, (states, to): (&Tensor, usize), ends: Option<&Ends>) {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let n_tiles = n.div_ceil(form.tile());
         let groups = range.len() * heads * n_tiles;
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
-        let (ends_, totals) = ends.unwrap_or((&none[0], &none[1]));
-        let ((states_, to), start) = (states.unwrap_or((&none[2], 0)), walk.start.unwrap_or(walk.steps));
-        let (store, reverse) = (u32::from(states.is_some()), u32::from(walk.reverse));
+        let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
+        let (start, reverse) = (walk.start.unwrap_or(walk.steps), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                launch!($stem [STORE = store, REVERSE = reverse, $($spec = $value),*] {
+                launch!($stem [REVERSE = reverse, $($spec = $value),*] {
                     tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
-                }, [walk.input, walk.wr, walk.steps, start] -> [states_, ends_, totals], groups)
+                }, [walk.input, walk.wr, walk.steps, start] -> [states, left, totals, carried], groups)
             };
         }
         let four = four(walk.input);
@@ -155,31 +176,60 @@ impl Scan {
         }
     }
 
-    /// What enters spans: of one, `initial`, and the walk that leaves its chunks' states also leaves the last; of
-    /// several, a walk ahead.
-    fn enter(self, walk: &Walk<'_>, initial: Option<&Tensor>) -> Entered {
+    /// A walk that knows what enters the one span, or starts each of several from zeros and hands on what leaves them,
+    /// from `initial` on: to the spans of this launch in `pages`, and beyond them in `last`.
+    fn enter(
+        self,
+        walk: &Walk<'_>,
+        range: Range<usize>,
+        initial: Option<&Tensor>,
+        pages: &Pages,
+        set: usize,
+        ends: &Ends,
+    ) {
         let Scan { batches, heads, p, n, .. } = self;
         let (_, spans) = self.spans();
-        let totals = walk.steps.empty_on([batches, spans, heads], DType::F32);
+        let states = (&pages.states, set * pages.later);
         if spans == 1 {
-            let last = walk.steps.empty_on([batches, heads, p, n], DType::F32);
-            return Entered { starts: initial.map(Tensor::detach), last, totals: Some(totals) };
+            return self.walk(&Walk { start: initial, ..*walk }, range, states, Some(ends));
         }
-        let ends = walk.steps.empty_on([batches, spans, heads, p, n], DType::F32);
-        self.walk(walk, 0..batches * spans, None, Some((&ends, &totals)));
-        let last = pass(walk.reverse, [batches, spans, heads, p * n], &ends, &totals, initial);
-        Entered { starts: Some(ends), last: last.reshape([batches, heads, p, n]), totals: None }
+        self.walk(walk, range.clone(), states, Some(ends));
+        let factor = if walk.reverse { 1.0 / SCALE } else { 1.0 };
+        let kept = Kept { tensor: &pages.states, to: pages.starts * 4, factor };
+        let handed = [&ends.states, &ends.totals, &ends.last];
+        pass(walk.reverse, [batches, spans, heads, p * n], range, handed, initial, Some(kept));
     }
 
-    /// Ranges of spans whose chunks' states lie in memory together, room for `sets` of them, and where the second
-    /// begins, in fours.
-    fn pages(self, x: &Tensor, sets: usize) -> (impl Iterator<Item = Range<usize>>, Tensor, usize) {
+    /// Room for what walks leave.
+    fn ends(self, x: &Tensor, pages: &Pages) -> Ends {
+        let Scan { batches, heads, p, n, .. } = self;
         let (chunks, spans) = self.spans();
-        let (all, size) = (self.batches * spans, chunks * self.heads * self.p * self.n);
-        let most = STATES.min(x.gpu().capabilities().max_binding as usize);
-        let page = (most / (sets * size * x.dtype().bytes())).clamp(1, all);
-        let ranges = (0..all).step_by(page).map(move |first| first..(first + page).min(all));
-        (ranges, x.empty_on([sets, page * size], x.dtype()), page * size / 4)
+        let last = x.empty_on([batches, heads, p, n], DType::F32);
+        Ends {
+            states: if spans == 1 { last.clone() } else { x.empty_on([batches, spans, heads, p, n], DType::F32) },
+            totals: x.empty_on([batches, spans, heads], DType::F32),
+            carried: x.empty_on([pages.most * chunks * heads], DType::F32),
+            last,
+        }
+    }
+
+    /// Room for `sets` of chunks' states, of as many spans at a time as it holds.
+    fn pages(self, x: &Tensor, sets: usize) -> Pages {
+        let (chunks, spans) = self.spans();
+        let (all, start) = (self.batches * spans, self.heads * self.p * self.n);
+        let (size, start) = (chunks * start, if spans > 1 { start } else { 0 });
+        let binding = x.gpu().capabilities().max_binding as usize;
+        let room = |bytes: usize, a_span: usize| bytes / (a_span * x.dtype().bytes());
+        let most = room(self.form.room(), sets * size).min(room(binding, sets * size + start)).clamp(1, all);
+        // Of about as many spans each.
+        let most = all.div_ceil(all.div_ceil(most));
+        Pages {
+            ranges: (0..all).step_by(most).map(|first| first..(first + most).min(all)).collect(),
+            states: x.empty_on([most * (sets * size + start)], x.dtype()),
+            most,
+            later: most * size / 4,
+            starts: most * sets * size / 4,
+        }
     }
 
     /// y, the last state, and the states that enter spans.
@@ -193,22 +243,21 @@ impl Scan {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let walk = Walk { reverse: false, input: x, wr: b, steps, start: None };
-        let Entered { starts, last, totals } = self.enter(&walk, initial);
-        let walk = Walk { start: starts.as_ref(), ..walk };
-        let ends = totals.as_ref().map(|t| (&last, t));
         let y = x.like();
         // Heads of a group that share one product C · Bᵀ.
         let each = [4, 2, 1].into_iter().find(|each| share.is_multiple_of(*each)).expect("one divides all");
-        let (pages, states, _) = self.pages(x, 1);
-        for range in pages {
+        let pages = self.pages(x, 1);
+        let ends = self.ends(x, &pages);
+        let (carry, states, carried) = (u32::from(spans > 1), &pages.states, &ends.carried);
+        for range in pages.ranges.iter().cloned() {
             let (first, groups) = (range.start, range.len() * chunks * heads / each);
-            self.walk(&walk, range, Some((&states, 0)), ends);
+            self.enter(&walk, range, initial, &pages, 0, &ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
             macro_rules! output_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] {
-                        tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each,
-                    }, [x, b, c, steps, states, d] -> [y], groups)
+                    launch!($stem [CARRY = carry, $($spec = $value),*] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each, starts: pages.starts,
+                    }, [x, b, c, steps, states, d, carried] -> [y], groups)
                 };
             }
             let four = four(x);
@@ -217,7 +266,8 @@ impl Scan {
                 Form::Coop => output_launch!(ssd_coop_output []),
             }
         }
-        (y, last, starts)
+        let Ends { states, last, .. } = ends;
+        (y, last, if spans == 1 { initial.map(Tensor::detach) } else { Some(states) })
     }
 
     /// Gradients, from what `forward` took and the states that enter spans.
@@ -233,9 +283,6 @@ impl Scan {
         let (chunks, spans) = self.spans();
         let forward = Walk { reverse: false, input: x, wr: b, steps, start: starts };
         let reverse = Walk { reverse: true, input: dy, wr: c, steps, start: None };
-        let Entered { starts, last, totals } = self.enter(&reverse, dlast);
-        let reverse = Walk { start: starts.as_ref(), ..reverse };
-        let ends = totals.as_ref().map(|t| (&last, t));
         let flat = |x: &Tensor| x.reshape([1, x.len()]);
         let bc = concat_columns(&[&flat(b), &flat(c)]);
         let has_d = d.is_some();
@@ -243,17 +290,22 @@ impl Scan {
         let (dx, db, dc) = (x.like(), b.like(), c.like());
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
         let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
-        let (pages, states, later) = self.pages(x, 2);
+        let pages = self.pages(x, 2);
+        let ends = self.ends(x, &pages);
+        let (carry, carried) = (u32::from(spans > 1), &ends.carried);
+        let Pages { states, later, starts, .. } = &pages;
         let four = four(x);
-        for range in pages {
+        for range in pages.ranges.iter().rev().cloned() {
             let (first, visited) = (range.start, range.len() * chunks);
-            self.walk(&forward, range.clone(), Some((&states, 0)), None);
-            self.walk(&reverse, range, Some((&states, later)), ends);
+            self.walk(&forward, range.clone(), (states, 0), None);
+            self.enter(&reverse, range, dlast, &pages, 1, &ends);
+            let packed = if spans > 1 { concat_columns(&[&packed, carried]) } else { packed.clone() };
             let groups = visited * heads;
             macro_rules! backward_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] {
-                        tokens, heads, p, n, share, c_start, spans, chunks, first, groups, later, has_d,
+                    launch!($stem [CARRY = carry, $($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, first, groups, later: *later,
+                        starts: *starts, has_d,
                     }, [x, dy, bc, steps, states, packed] -> [dx, side], groups)
                 };
             }
@@ -264,9 +316,10 @@ impl Scan {
             let groups = visited * (heads / share) * n_tiles;
             macro_rules! groups_launch {
                 ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [$($spec = $value),*] {
-                        tokens, heads, p, n, share, c_start, spans, chunks, n_tiles, first, groups, later,
-                    }, [x, dy, bc, steps, states] -> [db, dc], groups)
+                    launch!($stem [CARRY = carry, $($spec = $value),*] {
+                        tokens, heads, p, n, share, c_start, spans, chunks, n_tiles, first, groups, later: *later,
+                        starts: *starts,
+                    }, [x, dy, bc, steps, states, carried] -> [db, dc], groups)
                 };
             }
             match form {
@@ -277,7 +330,7 @@ impl Scan {
         let sums = PartialSums::of(&side.reshape([batches * tokens, 4 * heads])).in_order().reshape([heads, 4]);
         let [_, da_log, dd, _] = <[Tensor; 4]>::try_from(split_columns(&sums, &[1; 4])).expect("four columns");
         let [da_log, dd] = [da_log, dd].map(|sum| sum.reshape([heads]));
-        Gradients { dx, db, dc, da_log, dd, dinitial: last, side }
+        Gradients { dx, db, dc, da_log, dd, dinitial: ends.last, side }
     }
 }
 

@@ -282,23 +282,37 @@ impl Sizes {
     /// [`pass`] over blocks.
     fn pass(self, reverse: bool, states: &Tensor, totals: &Tensor, initial: Option<&Tensor>) -> Tensor {
         let Sizes { batches, blocks, heads, p, n, .. } = self;
-        pass(reverse, [batches, blocks, heads, p * n], states, totals, initial).reshape([batches, heads, p, n])
+        let last = states.empty_on([batches, heads, p, n], DType::F32);
+        let sizes = [batches, blocks, heads, p * n];
+        pass(reverse, sizes, 0..batches * blocks, [states, totals, &last], initial, None);
+        last
     }
 }
 
-/// Hands states on from block to block; returns what leaves the last one, (batches, heads, size).
+/// States that reach blocks, in another type and times a factor: where, and from which element on.
+pub(super) struct Kept<'a> {
+    pub tensor: &'a Tensor,
+    pub to: usize,
+    pub factor: f32,
+}
+
+/// Hands states on from block to block, `range` of all sequences' at a time (descending in reverse); what leaves the
+/// last one is `last`, (batches, heads, size).
 pub(super) fn pass(
     reverse: bool,
     [batches, blocks, heads, size]: [usize; 4],
-    states: &Tensor,
-    totals: &Tensor,
+    range: Range<usize>,
+    [states, totals, last]: [&Tensor; 3],
     initial: Option<&Tensor>,
-) -> Tensor {
-    let last = states.empty_on([batches, heads, size], DType::F32);
+    kept: Option<Kept<'_>>,
+) {
     let (has_initial, initial) = (initial.is_some(), initial.unwrap_or(totals));
-    launch!(ssd_state_passing [REVERSE = u32::from(reverse)] { batches, blocks, heads, size, has_initial },
-            [totals, initial] -> [states, last], (batches * heads * size).div_ceil(256));
-    last
+    let (keep, none) = (u32::from(kept.is_some()), states.empty_on([1], DType::F32));
+    let Kept { tensor, to, factor } = kept.unwrap_or(Kept { tensor: &none, to: 0, factor: 1.0 });
+    let (first, end) = (range.start, range.end);
+    launch!(ssd_state_passing [REVERSE = u32::from(reverse), KEEP = keep, elem = tensor.dtype().wgsl()]
+            { batches, blocks, heads, size, first, end, to, has_initial, factor },
+            [totals, initial] -> [states, last, tensor], (batches * heads * size).div_ceil(256));
 }
 
 /// The scan: y (batch, tokens, heads, P) and the final state (batch, heads, P, N) in f32.
@@ -529,7 +543,7 @@ pub(super) fn scan_case() -> Case {
         part: Some(|s, draw| {
             let [batches, tokens, share, groups, p, n, d, initial, segment] = s.get();
             let (b, h, rows) = (some(draw, batches, 1), some(draw, share * groups, 1), some(draw, p, if tokens < 256 { p } else { 2 }));
-            let (t, g) = (0..tokens.min(4096), h.start / share..h.start / share + 1);
+            let (t, g) = (0..tokens.min(4352), h.start / share..h.start / share + 1);
             let along = |last: &[std::ops::Range<usize>]| [&[b.clone(), t.clone()], last].concat();
             let (heads, bc) = (vec![h.clone()], along(&[g, 0..n]));
             let state = vec![b.clone(), h.clone(), rows.clone(), 0..n];
