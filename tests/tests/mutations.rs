@@ -334,7 +334,7 @@ const DEFECTS: &[Defect] = &[
         ("select(l * decays[t], vec4f(1.0)", "select(l, vec4f(1.0)"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("dB from the states instead of their gradients", "ssd_chunk_groups",
-        ("inside(states[params.later + from_state],", "inside(states[from_state],"),
+        ("inside(states[params.later + state_at + from_state],", "inside(states[state_at + from_state],"),
         ("ssd_scan.chunk", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
     defect("a group's sums without its first head", "ssd_chunk_groups",
         ("for (var k = 0u; k < params.share; k++) {", "for (var k = params.share - 1u; k < params.share; k++) {"),

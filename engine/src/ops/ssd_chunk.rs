@@ -13,10 +13,10 @@
 //! `ssd_state_passing`, as between the recurrence's blocks, and whoever reads a chunk's state adds what enters its span
 //! times the decay from there, which the walk leaves too. Where states do not fit at once, spans go in order.
 //!
-//! Backward: H is walked again from what entered spans, the same walk in reverse leaves G, then one workgroup a (chunk, head) makes dx and the gradients of dt and
-//! decays, and one a (chunk, group) dB and dC, scores computed again. Of the states only those that enter spans are
-//! kept. In 16 bits operands of products are rounded, weights and states with them; decays, sums, the states that a
-//! walk carries and those handed between spans are f32.
+//! Backward: H is walked again from what entered spans, the same walk in reverse leaves G, then one workgroup a (chunk,
+//! head) makes dx and the gradients of dt and decays, and one a (chunk, group) dB and dC, scores computed again. Of the
+//! states only those that enter spans are kept. In 16 bits operands of products are rounded, weights and states with
+//! them; decays, sums, the states that a walk carries and those handed between spans are f32.
 
 use std::ops::Range;
 
