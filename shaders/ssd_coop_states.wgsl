@@ -3,5 +3,5 @@
 // lib/ssd_chunk_states.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;
-const WG: u32 = 512u;
+const WG: u32 = 256u;
 const REVERSE: u32 = 0u;

@@ -1,5 +1,5 @@
 // What the kernels of the chunked scan share. A chunk is T tokens and all matrices are tiles of T × T: `tiles` holds
-// operands, `stage` a product on its way to elements. Decays between tokens are products of the tokens' own, so that
+// TILES operands, `stage` STAGE rows of a product on its way to elements. Decays between tokens are products of the tokens' own, so that
 // restarts are zeros, nothing overflows and nothing cancels; L[t, s] = Π decays s + 1 … t, 0 where t < s.
 const QUADS: u32 = T / 4u;
 // Two fours more than a row of a tile holds, one more than one of the stage: then rows meet different banks.
@@ -16,8 +16,8 @@ const SCALE: f32 = 16.0;
 // Whether chunks' states lack what their span's start adds: the state that enters the span, decayed.
 const CARRY: u32 = 0u;
 
-var<workgroup> tiles: array<four, 3u * TILE>;
-var<workgroup> stage: array<vec4f, T * ROW>;
+var<workgroup> tiles: array<four, TILES * TILE>;
+var<workgroup> stage: array<vec4f, STAGE * ROW>;
 var<workgroup> dts: array<f32, T>;
 var<workgroup> decays: array<f32, T>;
 var<workgroup> from_start: array<f32, T>;                             // Π decays 0 … t

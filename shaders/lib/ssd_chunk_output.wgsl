@@ -6,6 +6,9 @@ struct Params {
     each: u32, starts: u32,
 }
 
+const TILES: u32 = 3u;
+const STAGE: u32 = T;
+
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; starts: in fours
 @group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> b: array<words>;             // (batches, tokens, groups, N)

@@ -7,6 +7,10 @@ struct Params {
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
 
+const TILES: u32 = 2u;
+// A product passes in RUN parts, of which each invocation takes a row's quad: two workgroups fit an SM.
+const STAGE: u32 = WG / QUADS;
+
 // Factors of states stored and of products.
 const STORED: f32 = select(1.0, 1.0 / SCALE, REVERSE == 1u);
 const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
@@ -75,14 +79,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b = span_at / params.spans;
     let span = span_at % params.spans;
     let quad = lane % QUADS;
-    let row0 = lane / QUADS * RUN;
+    let row0 = lane / QUADS * RUN;                                    // of operands: tokens
     let n4 = params.n / 4u;
     let column = slice * QUADS + quad;
     let state_at = (span_at * params.heads + h) * params.p * n4 + column;
     var s: array<vec4f, RUN>;
     for (var i = 0u; i < RUN; i++) { // unroll
         s[i] = vec4f(0.0);
-        let p = row0 + i;
+        let p = i * STAGE + lane / QUADS;
         if params.has_start != 0u && p < params.p && column < n4 { s[i] = start[state_at + p * n4]; }
     }
     var total = 1.0;
@@ -111,21 +115,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         var sums = Sums();
         multiply_tn(&sums, 0u, TILE, lane);
-        leave(&sums, lane);
-        workgroupBarrier();
         let place = (local * params.chunks + chunk) * params.heads + h;
         let to = params.to + place * params.p * n4 + column;
         for (var i = 0u; i < RUN; i++) { // unroll
-            let p = row0 + i;
+            let p = i * STAGE + lane / QUADS;
+            if i > 0u { workgroupBarrier(); }                         // the last part is read
+            leave_part(&sums, i, lane);
+            workgroupBarrier();
             if p < params.p && column < n4 { states[to + p * n4] = words_of(s[i] * STORED); }
-            s[i] = fma(vec4f(chunk_total), s[i], stage[p * ROW + quad] * MADE);
+            s[i] = fma(vec4f(chunk_total), s[i], stage[lane / QUADS * ROW + quad] * MADE);
         }
         if params.leaves != 0u && lane == 0u && slice == 0u { carried[place] = total; }
         total *= chunk_total;
     }
     if params.leaves == 0u { return; }
     for (var i = 0u; i < RUN; i++) { // unroll
-        let p = row0 + i;
+        let p = i * STAGE + lane / QUADS;
         if p < params.p && column < n4 { ends[state_at + p * n4] = s[i]; }
     }
     if lane == 0u && slice == 0u { totals[span_at * params.heads + h] = total; }

@@ -42,6 +42,14 @@ fn multiply_tn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
     }
 }
 
+// Writes STAGE rows of the sums to the stage, the part-th.
+fn leave_part(sums: ptr<function, Sums>, part: u32, lane: u32) {
+    for (var i = 0u; i < RUN; i++) {
+        let row = lane / QUADS * RUN + i;
+        if row / STAGE == part { stage[row % STAGE * ROW + lane % QUADS] = (*sums)[i]; }
+    }
+}
+
 // Writes sums to the stage.
 fn leave(sums: ptr<function, Sums>, lane: u32) {
     for (var i = 0u; i < RUN; i++) { stage[(lane / QUADS * RUN + i) * ROW + lane % QUADS] = (*sums)[i]; }

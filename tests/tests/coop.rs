@@ -385,7 +385,7 @@ const SEQUENCES: [[usize; 9]; 5] = [
 ];
 
 /// Mistakes that this must see in the scan.
-const LAPSES: [(&str, &str, &str, [usize; 9]); 8] = [
+const LAPSES: [(&str, &str, &str, [usize; 9]); 10] = [
     (SCAN[0], "select(k > t, k <= t, REVERSE == 1u)", "select(k >= t, k <= t, REVERSE == 1u)", SEQUENCES[0]),
     (SCAN[1], "t <= run * RUN; t++", "t < run * RUN; t++", SEQUENCES[2]),
     (
@@ -397,7 +397,14 @@ const LAPSES: [(&str, &str, &str, [usize; 9]); 8] = [
     (SCAN[2], "k < WG; k += 16u", "k < WG / 2u; k += 16u", SEQUENCES[1]),
     (SCAN[2], "select(ahead, dts[t] * columns[t], t < lane)", "select(ahead, 0.0, t < lane)", SEQUENCES[0]),
     (SCAN[3], "(dts[t] * to_end[t] * SCALE)", "(to_end[t] * SCALE)", SEQUENCES[0]),
-    (SCAN[3], "let a_at = a + k * STRIDE + at.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
+    (
+        SCAN[3],
+        "let a_at = a + k * STRIDE + (at.x + j * DOWN) / 4u;",
+        "let a_at = a + k * STRIDE;",
+        SEQUENCES[2],
+    ),
+    (SCAN[0], "(at.x + j * DOWN) / 4u", "at.x / 4u", SEQUENCES[1]),
+    (SCAN[0], "if i > 0u { workgroupBarrier(); }", "if i > 1u { workgroupBarrier(); }", SEQUENCES[1]),
     (SCAN[3], "vec4f(decay), vec4f(four_of(start))", "vec4f(0.0), vec4f(four_of(start))", SEQUENCES[4]),
 ];
 
