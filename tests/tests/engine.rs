@@ -509,11 +509,13 @@ fn the_profiler_names_kernels() {
     let small = Small::new(&gpu);
     small.loss(0).backward();
     let times = gpu.kernel_times().expect("the device works");
-    for stem in ["embedding", "rms_norm", "rms_norm_backward", "cross_entropy"] {
-        let time = times.iter().find(|t| t.stem == stem).unwrap_or_else(|| panic!("no {stem} in {times:?}"));
-        assert!(time.dispatches > 0 && time.nanoseconds >= 0.0, "{time:?}");
-        // One workgroup a row of 40.
-        assert!(time.widest >= 1 && (stem != "rms_norm" || time.widest == 40), "{time:?}");
+    // Whichever of an op's kernels fits the adapter.
+    let named = |start: &str| {
+        times.iter().find(|t| t.stem.starts_with(start)).unwrap_or_else(|| panic!("no {start} in {times:?}"))
+    };
+    for stem in ["embedding", "rms_norm", "cross_entropy"] {
+        let time = named(stem);
+        assert!(time.dispatches > 0 && time.nanoseconds >= 0.0 && time.widest >= 1, "{time:?}");
     }
     assert!(times.iter().any(|t| t.stem.starts_with("matmul")), "whichever fits the adapter: {times:?}");
     assert!(times.iter().map(|t| t.nanoseconds).sum::<f64>() > 0.0);

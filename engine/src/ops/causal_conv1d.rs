@@ -202,7 +202,8 @@ pub(super) fn cases() -> Vec<Case> {
         ..Case::new("causal_conv1d")
     };
     let mut dims = plain.dims.clone();
-    dims[2] = Dim::one_of("channels", &[4, 96, 108]);
+    dims[1] = Dim::range("tokens", 1, 300);
+    dims[2] = Dim::one_of("channels", &[4, 96, 108, 1028]);
     dims[3] = Dim::one_of("width", &[4]);
     let quads = Case { stem: "causal_conv1d.quads", dims, bench: &[], ..plain.clone() };
     vec![

@@ -10,15 +10,8 @@ use crate::{
     testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
-/// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows: the fewer values the
-/// gradient has, the more sums keep a device busy, and the less it costs to write and add them up.
-fn piece_of(values: usize) -> usize {
-    match values {
-        0..1_048_576 => 2048,
-        1_048_576..4_194_304 => 8192,
-        _ => 65536,
-    }
-}
+/// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
+const PIECE: usize = 2048;
 /// Rows from which a weight is rounded to 16 bits before the product rather than in it.
 const MANY: usize = 256;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
@@ -290,24 +283,23 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
 fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
-    let whole = piece_of(m * n);
-    let blocks = rows.div_ceil(whole);
+    let blocks = rows.div_ceil(PIECE);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
     let sums = PartialSums::new(a, if together { blocks } else { blocks.min(1) }, m * n);
     let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
     let mut first = 0;
     while first < rows {
         // Whole pieces together where bindings hold them; else a piece goes on where the last launch left it.
-        let into = if together { first % whole } else { first };
+        let into = if together { first % PIECE } else { first };
         let most = if !together {
             page
-        } else if page >= whole && into == 0 {
-            page / whole * whole
+        } else if page >= PIECE && into == 0 {
+            page / PIECE * PIECE
         } else {
-            page.min(whole - into)
+            page.min(PIECE - into)
         };
         let k = most.min(rows - first);
-        let (piece, at) = if together { (whole.min(k), first / whole) } else { (k, 0) };
+        let (piece, at) = if together { (PIECE.min(k), first / PIECE) } else { (k, 0) };
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
         let product = Product {
             m,
