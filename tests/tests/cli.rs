@@ -248,6 +248,7 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("peers without results", plain("bench rope --compare no-results.json")),
         ("a peer's result without a time", plain("bench rope --compare no-time.json")),
         ("results without peers", plain("bench --results ours.jsonl")),
+        ("results to draw without attention", plain("bench crossover --results ours.jsonl --out pictures")),
         ("results that are not there", plain("bench --results nowhere.jsonl --compare peers.json")),
         ("results that are no JSON", plain("bench --results text.txt --compare peers.json")),
         ("results that are of no row", plain("bench --results peers.json --compare peers.json")),
@@ -561,6 +562,27 @@ fn help_of_every_command_has_examples() {
         let output = run(&[name, "--help"], &folder.0);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{name}");
     }
+}
+
+#[test]
+fn a_crossover_is_drawn_from_what_was_printed() {
+    let folder = Folder::new("crossover");
+    let line = |op: &str, sizes: &str| {
+        format!(r#"{{"op":"{op}","sizes":"{sizes}","forward_ms":2.0,"backward_ms":3.0,"device":"Abacus"}}"#)
+            + "\n"
+    };
+    let attention = line("window_attention.f16", "batches=1 tokens=1024 window=1024 share=16 heads=1 d=64");
+    let hsa = line(
+        "hsa.random",
+        "batches=1 tokens=1024 share=16 heads=1 d=64 chunks=16 chunk=64 slots=8 shared=1 off_by_one=0",
+    );
+    let select = line("select.weights.f16", "batches=1 tokens=1024 chunks=16 r=1024 k=8 chunk=64 first=0");
+    folder.write("ours.jsonl", &[attention, hsa, select].concat());
+    let output = run(&["bench", "crossover", "--results", "ours.jsonl", "--out", "pictures"], &folder.0);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1024         2.000         4.000    0.50"), "{text}");
+    let picture = std::fs::read(folder.0.join("pictures/crossover.png")).expect("it is drawn");
+    assert!(picture.starts_with(b"\x89PNG"));
 }
 
 /// What `rambutan bench anchors --json` prints: rows of an abacus, 23:40 on a day in November.

@@ -25,7 +25,7 @@ use crate::problem::{Problem, print, print_json};
 /// Times every op: GPU timestamps, bandwidth, arithmetic, results checked
 #[derive(Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n  rambutan bench anchors --json > ours.jsonl\n  rambutan bench anchors --compare peers.json --record benches/record\n  rambutan bench --results ours.jsonl --compare peers.json\n\nTimes are medians of 20 runs after a warm-up, each on another copy of the inputs; slow devices stop earlier, see the\ncolumn `runs`. share: of the time, what a copy or a large product of this adapter would take for the same bytes or\noperations. host: what recording a run took. A row whose result is wrong has no time, and the command ends with 1."
+    after_help = "Examples:\n  rambutan bench\n  rambutan bench matmul\n  rambutan bench rms_norm --json\n  rambutan bench anchors --json > ours.jsonl\n  rambutan bench anchors --compare peers.json --record benches/record\n  rambutan bench --results ours.jsonl --compare peers.json\n  rambutan bench crossover --results ours.jsonl --out pictures\n\nTimes are medians of 20 runs after a warm-up, each on another copy of the inputs; slow devices stop earlier, see the\ncolumn `runs`. share: of the time, what a copy or a large product of this adapter would take for the same bytes or\noperations. host: what recording a run took. A row whose result is wrong has no time, and the command ends with 1."
 )]
 pub struct Bench {
     /// Only rows and ops whose name contains this; `anchors`: all rows, with the whole models; `crossover`: causal
@@ -52,18 +52,17 @@ pub struct Bench {
     /// Times of others beside ours: the JSON of peers.py or of a burn benchmark; may be given again
     #[arg(long, value_name = "FILE")]
     compare: Vec<PathBuf>,
-    /// Times nothing: reads what an earlier `--json` printed
-    #[arg(long, value_name = "FILE", requires = "compare")]
+    /// Times nothing: reads what an earlier `--json` printed, to compare it or to draw `crossover`
+    #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// Adds the comparison to FOLDER/DEVICE/DATE-anchors.md
     #[arg(long, value_name = "FOLDER", requires = "compare")]
     record: Option<PathBuf>,
 }
 
-/// Work that raises a GPU's clocks before the first run is timed, and before each next op, whose check on the host let
-/// them fall.
-const WARM_UP: Duration = Duration::from_millis(500);
-const KEEP_WARM: Duration = Duration::from_millis(250);
+/// Work that raises a GPU's clocks before an op is timed, since the check of the last one on the host let them fall: until
+/// for so long no run was faster than all before, and no longer than this.
+const WARM_UP: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
 /// Seconds of work that stands before each timed run: a device that mostly waits for the host lowers its clocks.
 const BUSY: f64 = 2e-3;
 /// Runs that are recorded together while a device warms up.
@@ -144,7 +143,6 @@ pub(super) struct Work<'a> {
     /// Whether the adapter has timestamps; else the host's clock serves.
     stamps: bool,
     ceilings: Option<Ceilings>,
-    warm: bool,
     pub(super) lines: Vec<Value>,
     wrong: usize,
 }
@@ -153,7 +151,15 @@ impl Bench {
     pub fn run(&self, open: impl Fn() -> Result<Gpu, Problem>) -> Result<(), Problem> {
         // What cannot be read is better known before minutes of timing.
         let comparison = Comparison::open(&self.compare)?;
+        let crossover = self.filter.as_deref() == Some("crossover");
         let (lines, wrong) = match &self.results {
+            Some(path) if crossover => return bench_crossover::again(self, &earlier(path)?),
+            Some(_) if self.compare.is_empty() => {
+                return Err(Problem::input(
+                    "--results alone has nothing to do",
+                    "add --compare FILE, or `crossover` --out DIR",
+                ));
+            }
             Some(path) => (earlier(path)?, 0),
             None => self.measure_all(&open()?, open)?,
         };
@@ -205,7 +211,7 @@ impl Bench {
             ));
         }
         let stamps = gpu.profile(true);
-        let mut work = Work { gpu, stamps, ceilings: None, warm: false, lines: Vec::new(), wrong: 0 };
+        let mut work = Work { gpu, stamps, ceilings: None, lines: Vec::new(), wrong: 0 };
         if !(rows.is_empty() && cases.is_empty()) || crossover {
             work.ceilings = Some(self.ceilings(&mut work, &all)?);
         }
@@ -559,15 +565,17 @@ impl Bench {
             false,
         )?;
         let first = begin.elapsed().as_secs_f64();
-        let warm_up = if work.warm { KEEP_WARM } else { WARM_UP };
         let begin = Instant::now();
-        let mut together = 1;
-        while !cpu && begin.elapsed() < warm_up {
+        let (mut together, mut best, mut improved) = (1, f64::MAX, begin);
+        while !cpu && improved.elapsed() < WARM_UP[0] && begin.elapsed() < WARM_UP[1] {
             let run = || drop(no_grad(|| (case.run)(sizes, &sets[0])));
             let [seconds, _] = once(&mut || (0..together).for_each(|_| run()), false)?;
-            together = ((BUSY * together as f64 / seconds.max(1e-9)) as usize).clamp(1, MOST_TOGETHER);
+            let each = seconds / together as f64;
+            if each < 0.98 * best {
+                (best, improved) = (each, Instant::now());
+            }
+            together = ((BUSY / each.max(1e-9)) as usize).clamp(1, MOST_TOGETHER);
         }
-        work.warm = true;
         // Read over before each run, so that caches forget what they held, for as long as keeps the clocks up.
         let scratch = (!cpu).then(|| Tensor::zeros(gpu, [1 << 15, BEYOND_CACHES >> 17], DType::F32));
         let rate = work.ceilings.as_ref().map_or(0.0, |c| c.bytes);
@@ -736,7 +744,7 @@ mod tests {
         let cases = ops::cases();
         let case = cases.iter().find(|c| c.stem == stem).expect("a case");
         let stamps = gpu.profile(true);
-        let mut work = Work { gpu: &gpu, stamps, ceilings: None, warm: true, lines: Vec::new(), wrong: 0 };
+        let mut work = Work { gpu: &gpu, stamps, ceilings: None, lines: Vec::new(), wrong: 0 };
         let measured = bench(stem).measure(&mut work, case, &case.exactly(sizes.to_vec()), true)?;
         assert!(measured.forward.device.len() == 1 && measured.forward.host[0] > 0.0);
         Ok(measured.checked)

@@ -1,7 +1,7 @@
 //! `rambutan bench crossover`: how long a text must be before hierarchical sparse attention, with the selection that it
 //! needs, takes less time than causal attention over all of it.
 
-use rambutan_engine::{Gpu, testing::Case};
+use rambutan_engine::{Gpu, ops, testing::Case};
 use serde_json::Value;
 
 use super::bench::{Bench, Work};
@@ -33,42 +33,77 @@ pub fn run(bench: &Bench, work: &mut Work<'_>, all: &[Case]) -> Result<(), Probl
     let named = |stem: &str| all.iter().find(|c| c.stem == stem).expect("the case is listed");
     let runs = |stems: &&[&str; 3]| stems.iter().all(|s| (named(s).runs_on)(work.gpu));
     let stems = CASES.iter().find(runs).expect("the last runs everywhere");
-    let mut bench = bench.clone();
-    bench.max_mib = usize::MAX;
-    let mut table = Vec::new();
+    let mut timed = bench.clone();
+    timed.max_mib = usize::MAX;
     for &tokens in lengths(work.gpu) {
-        let sizes: [&[usize]; 3] = [
-            &[1, tokens, tokens, 16, 1, 64],
-            &[1, tokens, 16, 1, 64, tokens / 64, 64, 8, 1, 0],
-            &[1, tokens, tokens / 64, 1024, 8, 64, 0],
-        ];
-        let mut times = [[None; 2]; 3];
-        for ((stem, sizes), times) in stems.iter().zip(sizes).zip(&mut times) {
+        for (stem, sizes) in stems.iter().zip(sizes(tokens)) {
             let case = named(stem);
-            let at = case.exactly(sizes.to_vec()).to_string();
             // Some lengths are rows, too.
-            let timed = |l: &&Value| l["op"] == case.stem && l["sizes"] == at && l["forward_ms"].is_number();
-            if !work.lines.iter().any(|l| timed(&l)) {
-                bench.op(work, case, sizes)?;
+            if passes(&work.lines, case, &sizes).is_none() {
+                timed.op(work, case, &sizes)?;
                 work.gpu.trim();
             }
-            if let Some(line) = work.lines.iter().find(timed) {
-                *times = ["forward_ms", "backward_ms"].map(|pass| line[pass].as_f64());
-            }
         }
-        let [attention, hsa, selection] = times;
-        let sparse = [0, 1].map(|pass| Some(hsa[pass]? + selection[pass]?));
-        table.push(Times { tokens, attention, sparse });
     }
+    show(bench, &table(&work.lines, all, stems), &work.gpu.capabilities().name)
+}
+
+/// The same from what an earlier `--json` printed.
+pub fn again(bench: &Bench, lines: &[Value]) -> Result<(), Problem> {
+    let all = ops::cases();
+    let stems = CASES.iter().find(|stems| lines.iter().any(|l| l["op"] == stems[0]));
+    let stems = stems.ok_or_else(|| {
+        Problem::input(
+            "--results holds no attention over all tokens",
+            "write it with `rambutan bench crossover --json`",
+        )
+    })?;
+    let device = lines.iter().find_map(|l| l["device"].as_str()).unwrap_or("an unnamed device");
+    show(bench, &table(lines, &all, stems), device)
+}
+
+/// Of attention, HSA and selection.
+fn sizes(tokens: usize) -> [Vec<usize>; 3] {
+    [
+        vec![1, tokens, tokens, 16, 1, 64],
+        vec![1, tokens, 16, 1, 64, tokens / 64, 64, 8, 1, 0],
+        vec![1, tokens, tokens / 64, 1024, 8, 64, 0],
+    ]
+}
+
+/// Milliseconds forward and backward, where this was timed.
+fn passes(lines: &[Value], case: &Case, sizes: &[usize]) -> Option<[Option<f64>; 2]> {
+    let at = case.exactly(sizes.to_vec()).to_string();
+    let line =
+        lines.iter().find(|l| l["op"] == case.stem && l["sizes"] == at && l["forward_ms"].is_number())?;
+    Some(["forward_ms", "backward_ms"].map(|pass| line[pass].as_f64()))
+}
+
+/// The lengths that something was timed at.
+fn table(lines: &[Value], all: &[Case], stems: &[&str; 3]) -> Vec<Times> {
+    let named = |stem: &str| all.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let at = |tokens: usize| {
+        let [attention, hsa, selection] =
+            std::array::from_fn(|i| passes(lines, named(stems[i]), &sizes(tokens)[i]));
+        let none = [None; 2];
+        let (hsa, selection) = (hsa.unwrap_or(none), selection.unwrap_or(none));
+        let sparse = [0, 1].map(|pass| Some(hsa[pass]? + selection[pass]?));
+        Times { tokens, attention: attention.unwrap_or(none), sparse }
+    };
+    let timed = |t: &Times| t.attention.iter().chain(&t.sparse).any(Option::is_some);
+    LENGTHS.map(at).into_iter().filter(timed).collect()
+}
+
+fn show(bench: &Bench, table: &[Times], device: &str) -> Result<(), Problem> {
     let say = |text: &str| if bench.json { Ok(()) } else { print(text) };
-    say(&text(&table))?;
+    say(&text(table))?;
     let Some(folder) = &bench.out else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|e| {
         let message = format!("cannot write to --out {}: {e}", folder.display());
         Problem::input(message, "name a folder that can be written to, with some room left")
     })?;
     let path = folder.join("crossover.png");
-    draw(&table, &work.gpu.capabilities().name).save(&path)?;
+    draw(table, device).save(&path)?;
     say(&format!("drawn in {}\n", path.display()))
 }
 
