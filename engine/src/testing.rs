@@ -392,6 +392,16 @@ impl Case {
         Case { stem, half, bench: &[], runs_on: |gpu| gpu.capabilities().f16, ..self.clone() }
     }
 
+    /// The same, only where a binding holds 1 MiB: its sizes do not fit the smallest.
+    #[must_use]
+    pub fn with_large_bindings(self) -> Case {
+        let runs_on: fn(&Gpu) -> bool = match self.half {
+            Some(_) => |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
+            None => |gpu| gpu.capabilities().max_binding >= 1 << 20,
+        };
+        Case { runs_on, ..self }
+    }
+
     /// Draws inputs of these sizes.
     ///
     /// # Panics

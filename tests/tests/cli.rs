@@ -577,7 +577,7 @@ fn a_crossover_is_drawn_from_what_was_printed() {
         "batches=1 tokens=1024 share=16 heads=1 d=64 chunks=16 chunk=64 slots=8 shared=1 off_by_one=0",
     );
     let select = line("select.weights.f16", "batches=1 tokens=1024 chunks=16 r=1024 k=8 chunk=64 first=0");
-    folder.write("ours.jsonl", &[attention, hsa, select].concat());
+    folder.write("ours.jsonl", [attention, hsa, select].concat());
     let output = run(&["bench", "crossover", "--results", "ours.jsonl", "--out", "pictures"], &folder.0);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1024         2.000         4.000    0.50"), "{text}");

@@ -208,8 +208,8 @@ pub(super) fn cases() -> Vec<Case> {
     let quads = Case { stem: "causal_conv1d.quads", dims, bench: &[], ..plain.clone() };
     vec![
         plain.in_half("causal_conv1d.f16", &["x"], 2.0),
-        quads.clone().in_half("causal_conv1d.quads.f16", &["x"], 2.0),
-        quads,
+        quads.in_half("causal_conv1d.quads.f16", &["x"], 2.0).with_large_bindings(),
+        quads.with_large_bindings(),
         plain,
     ]
 }

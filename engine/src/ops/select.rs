@@ -477,11 +477,9 @@ pub(super) fn cases() -> Vec<Case> {
         ..values.clone()
     };
     // One group must fit a binding: these do not everywhere.
-    let large = |case: Case| Case { runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20, ..case };
-    let large_half = |case: &Case, stem, roundings| Case {
-        runs_on: |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
-        ..case.in_half(stem, &["q", "landmarks"], roundings)
-    };
+    let large = Case::with_large_bindings;
+    let large_half =
+        |case: &Case, stem, roundings| large(case.in_half(stem, &["q", "landmarks"], roundings));
     // Several tiles both ways, and chunks enough to be cut into parts.
     let wide = Case {
         stem: "select.wide",
@@ -583,8 +581,8 @@ pub(super) fn cases() -> Vec<Case> {
         ..Case::new("select.all")
     };
     vec![
-        all.in_half("select.all.f16", &["q", "landmarks"], 0.0),
-        all,
+        large_half(&all, "select.all.f16", 0.0),
+        large(all),
         on_matrices(&coop, "select.coop.f16", 0.0),
         on_matrices(&coop_gradients, "select.coop.gradients.f16", 1.0),
         large_half(&tile, "select.wide.f16", 0.0),
