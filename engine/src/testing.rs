@@ -318,8 +318,10 @@ pub struct Case {
     pub part: Option<fn(&Sizes, &mut Draw) -> Part>,
     /// Sizes worth timing.
     pub bench: &'static [&'static [usize]],
-    /// Whether this adapter can run it.
+    /// Whether this adapter has what its kernels need beside 16-bit floats and bindings: see [`Case::runs`].
     pub runs_on: fn(&Gpu) -> bool,
+    /// Whether its sizes exceed the smallest bindings: one sequence, say, or one weight must fit.
+    pub large: bool,
     /// What is f16 here and f32 in `inputs`, see [`Case::in_half`].
     pub half: Option<Half>,
 }
@@ -365,6 +367,9 @@ pub struct Half {
     pub roundings: f64,
 }
 
+/// Bytes of a binding that large cases fit.
+const LARGE: u64 = 1 << 20;
+
 impl Case {
     /// A case to fill in.
     pub fn new(stem: &'static str) -> Case {
@@ -381,6 +386,7 @@ impl Case {
             part: None,
             bench: &[],
             runs_on: |_| true,
+            large: false,
             half: None,
         }
     }
@@ -389,17 +395,13 @@ impl Case {
     /// f16 to that and `roundings` to f16.
     pub fn in_half(&self, stem: &'static str, inputs: &'static [&'static str], roundings: f64) -> Case {
         let half = Some(Half { inputs, roundings });
-        Case { stem, half, bench: &[], runs_on: |gpu| gpu.capabilities().f16, ..self.clone() }
+        Case { stem, half, bench: &[], ..self.clone() }
     }
 
-    /// The same, only where a binding holds 1 MiB: its sizes do not fit the smallest.
-    #[must_use]
-    pub fn with_large_bindings(self) -> Case {
-        let runs_on: fn(&Gpu) -> bool = match self.half {
-            Some(_) => |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
-            None => |gpu| gpu.capabilities().max_binding >= 1 << 20,
-        };
-        Case { runs_on, ..self }
+    /// Whether an adapter can run it.
+    pub fn runs(&self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        (c.f16 || self.half.is_none()) && (c.max_binding >= LARGE || !self.large) && (self.runs_on)(gpu)
     }
 
     /// Draws inputs of these sizes.

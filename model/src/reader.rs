@@ -330,7 +330,9 @@ impl<'m> Reader<'m> {
         let tail = [&self.rest, question].concat();
         let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
         let mut cache = self.model.cache_at(self.base());
-        Ok(Feed::new(tail, last, true).run(self, &mut cache).await?.scores)
+        let mut feed = Feed::new(tail, last, true);
+        feed.run(self, &mut cache).await?;
+        Ok(feed.scores)
     }
 
     /// What [`Reader::ask`] answers, up to the first token that differs from `expected`, in one pass: as long as
@@ -343,7 +345,9 @@ impl<'m> Reader<'m> {
         let tail = [&self.rest, question, fed].concat();
         let last = (self.rest.len() + question.len()).checked_sub(1).ok_or(Error::Empty)?;
         let mut cache = self.model.cache_at(self.base());
-        let Feed { logits, selected, .. } = Feed::new(tail, last, false).run(self, &mut cache).await?;
+        let mut feed = Feed::new(tail, last, false);
+        feed.run(self, &mut cache).await?;
+        let Feed { logits, selected, .. } = feed;
         let mut text: Vec<u8> = logits.chunks(self.model.config.vocab_size).map(most_probable).collect();
         let right = text.iter().zip(expected).take_while(|(a, b)| a == b).count();
         text.truncate(right + 1);
@@ -361,7 +365,9 @@ impl<'m> Reader<'m> {
         if question.is_empty() {
             return Err(Error::Empty);
         }
-        Ok(Feed::new(tail, self.rest.len(), false).run(self, &mut cache).await?.logits)
+        let mut feed = Feed::new(tail, self.rest.len(), false);
+        feed.run(self, &mut cache).await?;
+        Ok(feed.logits)
     }
 
     /// Chunks visible from `position`.

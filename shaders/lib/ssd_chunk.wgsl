@@ -1,6 +1,7 @@
 // What the kernels of the chunked scan share. A chunk is T tokens and all matrices are tiles of T × T: `tiles` holds
-// TILES operands, `stage` STAGE rows of a product on its way to elements. Decays between tokens are products of the tokens' own, so that
-// restarts are zeros, nothing overflows and nothing cancels; L[t, s] = Π decays s + 1 … t, 0 where t < s.
+// TILES operands, `stage` STAGE rows of a product on its way to elements. Decays between tokens are products of the
+// tokens' own, so that restarts are zeros, nothing overflows and nothing cancels; L[t, s] = Π decays s + 1 … t, 0 where
+// t < s.
 const QUADS: u32 = T / 4u;
 // Two fours more than a row of a tile holds, one more than one of the stage: then rows meet different banks.
 const STRIDE: u32 = QUADS + 2u;

@@ -75,7 +75,8 @@ fn rambutan(arguments: &[&str], folder: &Path) -> Command {
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
-        .env("XDG_RUNTIME_DIR", std::env::temp_dir());
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .env("RAMBUTAN_CACHE", "");
     for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
         command.env_remove(name);
     }
@@ -562,6 +563,28 @@ fn help_of_every_command_has_examples() {
         let output = run(&[name, "--help"], &folder.0);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{name}");
     }
+}
+
+#[test]
+fn pipelines_go_to_the_users_cache_unless_told_otherwise() {
+    let folder = Folder::new("cache");
+    let home = if cfg!(windows) { "LOCALAPPDATA" } else { "XDG_CACHE_HOME" };
+    let kept = |name: &str| fs::read_dir(folder.0.join(name)).map_or(0, Iterator::count);
+    let command = |variable: Option<&str>| {
+        let mut command = rambutan(&["selfcheck", "rope", "--quick"], &folder.0);
+        command.env(home, folder.0.join("home")).env_remove("RAMBUTAN_CACHE");
+        variable.map(|v| command.env("RAMBUTAN_CACHE", v));
+        let output = command.output().expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    command(Some(""));
+    // The driver may keep something of its own beside.
+    assert!(!folder.0.join("home/rambutan").exists(), "an empty name keeps nothing");
+    command(Some("own"));
+    assert!(!folder.0.join("home/rambutan").exists());
+    command(None);
+    // Both or none: not every backend hands pipelines out.
+    assert_eq!(kept("own"), kept("home/rambutan"));
 }
 
 #[test]

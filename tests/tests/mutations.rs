@@ -587,7 +587,7 @@ fn planted_defects_are_caught() {
             missed.push(format!("{}: no case {}", defect.what, defect.case));
             continue;
         };
-        let Some(gpu) = devices.iter().copied().find(|gpu| (case.runs_on)(gpu)) else {
+        let Some(gpu) = devices.iter().copied().find(|gpu| case.runs(gpu)) else {
             println!("{:52} {:30} {:20} not for this adapter", defect.what, defect.stem, defect.case);
             continue;
         };

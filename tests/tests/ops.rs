@@ -19,7 +19,7 @@ fn all(draws: u32, check: impl Fn(&Case, &Sizes, u64) -> Result<(), Failure>) {
         !cases.is_empty(),
         "no case's stem contains RAMBUTAN_CASE={wanted}: is its op in engine/src/ops/mod.rs?"
     );
-    for case in cases.iter().filter(|c| (c.runs_on)(&gpu)) {
+    for case in cases.iter().filter(|c| c.runs(&gpu)) {
         let start = Instant::now();
         let mut runner = TestRunner::new_with_rng(
             Config { cases: draws, failure_persistence: None, max_shrink_iters: 64, ..Config::default() },
@@ -104,8 +104,7 @@ fn property_tiles() {
                 .iter()
                 .any(|t| stem.starts_with(t))
         };
-        for case in
-            ops::cases().iter().filter(|c| tiled(c.stem) && c.stem.contains(&wanted) && (c.runs_on)(&gpu))
+        for case in ops::cases().iter().filter(|c| tiled(c.stem) && c.stem.contains(&wanted) && c.runs(&gpu))
         {
             for seed in 0..3 {
                 let sizes = case.draw(seed);
@@ -128,7 +127,7 @@ fn property_workgroups() {
         return;
     }
     let mut widest: BTreeMap<&str, u64> = BTreeMap::new();
-    for case in ops::cases().iter().filter(|c| (c.runs_on)(&gpu)) {
+    for case in ops::cases().iter().filter(|c| c.runs(&gpu)) {
         for seed in 0..8 {
             let sizes = case.draw(seed);
             let inputs = case.draw_inputs(&sizes, &mut Draw::new(seed));

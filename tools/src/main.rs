@@ -39,14 +39,11 @@ pub struct Device {
 impl Device {
     fn options(&self) -> GpuOptions {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-        let options = GpuOptions::from_env();
-        let cache = if std::env::var_os("RAMBUTAN_CACHE").is_some() { options.cache } else { cache_folder() };
-        GpuOptions {
-            adapter: given(&self.adapter),
-            backend: given(&self.backend),
-            cache,
-            ..GpuOptions::from_env()
+        let mut options = GpuOptions::from_env();
+        if std::env::var_os("RAMBUTAN_CACHE").is_none() {
+            options.cache = cache_folder();
         }
+        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..options }
     }
 
     /// The device asked for.

@@ -205,11 +205,11 @@ pub(super) fn cases() -> Vec<Case> {
     dims[1] = Dim::range("tokens", 1, 300);
     dims[2] = Dim::one_of("channels", &[4, 96, 108, 1028]);
     dims[3] = Dim::one_of("width", &[4]);
-    let quads = Case { stem: "causal_conv1d.quads", dims, bench: &[], ..plain.clone() };
+    let quads = Case { stem: "causal_conv1d.quads", dims, large: true, bench: &[], ..plain.clone() };
     vec![
         plain.in_half("causal_conv1d.f16", &["x"], 2.0),
-        quads.in_half("causal_conv1d.quads.f16", &["x"], 2.0).with_large_bindings(),
-        quads.with_large_bindings(),
+        quads.in_half("causal_conv1d.quads.f16", &["x"], 2.0),
+        quads,
         plain,
     ]
 }

@@ -370,7 +370,7 @@ pub(super) fn cases() -> Vec<Case> {
     let large = Case {
         stem: "hsa.large",
         dims: plain.dims.iter().map(|d| if d.name == "chunk" { Dim::one_of("chunk", &[64, 100, 33]) } else { *d }).collect(),
-        runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
+        large: true,
         bench: &[],
         ..plain.clone()
     };

@@ -144,6 +144,7 @@ pub(super) fn cases() -> Vec<Case> {
                 outputs: vec![Share::Cut(cut)],
             }
         }),
+        large: true,
         ..Case::new("linear_step")
     };
     let half = Case {
@@ -151,7 +152,7 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[1, 1024, 4384, 1, 0], &[1, 2048, 1024, 1, 1], &[1, 1024, 50280, 1, 0]],
         ..plain.in_half("linear_step.f16", &["weight"], 1.0)
     };
-    [
+    vec![
         Case {
             run: |s, i| vec![linear_step(&i[0], &i[1], around(s, i), DType::F16)],
             ..plain.in_half("linear_step.f16_to_f16", &["x", "weight"], 1.0)
@@ -160,8 +161,6 @@ pub(super) fn cases() -> Vec<Case> {
         half,
         plain,
     ]
-    .map(Case::with_large_bindings)
-    .into()
 }
 
 const EPS: f64 = 1e-5;

@@ -168,7 +168,7 @@ fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = Case {
+    vec![Case {
         dims: vec![
             Dim::range("batches", 1, 2),
             Dim::one_of("share", &[1, 3]),
@@ -210,7 +210,7 @@ pub(super) fn cases() -> Vec<Case> {
             Cost { bytes: 8 * cells, flops: 5 * cells }
         },
         bench: &[&[1, 32, 1, 64, 128, 4, 1], &[64, 32, 1, 64, 128, 4, 1]],
+        large: true,
         ..Case::new("mamba2_step")
-    };
-    vec![case.with_large_bindings()]
+    }]
 }

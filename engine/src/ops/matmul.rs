@@ -423,7 +423,7 @@ pub(super) fn cases() -> Vec<Case> {
                         vec![matmul_by(Some($kernel), &i[0], &i[1], ta, tb)]
                     },
                     dims: $dims(),
-                    runs_on: |gpu| $kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
+                    runs_on: |gpu| $kernel.runs_on(gpu),
                     bench: &[],
                     ..$any_matmul($matmul)
                 },
@@ -443,7 +443,7 @@ pub(super) fn cases() -> Vec<Case> {
                         Dim::one_of("out", &[8, 132, 264]),
                         Dim::one_of("bias", &[0, 1]),
                     ],
-                    runs_on: |gpu| $kernel.runs_on(gpu) && ($any_matmul("").runs_on)(gpu),
+                    runs_on: |gpu| $kernel.runs_on(gpu),
                     bench: &[],
                     ..$any_linear($linear)
                 },

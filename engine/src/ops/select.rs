@@ -477,7 +477,7 @@ pub(super) fn cases() -> Vec<Case> {
         ..values.clone()
     };
     // One group must fit a binding: these do not everywhere.
-    let large = Case::with_large_bindings;
+    let large = |case: Case| Case { large: true, ..case };
     let large_half =
         |case: &Case, stem, roundings| large(case.in_half(stem, &["q", "landmarks"], roundings));
     // Several tiles both ways, and chunks enough to be cut into parts.
@@ -539,7 +539,8 @@ pub(super) fn cases() -> Vec<Case> {
     let coop_gradients = Case { dims: wide.dims.clone(), run: coop.run, ..gradients.clone() };
     let half = &["q", "landmarks"];
     let on_matrices = |case: &Case, stem, roundings| Case {
-        runs_on: |gpu| Kernel::Coop.runs_on(gpu) && gpu.capabilities().max_binding >= 1 << 20,
+        runs_on: |gpu| Kernel::Coop.runs_on(gpu),
+        large: true,
         ..case.in_half(stem, half, roundings)
     };
     // All scores of one token, from two pages where there are chunks enough.

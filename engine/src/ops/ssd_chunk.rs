@@ -368,13 +368,13 @@ pub(super) fn cases() -> Vec<Case> {
         dims: dims(&[4, 16, 12, 8], &[4, 16, 20, 36], &[]),
         run: |s, i| run(s, i, Kernel::Chunk(Form::Plain)),
         // One sequence must fit a binding, with the states of a span's chunks.
-        runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
+        large: true,
         bench: &[],
         ..scan_case()
     };
     const HALF: &[&str] = &["x", "b", "c"];
     let half = |case: Case, stem| Case {
-        runs_on: |gpu| gpu.capabilities().f16 && gpu.capabilities().max_binding >= 1 << 20,
+        large: true,
         error: |_| 8192.0,
         error_grad: Some(|_| 16384.0),
         cost: half_cost,

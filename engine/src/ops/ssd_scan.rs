@@ -584,7 +584,7 @@ pub(super) fn cases() -> Vec<Case> {
             ],
             run: |s, i| run(s, i, Kernel::Tile),
             // One sequence must fit a binding.
-            runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
+            large: true,
             bench: &[],
             ..plain.clone()
         },
@@ -592,7 +592,8 @@ pub(super) fn cases() -> Vec<Case> {
             stem: "ssd_scan.direct",
             dims: plain.dims.iter().map(|d| if d.name == "n" { Dim::one_of("n", &[4, 1, 10, 17, 36, 64]) } else { *d }).collect(),
             run: |s, i| run(s, i, Kernel::Direct),
-            runs_on: |gpu| Kernel::Direct.runs_on(gpu) && gpu.capabilities().max_binding >= 1 << 20,
+            runs_on: |gpu| Kernel::Direct.runs_on(gpu),
+            large: true,
             bench: &[],
             ..plain.clone()
         },

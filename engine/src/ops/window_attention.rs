@@ -283,7 +283,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("d", &[64, 40, 128, 256, 65]),
         ],
         // One sequence must fit a binding: these do not everywhere.
-        runs_on: |gpu| gpu.capabilities().max_binding >= 1 << 20,
+        large: true,
         bench: &[],
         ..plain.clone()
     };

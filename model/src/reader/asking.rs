@@ -167,13 +167,13 @@ impl Feed {
     }
 
     /// All pieces, one after another.
-    pub async fn run(mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<Feed, Error> {
+    pub async fn run(&mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<(), Error> {
         while !self.is_done() {
             self.record(reader, cache)?;
             self.arrive().await?;
             self.hear();
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -277,11 +277,7 @@ impl Asking {
     /// Goes on until the answer is complete.
     pub(super) async fn run(mut self, reader: &Reader<'_>) -> Result<Answer, Error> {
         while !self.over {
-            while !self.feed.is_done() {
-                self.feed.record(reader, &mut self.cache)?;
-                self.feed.arrive().await?;
-                self.feed.hear();
-            }
+            self.feed.run(reader, &mut self.cache).await?;
             self.say();
         }
         Ok(self.answer)

@@ -234,7 +234,7 @@ impl Bench {
         }
         let ops: Vec<(&Case, &[usize])> = cases
             .iter()
-            .filter(|c| (c.runs_on)(gpu))
+            .filter(|c| c.runs(gpu))
             .flat_map(|c| c.bench.iter().map(|sizes| (*c, *sizes)))
             .filter(|(c, sizes)| !done.contains(&(c.stem, *sizes)))
             .collect();
@@ -288,7 +288,7 @@ impl Bench {
     /// The rows of one case and size, which share their runs.
     fn rows(&self, work: &mut Work<'_>, case: &Case, rows: &[&Row]) -> Result<(), Problem> {
         let sizes = case.exactly(rows[0].sizes.to_vec());
-        let measured = if (case.runs_on)(work.gpu) {
+        let measured = if case.runs(work.gpu) {
             let backward = rows.iter().any(|r| r.pass != Pass::Forward);
             self.measure(work, case, &sizes, backward)
         } else {
@@ -473,7 +473,7 @@ impl Bench {
     fn ceilings(&self, work: &mut Work<'_>, all: &[Case]) -> Result<Ceilings, Problem> {
         let (count, n) = if work.gpu.capabilities().cpu { (1 << 22, 512) } else { (1 << 26, 4096) };
         let mut best = |stem: &str, values: &[usize]| -> Result<(f64, Cost), Problem> {
-            let Some(case) = all.iter().find(|c| c.stem == stem && (c.runs_on)(work.gpu)) else {
+            let Some(case) = all.iter().find(|c| c.stem == stem && c.runs(work.gpu)) else {
                 return Ok((f64::INFINITY, Cost::default()));
             };
             let sizes = case.exactly(values.to_vec());

@@ -31,7 +31,7 @@ struct Times {
 /// Times all three at each length; with `--out`, draws what they take.
 pub fn run(bench: &Bench, work: &mut Work<'_>, all: &[Case]) -> Result<(), Problem> {
     let named = |stem: &str| all.iter().find(|c| c.stem == stem).expect("the case is listed");
-    let runs = |stems: &&[&str; 3]| stems.iter().all(|s| (named(s).runs_on)(work.gpu));
+    let runs = |stems: &&[&str; 3]| stems.iter().all(|s| named(s).runs(work.gpu));
     let stems = CASES.iter().find(runs).expect("the last runs everywhere");
     let mut timed = bench.clone();
     timed.max_mib = usize::MAX;
