@@ -440,6 +440,31 @@ fn kernels_are_replaced_and_come_back() {
 }
 
 #[test]
+fn what_a_failed_launch_should_have_written_reads_as_its_error() {
+    let gpu = own();
+    let (x, other) = (floats(&gpu, &[1.0, 2.0]), floats(&gpu, &[4.0]));
+    gpu.replace_kernel("elementwise", Some("no WGSL at all")).expect("it exists");
+    let y = ops::scale(&x, 3.0);
+    gpu.replace_kernel("elementwise", None).expect("it exists");
+    // Whoever reads first, here of what has nothing to do with it, hears of the failure; then the device works on.
+    assert!(matches!(other.to_vec::<f32>(), Err(Error::Kernel { .. })));
+    assert_eq!(values(&other), [4.0]);
+    // What should have been written tells it again and again, to other threads, too, and so does what came of it.
+    let (z, mut slow) = (ops::sum(&ops::scale(&y, 2.0)), y.download::<f32>().expect("it begins"));
+    for lost in [&y, &z, &y.detach(), &z] {
+        let read = std::thread::scope(|s| s.spawn(|| lost.to_vec::<f32>()).join().expect("no panic"));
+        assert!(matches!(read, Err(Error::Kernel { ref stem, .. }) if stem == "elementwise"), "{read:?}");
+    }
+    assert!(matches!(slow.try_take(), Err(Error::Kernel { .. })));
+    assert_eq!(values(&ops::scale(&x, 3.0)), [3.0, 6.0], "what it read is as it was");
+    // The buffer itself is sound, and what uses it next holds what it should.
+    drop((y, z, slow));
+    for _ in 0..4 {
+        assert_eq!(values(&ops::scale(&x, 5.0)), [5.0, 10.0]);
+    }
+}
+
+#[test]
 fn too_large_is_an_error_and_the_engine_survives() {
     let gpu = own();
     let x = floats(&gpu, &[1.0, 2.0]);

@@ -210,7 +210,8 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Records the dispatch. A kernel that does not compile or a refused binding surfaces at the next read.
+    /// Records the dispatch. A kernel that does not compile or a refused binding surfaces at the next read, and at every
+    /// read of what it should have written, or of what is computed from that: such launches are left out.
     ///
     /// # Panics
     /// Where parameters or operands disagree with the kernel's declarations.
@@ -222,12 +223,31 @@ impl<'a> Launch<'a> {
             return;
         }
         let inner = &*gpu.0;
-        let pipeline = match self.pipeline(inner) {
-            Ok(pipeline) => pipeline,
-            Err(error) => return inner.fail(error),
-        };
-        self.agree(&pipeline.interface, &gpu);
-        self.params.resize(self.params.len().next_multiple_of(16), 0);
+        let result = self.pipeline(inner).and_then(|pipeline| {
+            self.agree(&pipeline.interface, &gpu);
+            if let Some(error) = self.operands.iter().find_map(|(o, _)| o.storage.lost.get()) {
+                self.lose(error);
+                return Ok(());
+            }
+            self.params.resize(self.params.len().next_multiple_of(16), 0);
+            self.record(&gpu, &pipeline, dimensions)
+        });
+        if let Err(error) = result {
+            self.lose(&error);
+            inner.fail(error);
+        }
+    }
+
+    /// What the launch should have written does not hold it.
+    fn lose(&self, error: &Error) {
+        for (operand, _) in self.operands.iter().filter(|(_, written)| *written) {
+            // The first reason is the one to tell.
+            let _ = operand.storage.lost.set(error.clone());
+        }
+    }
+
+    fn record(&self, gpu: &Gpu, pipeline: &Pipeline, dimensions: [usize; 3]) -> Result<(), Error> {
+        let inner = &*gpu.0;
         let operands: Vec<Bound<'_>> = self
             .operands
             .iter()
@@ -242,11 +262,11 @@ impl<'a> Launch<'a> {
         for o in &operands {
             if o.size > limit {
                 let what = format!("an operand of kernel `{}`", self.stem);
-                return inner.fail(Error::TooLarge { what, asked: o.size, limit });
+                return Err(Error::TooLarge { what, asked: o.size, limit });
             }
         }
         let groups = dimensions.map(|d| u32::try_from(d).expect("workgroups fit 32 bits"));
-        gpu.stream().dispatch(inner, self.stem, &pipeline, &self.params, &operands, groups);
+        gpu.stream().dispatch(inner, self.stem, pipeline, &self.params, &operands, groups)
     }
 
     /// Names, types and access must be those that the kernel declares: positions alone would hide a swap. What an

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use super::{Capabilities, Gpu, Inner, lock};
@@ -78,8 +78,10 @@ pub struct Storage {
     pub(crate) id: u64,
     class: u64,
     purpose: Purpose,
-    /// Why the device refused it, where it did: such a buffer holds nothing and must never be handed out again.
-    pub(crate) refused: Option<Error>,
+    /// Why it does not hold what it should: the device refused it, or a launch that should have written it failed.
+    pub(crate) lost: OnceLock<Error>,
+    /// The device refused the buffer: it must never be handed out again.
+    refused: bool,
     /// An app's own buffer, which the pool has no part in.
     pub(crate) adopted: bool,
 }
@@ -87,7 +89,7 @@ pub struct Storage {
 impl Storage {
     pub(super) fn adopted(gpu: &Gpu, buffer: wgpu::Buffer, id: u64) -> Storage {
         let (gpu, purpose) = (Arc::downgrade(&gpu.0), Purpose::default());
-        Storage { gpu, buffer, id, class: 0, purpose, refused: None, adopted: true }
+        Storage { gpu, buffer, id, class: 0, purpose, lost: OnceLock::new(), refused: false, adopted: true }
     }
 }
 
@@ -99,7 +101,7 @@ impl Drop for Storage {
             return pool.release(&self.buffer);
         }
         pool.account(self.purpose, -(self.class as i64));
-        if self.refused.is_none() {
+        if !self.refused {
             let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
             pool.free.entry(self.class).or_default().insert(self.id, free);
         }
@@ -241,7 +243,8 @@ impl Gpu {
             id,
             class,
             purpose,
-            refused,
+            refused: refused.is_some(),
+            lost: refused.map_or_else(OnceLock::new, OnceLock::from),
             adopted: false,
         })
     }

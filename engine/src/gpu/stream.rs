@@ -115,7 +115,7 @@ impl Stream {
         params: &[u8],
         operands: &[Bound<'_>],
         groups: [u32; 3],
-    ) {
+    ) -> Result<(), Error> {
         let most = if self.pace.deferring { self.pace.grain().min(self.most) } else { self.budget };
         if self.pending >= most || self.uniforms.len() + PARAMS_BYTES as usize > UNIFORM_BYTES {
             if self.pace.deferring { self.seal(inner) } else { self.flush(inner) }
@@ -134,7 +134,7 @@ impl Stream {
                 let (group, error) =
                     inner.scoped(|| bind(&inner.device, pipeline, &self.uniform_buffer, operands));
                 if let Some(e) = error {
-                    inner.fail(Error::Kernel { stem: stem.into(), reason: e.to_string() });
+                    return Err(Error::Kernel { stem: stem.into(), reason: e.to_string() });
                 }
                 entry.insert(group)
             }
@@ -177,6 +177,7 @@ impl Stream {
         }
         self.pending += 1;
         self.counters.dispatches += 1;
+        Ok(())
     }
 
     /// The encoder, with the pass closed: for copies.

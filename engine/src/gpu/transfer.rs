@@ -105,8 +105,8 @@ impl Future for Piece {
 #[must_use]
 pub struct Download<T> {
     piece: Piece,
-    /// Why there is nothing to come, where the device refused the tensor's buffer.
-    refused: Option<Error>,
+    /// Why there is nothing to come, where the tensor does not hold what it should.
+    lost: Option<Error>,
     element: PhantomData<fn() -> T>,
 }
 
@@ -117,7 +117,7 @@ impl<T: bytemuck::Pod> Download<T> {
     /// # Errors
     /// Whatever went wrong on the device since the last read.
     pub fn try_take(&mut self) -> Result<Option<Vec<T>>> {
-        if let Some(error) = self.refused.take() {
+        if let Some(error) = self.lost.take() {
             return Err(error);
         }
         if !self.piece.ask() {
@@ -132,7 +132,7 @@ impl<T: bytemuck::Pod> Future for Download<T> {
     type Output = Result<Vec<T>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(error) = self.refused.take() {
+        if let Some(error) = self.lost.take() {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.piece).poll(context).map_ok(|bytes| bytemuck::pod_collect_to_vec(&bytes))
@@ -178,7 +178,7 @@ impl Gpu {
     /// Reads bytes of a buffer once all work recorded so far is done.
     pub(crate) async fn download(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
-        self.refusal(operand)?;
+        self.loss(operand)?;
         let mut bytes = Vec::with_capacity(operand.size as usize);
         let mut at = 0;
         while at < operand.size {
@@ -197,13 +197,13 @@ impl Gpu {
     /// Records the copy of a whole operand to the host.
     pub(crate) fn begin_download<T: bytemuck::Pod>(&self, operand: &Operand) -> Result<Download<T>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
-        let refused = self.refusal(operand).err();
-        Ok(Download { piece: self.copy_out(operand, 0, operand.size)?, refused, element: PhantomData })
+        let lost = self.loss(operand).err();
+        Ok(Download { piece: self.copy_out(operand, 0, operand.size)?, lost, element: PhantomData })
     }
 
-    /// Why there is nothing to read, where the device refused the buffer.
-    fn refusal(&self, operand: &Operand) -> Result<()> {
-        let Some(error) = &operand.storage.refused else { return Ok(()) };
+    /// Why there is nothing to read, where the buffer does not hold what it should.
+    fn loss(&self, operand: &Operand) -> Result<()> {
+        let Some(error) = operand.storage.lost.get() else { return Ok(()) };
         // The first to hear of it takes it from the device's account, too.
         self.check()?;
         Err(error.clone())
