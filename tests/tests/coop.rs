@@ -107,8 +107,9 @@ fn spell(text: &str) -> String {
             }
             return sum;
         }
-        var<workgroup> exchanged: array<f32, 128>;
+        var<workgroup> exchanged: array<f32, 256>;
         fn beside(value: f32, index: u32) -> f32 {
+            workgroupBarrier();
             exchanged[index] = value;
             workgroupBarrier();
             return exchanged[index ^ 1u];
@@ -190,6 +191,44 @@ const SIZES: [[usize; 6]; 5] = [
     [1, 300, 100, 2, 1, 16],
     [1, 97, 40, 1, 1, 48],
 ];
+
+const CHUNK: [&str; 3] = ["attention_coop", "attention_coop_backward_query", "attention_coop_backward_key"];
+
+/// (chunks, tokens, heads of keys, heads that share them, d): a matrix, tails, several matrices of tokens and of dims.
+const ENCODED: [[usize; 5]; 5] =
+    [[2, 16, 1, 1, 16], [1, 1, 1, 2, 16], [1, 65, 2, 1, 32], [2, 17, 1, 2, 32], [1, 33, 1, 1, 64]];
+
+/// Mistakes that this must see in attention within chunks.
+const MISREADINGS: [(&str, &str, &str, [usize; 5]); 6] = [
+    (CHUNK[0], "j + 4u < vec4u(params.tokens)", "j < vec4u(params.tokens)", ENCODED[4]),
+    (CHUNK[0], "let top = max(part, beside(part, index));", "let top = part;", ENCODED[2]),
+    (CHUNK[0], "head / (params.heads / params.kv_heads)", "0u", ENCODED[2]),
+    (CHUNK[1], "(high_slope[n] - dots)", "high_slope[n]", ENCODED[0]),
+    (CHUNK[2], "kv * share; head < (kv + 1u) * share", "kv; head < kv + 1u", ENCODED[3]),
+    (CHUNK[2], "select(vec4f(MOST), l, t < vec4u(params.tokens))", "l", ENCODED[3]),
+];
+
+#[test]
+fn attention_within_chunks_on_matrices_spelled_out() {
+    let Some(gpu) = device() else { return };
+    let cases = ops::cases();
+    let case = cases.iter().find(|c| c.stem == "attention.coop").expect("the case is listed");
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    for stem in CHUNK {
+        replace(stem, &spelled_out(stem));
+    }
+    for sizes in ENCODED {
+        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (stem, right, wrong, sizes) in MISREADINGS {
+        let text = spelled_out(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(&gpu, case, &sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
+    }
+}
 
 const SELECT: &str = "select_coop";
 
