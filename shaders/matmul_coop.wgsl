@@ -4,7 +4,8 @@
 // subgroup of 32 takes WM × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
 // rounded there), zeros outside of the operands, while the next are under way into registers. Operands are read 16 bytes
 // at a time, as words: 16-bit vectors would come in pieces. Lines of a, b and c hold multiples of eight elements.
-// 128 × 128 take 24 KiB of workgroup memory: with more, fewer workgroups share a multiprocessor.
+// 128 × 128 take 24 KiB of workgroup memory: with more, fewer workgroups share a multiprocessor. Where m and n hold a tile,
+// WHOLE moves the last ones back inside; they store what the tiles before them leave.
 alias elem_out = f16;
 const WIDE_B: u32 = 0u;                                               // 1: b is f32
 const A_BY_K: u32 = 1u;
@@ -16,7 +17,7 @@ const WN: u32 = 32u;
 const WIDE: u32 = TN / WN;                                            // subgroups along n
 const WG: u32 = TM / WM * WIDE * 32u;
 const STEP: u32 = 32u;
-const WHOLE: u32 = 0u;                                                // 1: m, n and pieces are of whole tiles
+const WHOLE: u32 = 0u;                                                // 1: no tile reaches beyond m, n or a piece
 const BAND: u32 = 8u;                                                 // rows of tiles whose operands share the cache
 // Eight elements more than a line of k, or of the tile, holds: then its parts meet different banks. In eights.
 const K_STRIDE: u32 = STEP / 8u + 1u;
@@ -110,8 +111,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let place = group.y * wide + group.x;
     let top = place / (BAND * wide) * BAND;
     let height = min(high - top, BAND);
-    let m0 = (top + place % (BAND * wide) % height) * TM;
-    let n0 = place % (BAND * wide) / height * TN;
+    let own_m = (top + place % (BAND * wide) % height) * TM;
+    let own_n = place % (BAND * wide) / height * TN;
+    let m0 = select(own_m, min(own_m, params.m - TM), WHOLE == 1u);
+    let n0 = select(own_n, min(own_n, params.n - TN), WHOLE == 1u);
     let z = group.z;
     // A batch has strides along z and sums all of k; a piece has none.
     let first = select(0u, z * params.piece, params.a_z == 0u);
@@ -183,7 +186,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             for (var quad = lane; quad < 64u; quad += 32u) {
                 let m = m0 + row + i * 16u + quad / 4u;
                 let n = n0 + column + j * 16u + quad % 4u * 4u;
-                if m < params.m && n < params.n {
+                if m >= own_m && n >= own_n && m < params.m && n < params.n {
                     let at = to + quad * 4u;
                     var v = vec4f(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
                     if params.has_bias != 0u { v += vec4f(bias[n], bias[n + 1u], bias[n + 2u], bias[n + 3u]); }

@@ -165,7 +165,7 @@ impl Product {
             Kernel::Coop(block) if coop => {
                 let Block { m: tm, n: tn, rows, columns, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
-                let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
+                let whole = u32::from(m >= tm && n >= tn && piece % 32 == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
                 product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn,
                                              WM = rows, WN = columns], groups);
