@@ -203,6 +203,17 @@ impl Ramba {
         ids: &Tensor,
         segment: Option<&Tensor>,
         sharing: &Sharing,
+        trace: Option<&mut Trace>,
+    ) -> Tensor {
+        self.logits(&self.hidden(ids, segment, sharing, trace))
+    }
+
+    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width).
+    fn hidden(
+        &self,
+        ids: &Tensor,
+        segment: Option<&Tensor>,
+        sharing: &Sharing,
         mut trace: Option<&mut Trace>,
     ) -> Tensor {
         let mut x = ops::embedding(&self.embeddings, ids);
@@ -235,7 +246,7 @@ impl Ramba {
         if let Some(trace) = trace {
             trace.hidden.push(x.clone());
         }
-        self.logits(&x)
+        x
     }
 
     /// x (batch, tokens, width), after the last norm → (batch, tokens, vocabulary) in f32.
@@ -430,11 +441,20 @@ impl Ramba {
         (memory, Selection { weights: selection.weights.clone(), indices })
     }
 
-    /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.
-    pub fn loss(&self, logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
-        let rows = targets.len();
-        let logits = logits.reshape([rows, self.config.vocab_size]);
-        ops::cross_entropy(&logits, &targets.reshape([rows]), &weights.reshape([rows]))
+    /// Σ weight · cross entropy of what [`Ramba::forward`] predicts against targets; the second is each token's, (batch ·
+    /// tokens). Targets and weights are (batch, tokens) as ids are.
+    pub fn loss(
+        &self,
+        ids: &Tensor,
+        segment: Option<&Tensor>,
+        sharing: &Sharing,
+        targets: &Tensor,
+        weights: &Tensor,
+    ) -> (Tensor, Tensor) {
+        let x = self.hidden(ids, segment, sharing, None);
+        let (rows, width) = x.rows_by_last();
+        let [targets, weights] = [targets, weights].map(|t| t.reshape([rows]));
+        ops::linear_cross_entropy(&x.reshape([rows, width]), &self.head, &targets, &weights)
     }
 }
 

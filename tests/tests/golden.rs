@@ -535,18 +535,18 @@ fn model(v: &Vectors, trained: bool) -> Result<Ramba, String> {
     Ramba::new(v.gpu(), &checkpoint, trained).map_err(|e| e.to_string())
 }
 
-/// Mean cross entropy of all tokens but the first of each sequence, ids (batch, tokens) from logits.
-fn loss(model: &Ramba, logits: &Tensor, ids: &Tensor) -> Result<Tensor, String> {
+/// Mean cross entropy of all tokens but the first of each sequence, ids (batch, tokens).
+fn loss(model: &Ramba, ids: &Tensor, segment: Option<&Tensor>) -> Result<Tensor, String> {
     let [batch, tokens] = ids.axes();
-    let ids = ids.to_vec::<u32>().map_err(|e| e.to_string())?;
-    let next = |i: usize| if (i + 1).is_multiple_of(tokens) { 0 } else { ids[i + 1] };
+    let host = ids.to_vec::<u32>().map_err(|e| e.to_string())?;
+    let next = |i: usize| if (i + 1).is_multiple_of(tokens) { 0 } else { host[i + 1] };
     let weight = 1.0 / (batch * (tokens - 1)) as f32;
-    let targets: Vec<u32> = (0..ids.len()).map(next).collect();
+    let targets: Vec<u32> = (0..host.len()).map(next).collect();
     let weights: Vec<f32> =
-        (0..ids.len()).map(|i| if (i + 1).is_multiple_of(tokens) { 0.0 } else { weight }).collect();
-    let targets = Tensor::from_slice(logits.gpu(), &targets, [batch, tokens]).map_err(|e| e.to_string())?;
-    let weights = Tensor::from_slice(logits.gpu(), &weights, [batch, tokens]).map_err(|e| e.to_string())?;
-    Ok(model.loss(logits, &targets, &weights).0)
+        (0..host.len()).map(|i| if (i + 1).is_multiple_of(tokens) { 0.0 } else { weight }).collect();
+    let targets = Tensor::from_slice(ids.gpu(), &targets, [batch, tokens]).map_err(|e| e.to_string())?;
+    let weights = Tensor::from_slice(ids.gpu(), &weights, [batch, tokens]).map_err(|e| e.to_string())?;
+    Ok(model.loss(ids, segment, &Sharing::default(), &targets, &weights).0)
 }
 
 fn ramba_model(v: &Vectors) -> Result<(), String> {
@@ -557,7 +557,7 @@ fn ramba_model(v: &Vectors) -> Result<(), String> {
     let [batch, tokens] = ids.axes();
     let mut trace = Trace::default();
     let segment = model.regular_segments(batch, tokens, 0).map_err(|e| e.to_string())?;
-    let logits = model.traced(&ids, segment.as_ref(), &Sharing::default(), Some(&mut trace));
+    let logits = no_grad(|| model.traced(&ids, segment.as_ref(), &Sharing::default(), Some(&mut trace)));
     v.compare("out.logits", &logits)?;
     if v.has("out.logits_eval") {
         v.compare("out.logits_eval", &no_grad(|| model.forward(&ids, None, &Sharing::default())))?;
@@ -578,7 +578,7 @@ fn ramba_model(v: &Vectors) -> Result<(), String> {
             v.compare_values(&name("weights"), &weights)?;
         }
     }
-    let loss = loss(&model, &logits, &ids)?;
+    let loss = loss(&model, &ids, segment.as_ref())?;
     v.compare("out.loss", &loss)?;
     loss.backward();
     v.parameter_gradients(model.parameters())
@@ -661,8 +661,7 @@ fn ramba_adamw(v: &Vectors) -> Result<(), String> {
     let mut losses = Vec::new();
     for ids in each {
         let ids = ids.reshape([batch, tokens]);
-        let logits = model.forward(&ids, segment.as_ref(), &Sharing::default());
-        let loss = loss(&model, &logits, &ids)?;
+        let loss = loss(&model, &ids, segment.as_ref())?;
         loss.backward();
         optimizer.step(model.parameters(), o.number("lr")? as f32);
         losses.extend(read(&loss)?);

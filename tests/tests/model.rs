@@ -124,8 +124,8 @@ fn step(half: bool, scale: f64) -> Vec<(String, Vec<f64>)> {
     let [ids, targets] =
         [ids, targets].map(|v| Tensor::from_slice(&gpu, &v, [BATCH, TOKENS]).expect("they fill"));
     let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
-    let logits = model.forward(&ids, None, &Sharing::default());
-    let (loss, _) = model.loss(&logits, &targets, &weights);
+    let logits = no_grad(|| model.forward(&ids, None, &Sharing::default()));
+    let (loss, _) = model.loss(&ids, None, &Sharing::default(), &targets, &weights);
     loss.backward_from(&Tensor::full(&gpu, [1], DType::F32, scale));
     let mut all = vec![("logits".to_owned(), read(&logits))];
     all.extend(model.parameters().iter().map(|(name, p)| {

@@ -232,15 +232,8 @@ fn linear_by(
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = n;
     let y = x.empty_on(shape, dtype);
-    // Cooperative matrices round weights to 16 bits: once for all rows, where these are many.
-    let coop = match kernel {
-        None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
-        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
-    };
-    let wide = weight.dtype() != DType::F16;
-    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
-    let used = if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() };
-    by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }, x, &used, bias, &y);
+    let used = rounded(kernel, x, weight);
+    by_rows(forward(kernel, rows, n, k), x, &used, bias, &y);
     let (x_, weight_) = (x.detach(), used);
     let (need_x, need_weight) = (x.needs_grad(), weight.needs_grad());
     let need_bias = bias.is_some_and(Tensor::needs_grad);
@@ -254,8 +247,7 @@ fn linear_by(
         };
         let dx = need_x.then(|| {
             let dx = x_.like();
-            let product = Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1], kernel, ..Default::default() };
-            by_rows(product, &narrow, &weight_, None, &dx);
+            by_rows(back(kernel, rows, n, k), &narrow, &weight_, None, &dx);
             dx
         });
         let dweight = need_weight.then(|| over_rows(kernel, &narrow, &x_, rows, n, k).reshape([n, k]));
@@ -265,6 +257,51 @@ fn linear_by(
         }
         grads
     })
+}
+
+/// Cooperative matrices round weights to 16 bits: once for all rows of x, where these are many.
+fn rounded(kernel: Option<Kernel>, x: &Tensor, weight: &Tensor) -> Tensor {
+    let ((rows, k), [n, _]) = (x.rows_by_last(), weight.axes());
+    let coop = match kernel {
+        None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
+        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
+    };
+    let wide = weight.dtype() != DType::F16;
+    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() }
+}
+
+/// x (rows, k) · weight (n, k)ᵀ.
+fn forward(kernel: Option<Kernel>, rows: usize, n: usize, k: usize) -> Product {
+    Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }
+}
+
+/// dy (rows, n) · weight (n, k).
+fn back(kernel: Option<Kernel>, rows: usize, n: usize, k: usize) -> Product {
+    Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1], kernel, ..Default::default() }
+}
+
+/// The weight as [`linear`] of x takes it, for the parts of it below, outside of the graph.
+pub(super) fn linear_weight(x: &Tensor, weight: &Tensor) -> Tensor {
+    rounded(None, x, weight)
+}
+
+/// y (rows, n) = x (rows, k) · weight (n, k)ᵀ.
+pub(super) fn linear_rows(x: &Tensor, weight: &Tensor, y: &Tensor) {
+    let ((rows, k), (_, n)) = (x.rows_by_last(), y.rows_by_last());
+    by_rows(forward(None, rows, n, k), x, weight, None, y);
+}
+
+/// dx (rows, k) = dy (rows, n) · weight (n, k), dy in x's type.
+pub(super) fn linear_rows_back(dy: &Tensor, weight: &Tensor, dx: &Tensor) {
+    let ((rows, n), (_, k)) = (dy.rows_by_last(), dx.rows_by_last());
+    by_rows(back(None, rows, n, k), dy, weight, None, dx);
+}
+
+/// dweight (n, k) = dy (rows, n)ᵀ · x (rows, k), in f32, dy in x's type.
+pub(super) fn linear_weight_back(dy: &Tensor, x: &Tensor) -> Tensor {
+    let ((rows, n), (_, k)) = (dy.rows_by_last(), x.rows_by_last());
+    over_rows(None, dy, x, rows, n, k).reshape([n, k])
 }
 
 /// c (m, n) = a · b, cut along m where a binding is too small. Results do not depend on the cut.
