@@ -10,7 +10,7 @@ use rambutan_engine::{
 
 use crate::{
     Config,
-    weights::{Norm, Scope, add_linear, is_step},
+    weights::{Norm, Scope, Stream, add_linear_later, is_step},
 };
 
 /// One block's parameters.
@@ -81,21 +81,22 @@ impl Mamba2 {
         block
     }
 
-    /// x: (batch, tokens, width), f32 → the same, with the state after the last token.
+    /// stream: (batch, tokens, width), f32 → the same, with the state after the last token.
     ///
     /// `segment`: (batch, tokens), the state restarts wherever it changes; `state`: what came before.
     pub fn forward(
         &self,
-        x: &Tensor,
+        mut stream: Stream,
         segment: Option<&Tensor>,
         state: Option<&Mamba2State>,
-    ) -> (Tensor, Mamba2State) {
+    ) -> (Stream, Mamba2State) {
         let s = self.sizes;
-        let [batch, tokens, _] = x.axes();
-        if self.steps(x, state) {
-            return self.step(x, state);
+        let [batch, tokens, _] = stream.axes();
+        if tokens == 1 && self.steps(stream.settled(), state) {
+            let (y, state) = self.step(stream.settled(), state);
+            return (y.into(), state);
         }
-        let projected = self.norm.project(x, &self.in_proj);
+        let (x, projected) = self.norm.project_stream(stream, &self.in_proj);
         let bc = s.groups * s.state;
         let widths = [s.d_inner, s.d_inner + 2 * bc, s.heads];
         let [z, xbc, dt]: [ops::Columns; 3] =
@@ -119,7 +120,7 @@ impl Mamba2 {
             s.norm_groups,
             s.eps,
         );
-        (add_linear(x, &y, &self.out_proj), Mamba2State { ssm, conv })
+        (add_linear_later(x, &y, &self.out_proj), Mamba2State { ssm, conv })
     }
 
     /// Whether `x` is a token of each sequence, alone and outside of the graph. It depends on no batch.

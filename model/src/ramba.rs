@@ -13,7 +13,7 @@ use crate::{
     hsa::Hsa,
     mamba2::{Mamba2, Mamba2State},
     retrieval::{Retrieval, Selection},
-    weights::{Norm, Weights},
+    weights::{Norm, Stream, Weights},
 };
 
 /// The most chunks a token may select: what the kernel of selection keeps in registers.
@@ -216,7 +216,7 @@ impl Ramba {
         sharing: &Sharing,
         mut trace: Option<&mut Trace>,
     ) -> Tensor {
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut memory, mut selection) = (None, None);
         let mut visibility = self.visibility(0);
         if let (Some(clean), true) = (&sharing.clean, sharing.group > 1) {
@@ -224,25 +224,26 @@ impl Ramba {
         }
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, segment, None).0,
-                Layer::Chunking(chunking) => memory = chunking.forward(&x),
+                Layer::Mamba2(mamba) => x = mamba.forward(x, segment, None).0,
+                Layer::Chunking(chunking) => memory = chunking.forward(x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    selection = memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    selection =
+                        memory.as_ref().map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
                     if let (Some(trace), Some(s)) = (&mut trace, &selection) {
                         trace.selections.push(s.clone());
                     }
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, &joined(m, sharing.group), s);
+                        x = hsa.forward(x.settled(), &joined(m, sharing.group), s).into();
                     }
                 }
             }
             if let Some(trace) = &mut trace {
-                trace.hidden.push(x.clone());
+                trace.hidden.push(x.settled().clone());
             }
         }
-        let x = self.norm_f.forward(&x);
+        let x = self.norm_f.forward(x.settled());
         if let Some(trace) = trace {
             trace.hidden.push(x.clone());
         }
@@ -299,29 +300,31 @@ impl Ramba {
         // States are let go of together: token after token then swaps two sets of buffers, which are bound already,
         // instead of handing each layer's on to the next.
         let _before = cache.states.clone();
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut selection, mut block) = (None, 0);
         for layer in &self.layers {
             match layer {
                 Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, segment, cache.states[block].as_ref());
+                    let (y, state) = mamba.forward(x, segment, cache.states[block].as_ref());
                     cache.states[block] = Some(state);
                     (x, block) = (y, block + 1);
                 }
-                Layer::Chunking(chunking) => self.remember(cache, chunking, &x),
+                Layer::Chunking(chunking) => self.remember(cache, chunking, x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    selection =
-                        cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    selection = cache
+                        .memory
+                        .as_ref()
+                        .map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&cache.memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, m, s);
+                        x = hsa.forward(x.settled(), m, s).into();
                     }
                 }
             }
         }
         cache.position += ids.shape()[1];
-        x
+        x.settled().clone()
     }
 
     /// Adds the chunks that `x` completes to memory, and keeps the rest of it.
@@ -355,12 +358,12 @@ impl Ramba {
 
     /// ids: (segments, tokens), u32, each row a segment of its own → the memory of their whole chunks.
     pub fn remember_segments(&self, ids: &Tensor) -> Memory {
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Mamba2(mamba) => x = mamba.forward(x, None, None).0,
                 Layer::Chunking(chunking) => {
-                    return chunking.forward(&x).expect("a segment holds whole chunks");
+                    return chunking.forward(x.settled()).expect("a segment holds whole chunks");
                 }
                 _ => break,
             }
@@ -381,26 +384,27 @@ impl Ramba {
     ) -> Selected {
         let visibility = self.visibility(cache.position);
         let _before = cache.states.clone(); // as in `extended`
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
         let (mut block, mut scores) = (0, None);
         for layer in &self.layers {
             match layer {
                 Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, None, cache.states[block].as_ref());
+                    let (y, state) = mamba.forward(x, None, cache.states[block].as_ref());
                     cache.states[block] = Some(state);
                     (x, block) = (y, block + 1);
                 }
                 Layer::Chunking(chunking) => {
-                    self.remember(cache, chunking, &x);
+                    self.remember(cache, chunking, x.settled());
                     all = pages.iter().chain(&cache.memory).cloned().collect();
                 }
                 Layer::Retrieval(retrieval) if !all.is_empty() => {
                     let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
-                    let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
+                    let selection = retrieval.forward_pages(x.settled(), &landmarks, &visibility);
                     if scored && first.is_none() {
                         let [_, tokens, width] = x.axes();
-                        let row = ops::slice(&x, (tokens - rows) * width, width).reshape([1, 1, width]);
+                        let row =
+                            ops::slice(x.settled(), (tokens - rows) * width, width).reshape([1, 1, width]);
                         scores = Some(retrieval.every_score(&row, &landmarks));
                     }
                     if self.hsa {
@@ -411,14 +415,14 @@ impl Ramba {
                 Layer::Retrieval(_) => {}
                 Layer::Hsa(hsa) => {
                     if let Some((memory, selection)) = &compact {
-                        x = hsa.forward(&x, memory, selection);
+                        x = hsa.forward(x.settled(), memory, selection).into();
                     }
                 }
             }
         }
         let [_, tokens, width] = x.axes();
         cache.position += tokens;
-        let x = ops::slice(&x, (tokens - rows) * width, rows * width).reshape([1, rows, width]);
+        let x = ops::slice(x.settled(), (tokens - rows) * width, rows * width).reshape([1, rows, width]);
         let logits = self.logits(&self.norm_f.forward(&x));
         let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
         Selected { logits, weights, indices, scores }

@@ -20,6 +20,7 @@ macro_rules! ops {
 
 ops! {
     adamw,
+    add_rms_norm,
     attention,
     batches,
     causal_conv1d,
