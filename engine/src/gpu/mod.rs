@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     /// Where pipelines are kept between runs, if anywhere.
     pub cache: Option<cache::Cache>,
     pub fault: Arc<Mutex<Option<Error>>>,
+    /// Mappable buffers that no download uses at the moment.
+    pub staging: Mutex<Vec<wgpu::Buffer>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
     /// Error scopes that are closed but not yet resolved: a browser resolves them later.
@@ -119,6 +121,7 @@ impl Gpu {
             cache: options.cache.as_deref().and_then(|folder| cache::Cache::open(folder, adapter, &device)),
             checked: options.checked,
             fault: Arc::default(),
+            staging: Mutex::default(),
             next_id: AtomicU64::new(1),
             reads: AtomicU64::new(0),
             scopes: Mutex::default(),
@@ -244,6 +247,7 @@ impl Gpu {
         }
         self.stream().forget_bind_groups();
         lock(&self.0.pool).trim();
+        lock(&self.0.staging).drain(..).for_each(|b| b.destroy());
     }
 
     /// Starts or stops timing every kernel with GPU timestamps. Returns whether the adapter can.
