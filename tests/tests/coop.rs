@@ -194,7 +194,7 @@ const SIZES: [[usize; 6]; 5] = [
 const SELECT: &str = "select_coop";
 
 /// (sequences, tokens, chunks, heads, r, k, chunk, first, window, group): tiles both ways, parts, groups, steps.
-const SELECTIONS: [[usize; 10]; 7] = [
+const SELECTIONS: [[usize; 10]; 8] = [
     [1, 129, 200, 1, 16, 8, 2, 300, 0, 1],
     [1, 63, 65, 2, 48, 1, 2, 37, 0, 2],
     [1, 1, 1, 1, 16, 8, 2, 37, 0, 1],
@@ -202,6 +202,7 @@ const SELECTIONS: [[usize; 10]; 7] = [
     [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1],
     [1, 300, 260, 1, 16, 20, 2, 300, 0, 1],
     [2, 129, 300, 2, 16, 8, 2, 300, 40, 2],
+    [4, 30, 300, 2, 48, 8, 2, 300, 40, 2],
 ];
 
 fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
@@ -340,8 +341,9 @@ fn hsa_on_matrices_spelled_out() {
 }
 
 /// Mistakes that this must see in selections.
-const MISTAKES: [(&str, &str, [usize; 10]); 4] = [
-    ("let column = subgroup % 2u * 16u;", "let column = 0u;", SELECTIONS[0]),
+const MISTAKES: [(&str, &str, [usize; 10]); 5] = [
+    ("let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
+    ("let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
     ("let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
     ("let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
     ("low[j] = zero;", "", SELECTIONS[0]),

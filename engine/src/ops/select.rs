@@ -114,9 +114,11 @@ impl Kernel {
     }
 
     /// Tokens and chunks a tile.
-    fn tile(self, chunks: usize) -> (usize, usize) {
+    fn tile(self, tokens: usize, chunks: usize) -> (usize, usize) {
         match self {
             Kernel::Tile => (64, 64),
+            // What few tokens wait for is the landmarks: products with tokens that are not there would take longer.
+            Kernel::Coop if (2..=32).contains(&tokens) => (32, 128),
             Kernel::Coop => (128, if chunks > 128 { 128 } else { 64 }),
         }
     }
@@ -258,7 +260,7 @@ fn running(
         let (resume, finish) = (i > 0, i + 1 == pages.len());
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
-        let (tt, ct) = kernel.tile(if alone { 1 } else { chunks });
+        let (tt, ct) = kernel.tile(tokens, if alone { 1 } else { chunks });
         let tiles = batches * heads * tokens.div_ceil(tt);
         let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
@@ -272,8 +274,8 @@ fn running(
         };
         let groups = tiles * parts;
         macro_rules! launch_select {
-            ($stem:ident [$spec:ident = $value:expr]) => {
-                launch!($stem [$spec = $value, K = k] {
+            ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                launch!($stem [$($spec = $value,)* K = k] {
                     tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
                     first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
                     scale, groups,
@@ -282,7 +284,7 @@ fn running(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [CT = ct]),
+            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct]),
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;
