@@ -301,20 +301,24 @@ fn products_on_matrices_spelled_out() {
 const HSA: [&str; 3] = ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory"];
 
 /// (batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one): tiles of heads, subgroups, odd slots.
-const CHUNKS: [[usize; 10]; 4] = [
+const CHUNKS: [[usize; 10]; 5] = [
     [2, 5, 16, 1, 64, 3, 64, 3, 1, 0],
     [1, 6, 32, 2, 32, 2, 32, 2, 0, 1],
     [1, 7, 16, 2, 16, 3, 16, 4, 1, 1],
     [1, 4, 32, 1, 16, 2, 64, 1, 0, 0],
+    [1, 3, 16, 1, 16, 2, 128, 2, 0, 0],
 ];
 
 /// Mistakes that this must see in HSA.
-const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
-    (HSA[0], "let factor = weight / all;", "let factor = 1.0 / all;", CHUNKS[0]),
-    (HSA[0], "from_ = coming;", "", CHUNKS[0]),
-    (HSA[1], "(m[i] - dot)", "m[i]", CHUNKS[0]),
-    (HSA[1], "dot += dots[row * SG + g];", "dot = dots[row * SG + g];", CHUNKS[0]),
-    (HSA[1], "scores[(g * 16u + i / 4u) * ROW + i % 4u]", "scores[i / 4u * ROW + i % 4u]", CHUNKS[0]),
+const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 9] = [
+    (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
+    (HSA[0], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
+    (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[0]),
+    (HSA[0], "(&scores[0]).x == 0.0", "(&scores[0]).x >= 0.0", CHUNKS[0]),
+    (HSA[1], "(m[2u * t + i] - dot)", "m[2u * t + i]", CHUNKS[0]),
+    (HSA[1], "from_ = coming;", "", CHUNKS[0]),
+    (HSA[1], "kv[values_at + coming + unit_at * step]", "kv[coming + unit_at * step]", CHUNKS[4]),
+    (HSA[2], "scores[slopes + at] - dot", "held[j] - dot", CHUNKS[0]),
     (HSA[2], "+ (round + 2u) % tiles * 16u", "", CHUNKS[3]),
 ];
 
@@ -322,19 +326,21 @@ const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
 fn hsa_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let cases = ops::cases();
-    let case = cases.iter().find(|c| c.stem == "hsa.coop").expect("the case is listed");
+    let both = ["hsa.coop", "hsa.coop_pairs"];
+    let both = both.map(|stem| cases.iter().find(|c| c.stem == stem).expect("the case is listed"));
+    let check = |gpu: &Gpu, sizes: &[usize]| both.iter().try_for_each(|case| check(gpu, case, sizes));
     let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
     for stem in HSA {
         replace(stem, &spelled_out(stem));
     }
     for sizes in CHUNKS {
-        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+        check(&gpu, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     for (stem, right, wrong, sizes) in OVERSIGHTS {
         let text = spelled_out(stem);
         assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
         replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, case, &sizes).expect_err(right);
+        let seen = check(&gpu, &sizes).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
         replace(stem, &text);
     }
