@@ -7,7 +7,7 @@ use crate::{
     chunking::Memory,
     config::ATTENTION_NORM_EPSILON as EPS,
     retrieval::Selection,
-    weights::{Norm, Scope, add_linear},
+    weights::{Norm, Scope, add_linear, is_step},
 };
 
 /// The layer's parameters.
@@ -51,7 +51,8 @@ impl Hsa {
         let heads = selection.weights.shape()[2];
         let weights = selection.weights.reshape([groups, joined, heads, k]);
         let indices = selection.indices.reshape([groups, joined, heads, k]);
-        let o = ops::hsa(&q, &memory.k, &memory.v, &weights, &indices, self.chunk, self.off_by_one);
+        let attend = if is_step(x, &self.query) { ops::hsa_step } else { ops::hsa };
+        let o = attend(&q, &memory.k, &memory.v, &weights, &indices, self.chunk, self.off_by_one);
         let o = o.reshape([batch, tokens, self.heads * self.head_dim]);
         add_linear(x, &o, &self.out)
     }

@@ -32,6 +32,7 @@ ops! {
     gated_rms_norm,
     gather_chunks,
     hsa,
+    hsa_step,
     inverse_list,
     linear_step,
     mamba2_step,
