@@ -72,8 +72,8 @@ impl Block {
 enum Kernel {
     /// 64 × 64 tiles in workgroup memory: runs everywhere, on any strides.
     Tile,
-    /// 128 × 128 tiles, for lines of multiples of four elements.
-    Large,
+    /// Tiles of 64 × so many columns (128 or 64), for lines of multiples of four elements.
+    Large(usize),
     /// For few rows, both operands along k in lines of multiples of four elements: one row of a model that writes.
     Few,
     /// Register tiles straight from storage, for CPUs.
@@ -88,7 +88,7 @@ impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
         let capabilities = gpu.capabilities();
         match self {
-            Kernel::Tile | Kernel::Large | Kernel::Few | Kernel::Lane => true,
+            Kernel::Tile | Kernel::Large(_) | Kernel::Few | Kernel::Lane => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
             Kernel::Coop(block) => block.runs_on(gpu),
         }
@@ -147,7 +147,10 @@ impl Product {
         let eight = line(8, 0, a_line) && line(8, 1, b_line) && line(8, 2, [n, n]) && piece % 8 == 0;
         let coop = eight && a.1 == DType::F16 && !self.accumulate;
         let few = a_four && b_four && a_by_k && b_by_k && !self.accumulate;
-        let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
+        let large = |tn: usize| (n.div_ceil(tn), m.div_ceil(64), batches);
+        // Narrow tiles where wide ones would not be two a multiprocessor of a large device.
+        let (across, down, _) = large(128);
+        let narrow = across * down * batches < 240;
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
@@ -156,11 +159,9 @@ impl Product {
             }
             None if few && m <= 8 => Kernel::Few,
             None if capabilities.cpu => Kernel::Lane,
-            // Smaller tiles where large ones would be half empty or too few to fill a device.
-            None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
+            None if four && m > 32 && n > 32 => Kernel::Large(if narrow || n <= 64 { 64 } else { 128 }),
             None => Kernel::Tile,
         };
-        let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
             Kernel::Coop(block) if coop => {
                 let Block { m: tm, n: tn, rows, columns, .. } = block;
@@ -171,9 +172,12 @@ impl Product {
                                              WM = rows, WN = columns], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
-            Kernel::Large | Kernel::Coop(_) if four => {
-                let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                product_launch!(matmul_large [elem = elem, elem_b = elem_b, STEP = step], large);
+            Kernel::Large(_) | Kernel::Coop(_) if four => {
+                let tn = if let Kernel::Large(tn) = kernel { tn } else { 128 };
+                let whole = u32::from(m % 64 == 0 && n % tn == 0 && piece % 16 == 0 && k % piece == 0);
+                product_launch!(matmul_large [elem = elem, elem_b = elem_b, TN = tn, WHOLE = whole,
+                                              ACCUMULATE = u32::from(self.accumulate),
+                                              BIAS = u32::from(bias.is_some())], large(tn));
             }
             Kernel::Direct | Kernel::Lane => {
                 let unit =
@@ -466,12 +470,17 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
     cases.extend(by!(Kernel::Tile, fours, any_matmul, "matmul.tile", any_linear, "linear.tile"));
-    cases.extend(by!(Kernel::Large, fours, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Kernel::Large(128), fours, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Kernel::Large(64), fours, any_matmul, "matmul.large64", any_linear, "linear.large64"));
+    // Tiles without borders.
+    let [wide_tiles, _] = by!(Kernel::Large(128), wholes, any_matmul, "matmul.large.whole", any_linear, "");
+    let [narrow_tiles, _] = by!(Kernel::Large(64), wholes, any_matmul, "matmul.large64.whole", any_linear, "");
+    cases.extend([wide_tiles, narrow_tiles]);
     cases.extend(by!(Kernel::Few, fours, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Kernel::Direct, fours, any_matmul, "matmul.direct", any_linear, "linear.direct"));
     cases.extend(by!(Kernel::Lane, fours, any_matmul, "matmul.lane", any_linear, "linear.lane"));
     cases.extend(by!(Kernel::Tile, fours, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
-    cases.extend(by!(Kernel::Large, fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Kernel::Large(128), fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
     cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
     cases.extend(by!(Kernel::Lane, fours, half_matmul, "matmul.lane.f16", half_linear, "linear.lane.f16"));
@@ -487,6 +496,17 @@ fn fours() -> Vec<Dim> {
         Dim::one_of("m", &[4, 20, 132]),
         Dim::one_of("n", &[4, 36, 120]),
         Dim::one_of("k", &[4, 12, 36, 68]),
+        Dim::one_of("transpose_a", &[0, 1]),
+        Dim::one_of("transpose_b", &[0, 1]),
+    ]
+}
+
+fn wholes() -> Vec<Dim> {
+    vec![
+        Dim::one_of("z", &[1, 2]),
+        Dim::one_of("m", &[64, 128]),
+        Dim::one_of("n", &[128, 256]),
+        Dim::one_of("k", &[16, 48]),
         Dim::one_of("transpose_a", &[0, 1]),
         Dim::one_of("transpose_b", &[0, 1]),
     ]
