@@ -263,7 +263,7 @@ const SLIPS: [(&str, &str, [usize; 6]); 6] = [
     ("let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
     ("a_at += on * a_step;", "", PRODUCTS[0]),
     ("let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
-    ("m0 + row + i * 16u + quad", "m0 + row + quad", PRODUCTS[0]),
+    ("c_at + i * 4u * params.n", "c_at", PRODUCTS[0]),
     ("let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
 ];
 
@@ -282,6 +282,8 @@ fn products_on_matrices_spelled_out() {
         ("matmul.coop64x128.f16", PRODUCTS[1]),
         ("matmul.coop128.f16", PRODUCTS[4]),
         ("matmul.coop128.f16", PRODUCTS[5]),
+        ("matmul.coop64.long.f16", PRODUCTS[3]),
+        ("matmul.coop64.long.f16", PRODUCTS[4]),
     ] {
         check(&gpu, case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }

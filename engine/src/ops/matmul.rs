@@ -25,17 +25,23 @@ struct Block {
     /// Of a subgroup.
     rows: usize,
     columns: usize,
+    /// k of the tiles in memory; all blocks add up the same products in the same order.
+    step: usize,
     /// What it reaches in large products, in hundredths of the largest.
     rate: usize,
     /// Blocks that keep a large device busy.
     busy: usize,
 }
 
-/// From the largest to the one that runs wherever cooperative matrices do.
-const BLOCKS: [Block; 3] = [
-    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100, busy: 120 },
-    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73, busy: 240 },
-    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55, busy: 0 },
+/// Runs wherever cooperative matrices do.
+const SMALLEST: Block = Block { m: 64, n: 64, rows: 32, columns: 32, step: 32, rate: 55, busy: 0 };
+
+/// From the largest on.
+const BLOCKS: [Block; 4] = [
+    Block { m: 128, n: 128, rows: 64, columns: 64, step: 32, rate: 100, busy: 120 },
+    Block { m: 64, n: 128, rows: 64, columns: 64, step: 32, rate: 73, busy: 240 },
+    Block { m: 64, n: 64, rows: 32, columns: 32, step: 64, rate: 60, busy: 0 },
+    SMALLEST,
 ];
 
 impl Block {
@@ -43,9 +49,9 @@ impl Block {
         self.m / self.rows * (self.n / self.columns)
     }
 
-    /// Bytes of workgroup memory: both operands' tiles of 32 k in lines of five eights, a matrix a subgroup.
+    /// Bytes of workgroup memory: both operands' tiles, an eight more a line than it holds, a matrix a subgroup.
     fn memory(self) -> usize {
-        (self.m + self.n) * 5 * 16 + self.subgroups() * 1024
+        (self.m + self.n) * (self.step / 8 + 1) * 16 + self.subgroups() * 1024
     }
 
     fn runs_on(self, gpu: &Gpu) -> bool {
@@ -154,7 +160,7 @@ impl Product {
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
-            None if coop && BLOCKS[2].runs_on(&a.0.gpu) => {
+            None if coop && SMALLEST.runs_on(&a.0.gpu) => {
                 Kernel::Coop(Block::choose(&a.0.gpu, m, n, batches).expect("the smallest runs"))
             }
             None if few && m <= 8 => Kernel::Few,
@@ -164,12 +170,12 @@ impl Product {
         };
         match kernel {
             Kernel::Coop(block) if coop => {
-                let Block { m: tm, n: tn, rows, columns, .. } = block;
+                let Block { m: tm, n: tn, rows, columns, step, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
-                let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
+                let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % step == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn,
-                                             WM = rows, WN = columns], groups);
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, BIAS = u32::from(bias.is_some()), TM = tm,
+                                             TN = tn, WM = rows, WN = columns, STEP = step], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
             Kernel::Large(_) | Kernel::Coop(_) if four => {
@@ -238,7 +244,7 @@ fn linear_by(
     let y = x.empty_on(shape, dtype);
     // Cooperative matrices round weights to 16 bits: once for all rows, where these are many.
     let coop = match kernel {
-        None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
+        None => SMALLEST.runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
         Some(kernel) => matches!(kernel, Kernel::Coop(_)),
     };
     let wide = weight.dtype() != DType::F16;
@@ -486,7 +492,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(by!(Kernel::Lane, fours, half_matmul, "matmul.lane.f16", half_linear, "linear.lane.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop64x128.f16", half_linear, "linear.coop64x128.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.long.f16", half_linear, "linear.coop64.long.f16"));
+    cases.extend(by!(Kernel::Coop(SMALLEST), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
     cases
 }
 
