@@ -70,6 +70,7 @@ fn spell(text: &str) -> String {
             "@builtin(subgroup_id) subgroup: u32,\n        @builtin(subgroup_invocation_id) subgroup_lane: u32) {\n",
             "@builtin(local_invocation_index) index: u32) {\n    let subgroup = index / 32u;\n    let subgroup_lane = index % 32u;\n",
         ),
+        ("factor * (*sums)[j];", "scaled((*sums)[j], factor);"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
     ] {
@@ -81,6 +82,11 @@ fn spell(text: &str) -> String {
         struct Left { x: array<f32, 16> }
         struct Right { place: Where }
         struct Sum { x: array<f32, 8> }
+        fn scaled(c: Sum, factor: f32) -> Sum {
+            var sum = c;
+            for (var i = 0u; i < 8u; i++) { sum.x[i] *= factor; }
+            return sum;
+        }
         fn element(m: Where, row: u32, column: u32) -> f32 {
             let line = select(column, row, m.by_row);
             let i = select(row, column, m.by_row);
@@ -385,27 +391,24 @@ const SEQUENCES: [[usize; 9]; 5] = [
 ];
 
 /// Mistakes that this must see in the scan.
-const LAPSES: [(&str, &str, &str, [usize; 9]); 10] = [
-    (SCAN[0], "select(k > t, k <= t, REVERSE == 1u)", "select(k >= t, k <= t, REVERSE == 1u)", SEQUENCES[0]),
-    (SCAN[1], "t <= run * RUN; t++", "t < run * RUN; t++", SEQUENCES[2]),
+const LAPSES: [(&str, &str, &str, [usize; 9]); 12] = [
+    (SCAN[0], "exp2(end - next.log) * next.dt", "exp2(-next.log) * next.dt", SEQUENCES[0]),
+    (SCAN[0], "scale(&sums, chunk_total);", "", SEQUENCES[3]),
+    (SCAN[0], "take(&sums, j, lane);", "", SEQUENCES[1]),
+    (SCAN[1], "return own_matrix(lane).x + 16u;", "return own_matrix(lane).x;", SEQUENCES[2]),
     (
         SCAN[1],
-        "vec2u(lane / 128u * 16u, lane / 32u % 4u * 16u)",
-        "vec2u(0u, lane / 32u % 4u * 16u)",
+        "let b_at = TILE + k * STRIDE + own.y / 4u + j * 4u;",
+        "let b_at = TILE + k * STRIDE + own.y / 4u;",
         SEQUENCES[2],
     ),
-    (SCAN[2], "k < WG; k += 16u", "k < WG / 2u; k += 16u", SEQUENCES[1]),
-    (SCAN[2], "select(ahead, dts[t] * columns[t], t < lane)", "select(ahead, 0.0, t < lane)", SEQUENCES[0]),
-    (SCAN[3], "(dts[t] * to_end[t] * SCALE)", "(to_end[t] * SCALE)", SEQUENCES[0]),
-    (
-        SCAN[3],
-        "let a_at = a + k * STRIDE + (at.x + j * DOWN) / 4u;",
-        "let a_at = a + k * STRIDE;",
-        SEQUENCES[2],
-    ),
-    (SCAN[0], "(at.x + j * DOWN) / 4u", "at.x / 4u", SEQUENCES[1]),
-    (SCAN[0], "if i > 0u { workgroupBarrier(); }", "if i > 1u { workgroupBarrier(); }", SEQUENCES[1]),
-    (SCAN[3], "vec4f(decay), vec4f(four_of(start))", "vec4f(0.0), vec4f(four_of(start))", SEQUENCES[4]),
+    (SCAN[0], "lane / 128u * HELD * 16u", "0u", SEQUENCES[2]),
+    (SCAN[2], "i + 1u < LANES", "i + 2u < LANES", SEQUENCES[1]),
+    (SCAN[2], "select(v.x, v.y * dt_of(t), t < token)", "select(v.x, 0.0, t < token)", SEQUENCES[0]),
+    (SCAN[2], "of_row(lane).x", "stage[LANES * lane].x", SEQUENCES[2]),
+    (SCAN[3], "next.dt[i] * SCALE, of_b", "SCALE, of_b", SEQUENCES[0]),
+    (SCAN[3], "let a_at = a + k * STRIDE + own.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
+    (SCAN[3], "fma(vec4f(decay), floats_of(start)", "fma(vec4f(0.0), floats_of(start)", SEQUENCES[4]),
 ];
 
 #[test]
