@@ -83,7 +83,7 @@ impl Form {
     /// Bytes of the chunks' states at a time: of the plain kernels so few that small cases take several.
     fn room(self) -> usize {
         match self {
-            Form::Plain => 1 << 10,
+            Form::Plain => 1 << 9,
             Form::Coop => 512 << 20,
         }
     }
