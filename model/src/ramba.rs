@@ -81,6 +81,54 @@ pub struct Selected {
     pub scores: Option<Tensor>,
 }
 
+/// Tokens on their way through the layers: see [`Ramba::set_out`].
+pub struct Passage {
+    x: Tensor,
+    visibility: Visibility,
+    /// States are let go of together.
+    _before: Vec<Option<Mamba2State>>,
+    rows: usize,
+    scored: bool,
+    /// The next layer, and the next Mamba-2 block.
+    layer: usize,
+    block: usize,
+    /// What the latest retrieval layer selected, until it is brought.
+    wanted: Option<Selection>,
+    sought: usize,
+    brought: Option<([Tensor; 2], Selection)>,
+    first: Option<Selection>,
+    scores: Option<Tensor>,
+}
+
+impl Passage {
+    /// How many retrieval layers have selected so far.
+    pub fn sought(&self) -> usize {
+        self.sought
+    }
+
+    /// The stream of `count` of the last tokens, before the last `skipped`: (1, count, width).
+    fn last_rows(&self, count: usize, skipped: usize) -> Tensor {
+        let [_, tokens, width] = self.x.axes();
+        ops::slice(&self.x, (tokens - count - skipped) * width, count * width).reshape([1, count, width])
+    }
+}
+
+/// How far [`Ramba::pass`] came.
+pub enum Pass {
+    /// The keys and values of these chunks are wanted: (1, tokens, retrieval heads, K), u32, counted from the text's start.
+    Wants(Tensor),
+    /// All layers are behind it.
+    Over(Selected),
+}
+
+/// Keys and values of selected chunks, a chunk for each slot in order: (slots · S, heads, head dim).
+pub struct Brought {
+    /// Keys.
+    pub k: Tensor,
+    /// Values.
+    pub v: Tensor,
+}
+
 /// What decoding carries from one call to the next.
 #[derive(Clone)]
 pub struct Cache {
@@ -93,6 +141,13 @@ pub struct Cache {
     segment: Option<Tensor>,
     /// Tokens seen.
     pub position: usize,
+}
+
+impl Cache {
+    /// The memory of the whole chunks that went through it.
+    pub fn memory(&self) -> Option<&Memory> {
+        self.memory.as_ref()
+    }
 }
 
 impl Ramba {
@@ -223,7 +278,7 @@ impl Ramba {
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, &joined(m, sharing.group), s);
+                        x = hsa.forward(&x, joined(m, sharing.group).each_ref(), s);
                     }
                 }
             }
@@ -304,7 +359,7 @@ impl Ramba {
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&cache.memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, m, s);
+                        x = hsa.forward(&x, [&m.k, &m.v], s);
                     }
                 }
             }
@@ -357,77 +412,89 @@ impl Ramba {
         unreachable!("the configuration has a chunking layer before all retrieval")
     }
 
-    /// [`Ramba::extend`] for one text whose beginning is remembered in `pages`, as many tokens as `cache` began at:
-    /// ids (1, tokens), u32 → logits of the last `rows` tokens, what the first retrieval layer selected, and with `scored`
-    /// how it scored every chunk for the first of those rows.
-    pub fn continue_after(
+    /// Further tokens of one text, ids (1, tokens), u32, set out on their way through the layers; what came before is in
+    /// memory but for what `cache` holds. [`Ramba::pass`] takes them on. Logits are of the last `rows` tokens; with `scored`
+    /// the first retrieval layer scores every chunk for the first of those rows.
+    pub fn set_out(&self, cache: &Cache, ids: &Tensor, rows: usize, scored: bool) -> Passage {
+        Passage {
+            x: ops::embedding(&self.embeddings, ids),
+            visibility: self.visibility(cache.position),
+            _before: cache.states.clone(), // as in `extended`
+            rows,
+            scored,
+            layer: 0,
+            block: 0,
+            wanted: None,
+            sought: 0,
+            brought: None,
+            first: None,
+            scores: None,
+        }
+    }
+
+    /// Takes `passage` on: to the next layer that selected chunks, whose keys and values the caller then brings, or to its
+    /// end. `landmarks`: (1, chunks, heads, dim) each, of the whole chunks that `cache` began behind, in the text's order.
+    /// [`Ramba::extend`] of all gives the same logits.
+    ///
+    /// # Panics
+    /// Where chunks were wanted and are not brought, or brought and not wanted.
+    #[track_caller]
+    pub fn pass(
         &self,
-        pages: &[Memory],
+        passage: &mut Passage,
         cache: &mut Cache,
-        ids: &Tensor,
-        rows: usize,
-        scored: bool,
-    ) -> Selected {
-        let visibility = self.visibility(cache.position);
-        let _before = cache.states.clone(); // as in `extended`
-        let mut x = ops::embedding(&self.embeddings, ids);
-        let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
-        let (mut block, mut scores) = (0, None);
-        for layer in &self.layers {
+        landmarks: &[Tensor],
+        brought: Option<Brought>,
+    ) -> Pass {
+        assert_eq!(passage.wanted.is_some(), brought.is_some(), "pass: chunks wanted, and brought");
+        if let (Some(selection), Some(Brought { k, v })) = (passage.wanted.take(), brought) {
+            // Each slot has a chunk of its own.
+            let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
+            let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
+                .expect("as many numbers as slots");
+            let kv = [k, v].map(|x| x.reshape([&[1], x.shape()].concat()));
+            passage.brought = Some((kv, Selection { weights: selection.weights, indices }));
+        }
+        while let Some(layer) = self.layers.get(passage.layer) {
+            passage.layer += 1;
             match layer {
                 Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, None, cache.states[block].as_ref());
-                    cache.states[block] = Some(state);
-                    (x, block) = (y, block + 1);
+                    let state = &mut cache.states[passage.block];
+                    let (y, new) = mamba.forward(&passage.x, None, state.as_ref());
+                    *state = Some(new);
+                    (passage.x, passage.block) = (y, passage.block + 1);
                 }
-                Layer::Chunking(chunking) => {
-                    self.remember(cache, chunking, &x);
-                    all = pages.iter().chain(&cache.memory).cloned().collect();
-                }
-                Layer::Retrieval(retrieval) if !all.is_empty() => {
-                    let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
-                    let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
-                    if scored && first.is_none() {
-                        let [_, tokens, width] = x.axes();
-                        let row = ops::slice(&x, (tokens - rows) * width, width).reshape([1, 1, width]);
-                        scores = Some(retrieval.every_score(&row, &landmarks));
+                Layer::Chunking(chunking) => self.remember(cache, chunking, &passage.x),
+                Layer::Retrieval(retrieval) => {
+                    let own = cache.memory.as_ref().map(|m| m.landmarks.clone());
+                    let landmarks: Vec<Tensor> = landmarks.iter().cloned().chain(own).collect();
+                    if landmarks.is_empty() {
+                        continue;
                     }
+                    let selection = retrieval.forward_pages(&passage.x, &landmarks, &passage.visibility);
+                    if passage.scored && passage.first.is_none() {
+                        let row = passage.last_rows(1, passage.rows - 1);
+                        passage.scores = Some(retrieval.every_score(&row, &landmarks));
+                    }
+                    passage.first.get_or_insert_with(|| selection.clone());
                     if self.hsa {
-                        compact = Some(self.bring_together(&all, &selection));
+                        let indices = selection.indices.clone();
+                        passage.wanted = Some(selection);
+                        passage.sought += 1;
+                        return Pass::Wants(indices);
                     }
-                    first.get_or_insert(selection);
                 }
-                Layer::Retrieval(_) => {}
                 Layer::Hsa(hsa) => {
-                    if let Some((memory, selection)) = &compact {
-                        x = hsa.forward(&x, memory, selection);
+                    if let Some((kv, selection)) = &passage.brought {
+                        passage.x = hsa.forward(&passage.x, kv.each_ref(), selection);
                     }
                 }
             }
         }
-        let [_, tokens, width] = x.axes();
-        cache.position += tokens;
-        let x = ops::slice(&x, (tokens - rows) * width, rows * width).reshape([1, rows, width]);
-        let logits = self.logits(&self.norm_f.forward(&x));
-        let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
-        Selected { logits, weights, indices, scores }
-    }
-
-    /// The few chunks selected out of all pages, copied into one memory where each slot has a chunk of its own.
-    fn bring_together(&self, pages: &[Memory], selection: &Selection) -> (Memory, Selection) {
-        let gather = |pick: fn(&Memory) -> &Tensor| {
-            let flat: Vec<Tensor> = pages.iter().map(|m| rows(pick(m))).collect();
-            let flat: Vec<&Tensor> = flat.iter().collect();
-            let out = ops::gather_chunks(&flat, &selection.indices, self.config.chunk_size);
-            let shape: Vec<usize> = std::iter::once(1).chain(out.shape().iter().copied()).collect();
-            out.reshape(shape)
-        };
-        let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
-        let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
-            .expect("as many numbers as slots");
-        let memory =
-            Memory { k: gather(|m| &m.k), v: gather(|m| &m.v), landmarks: pages[0].landmarks.clone() };
-        (memory, Selection { weights: selection.weights.clone(), indices })
+        cache.position += passage.x.shape()[1];
+        let logits = self.logits(&self.norm_f.forward(&passage.last_rows(passage.rows, 0)));
+        let (weights, indices) = passage.first.take().map(|s| (s.weights, s.indices)).unzip();
+        Pass::Over(Selected { logits, weights, indices, scores: passage.scores.take() })
     }
 
     /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.
@@ -438,22 +505,13 @@ impl Ramba {
     }
 }
 
-/// (1, rows, …) as (rows, …).
-fn rows(x: &Tensor) -> Tensor {
-    x.reshape(x.shape()[1..].to_vec())
-}
-
-/// Memory of `group` sequences after one another as that of one.
-fn joined(memory: &Memory, group: usize) -> Memory {
-    if group <= 1 {
-        return memory.clone();
-    }
-    let join = |x: &Tensor| {
+/// Keys and values of `group` sequences after one another as those of one.
+fn joined(memory: &Memory, group: usize) -> [Tensor; 2] {
+    [&memory.k, &memory.v].map(|x| {
         let mut shape = x.shape().to_vec();
-        (shape[0], shape[1]) = (shape[0] / group, shape[1] * group);
+        (shape[0], shape[1]) = (shape[0] / group.max(1), shape[1] * group.max(1));
         x.reshape(shape)
-    };
-    Memory { k: join(&memory.k), v: join(&memory.v), landmarks: memory.landmarks.clone() }
+    })
 }
 
 /// Joins (batch, tokens, …) along the tokens.

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rambutan_engine::{DType, Tensor, no_grad, testing};
+use rambutan_engine::{DType, Tensor, no_grad, ops, testing};
 use rambutan_model::{
     Checkpoint, Config, Ramba,
-    ramba::{Options, Sharing},
+    chunking::Memory,
+    ramba::{Brought, Options, Pass, Sharing},
 };
 
 /// A folder beside a developer's checkout; a stranger's clone has none, and then this passes with a note.
@@ -180,7 +181,23 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         let memory = model.remember_segments(&upload(&ids[..64], 1));
         assert_eq!(memory.k.dtype(), DType::F16, "memory is kept in half precision");
         let (mut cache, after) = (model.cache_at(64), upload(&ids[64..TOKENS], 1));
-        let logits = read(&model.continue_after(&[memory], &mut cache, &after, TOKENS - 64, false).logits);
+        let mut passage = model.set_out(&cache, &after, TOKENS - 64, false);
+        let (landmarks, mut brought) = ([memory.landmarks.clone()], None);
+        let logits = loop {
+            match model.pass(&mut passage, &mut cache, &landmarks, brought.take()) {
+                Pass::Over(selected) => break read(&selected.logits),
+                Pass::Wants(indices) => {
+                    let all = [Some(&memory), cache.memory()];
+                    let [k, v] = [|m: &Memory| m.k.clone(), |m: &Memory| m.v.clone()].map(|pick| {
+                        let pages = all.iter().flatten().map(|m| pick(m));
+                        let pages: Vec<Tensor> = pages.map(|x| x.reshape(&x.shape()[1..])).collect();
+                        let pages: Vec<&Tensor> = pages.iter().collect();
+                        ops::gather_chunks(&pages, &indices, small().config.chunk_size)
+                    });
+                    brought = Some(Brought { k, v });
+                }
+            }
+        };
         let behind = error(&logits, &whole[whole.len() - logits.len()..]);
         // The same without restarts, in uneven parts down to single tokens.
         let whole = read(&model.forward(&upload(&ids[..TOKENS], 1), None, &Sharing::default()));

@@ -524,6 +524,15 @@ const DEFECTS: &[Defect] = &[
     defect("chunks of a page counted from the text's start", "gather_chunks",
         ("let source = (chunk - params.first) * params.size;", "let source = chunk * params.size;"),
         ("gather_chunks", &[3, 4, 20, 16, 4])),
+    defect("all heads of a chunk by the first's scale", "gather_quantized",
+        ("* params.heads + i / params.units % params.heads]", "* params.heads]"),
+        ("quantized", &[3, 4, 20, 16, 2, 4])),
+    defect("signed bytes taken for unsigned ones", "gather_quantized",
+        (">> vec4u(24u);", ">> vec4u(24u) & vec4i(255);"),
+        ("quantized", &[3, 4, 20, 16, 2, 4])),
+    defect("a chunk's largest without what is negative", "quantize_chunks",
+        ("max(most, abs(vec4f(x[place(chunk, head, i)])))", "max(most, vec4f(x[place(chunk, head, i)]))"),
+        ("quantized", &[3, 4, 20, 16, 2, 4])),
 ];
 
 /// Draws a check: several, since a tie or a large value may be missing in one.

@@ -57,7 +57,7 @@ fn whole(model: &Ramba, text: &[u8], question: &[u8]) -> Vec<f32> {
 fn read<'m>(model: &'m Ramba, parts: &[&[u8]]) -> Reader<'m> {
     let mut reader = Reader::new(model).expect("it has segments");
     for part in parts {
-        reader.read(part, |_| {}).expect("it reads");
+        reader.read(*part, |_| {}).expect("it reads");
     }
     reader
 }

@@ -34,6 +34,9 @@ pub struct Device {
     /// vulkan, metal, dx12 or gl
     #[arg(long, global = true, value_name = "BACKEND", env = "RAMBUTAN_BACKEND")]
     backend: Option<String>,
+    /// The most device memory to take, such as 4GiB or 512MiB
+    #[arg(long, global = true, value_name = "BYTES", env = "RAMBUTAN_MAX_MEMORY", value_parser = reading::size)]
+    max_memory: Option<u64>,
 }
 
 impl Device {
@@ -43,7 +46,8 @@ impl Device {
         if std::env::var_os("RAMBUTAN_CACHE").is_none() {
             options.cache = cache_folder();
         }
-        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..options }
+        let max_memory = self.max_memory.filter(|&n| n > 0);
+        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), max_memory, ..options }
     }
 
     /// The device asked for.
@@ -67,6 +71,7 @@ fn cache_folder() -> Option<PathBuf> {
 enum Command {
     Demo(commands::demo::Demo),
     Ask(commands::ask::Ask),
+    Read(commands::read::Read),
     Generate(commands::generate::Generate),
     Eval(commands::eval::Eval),
     Info(commands::info::Info),
@@ -81,6 +86,7 @@ fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
         Command::Ask(c) => c.run(&cli.device),
+        Command::Read(c) => c.run(&cli.device),
         Command::Generate(c) => c.run(&cli.device),
         Command::Eval(c) => c.run(&cli.device),
         Command::Info(c) => c.run(&cli.device.options()),

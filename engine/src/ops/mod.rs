@@ -36,6 +36,7 @@ ops! {
     linear_step,
     mamba2_step,
     matmul,
+    quantized,
     reduce,
     repeat,
     restart,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     Device,
     problem::{Problem, print, print_json},
-    reading::{self, MAX_TOKENS, Weights, short},
+    reading::{self, MAX_TOKENS, MemoryIn, Read, Weights, short},
 };
 
 /// Measures how often hidden facts are found
@@ -48,6 +48,8 @@ enum Kinds {
 struct Passkey {
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    memory: MemoryIn,
     /// A text to hide facts in, continued by pieces of itself where it is too short [default: generated prose]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -109,11 +111,20 @@ impl Passkey {
         drop(warm);
         let c = gpu.capabilities();
         if !self.json {
-            let header =
-                ["length", "kind", "trials", "exact", "selected", "tokens/s", "device MiB", "s/trial"];
-            let [length, kind, trials, exact, selected, rate, memory, each] = header;
+            let header = [
+                "length",
+                "kind",
+                "trials",
+                "exact",
+                "selected",
+                "tokens/s",
+                "device MiB",
+                "s/trial",
+                "memory in",
+            ];
+            let [length, kind, trials, exact, selected, rate, memory, each, place] = header;
             print(&format!(
-                "{} · {}\n\n{length:>12} {kind:>6} {trials:>7} {exact:>7} {selected:>9} {rate:>9} {memory:>11} {each:>8}\n",
+                "{} · {}\n\n{length:>12} {kind:>6} {trials:>7} {exact:>7} {selected:>9} {rate:>9} {memory:>11} {each:>8}  {place}\n",
                 c.name, c.backend
             ))?;
         }
@@ -129,8 +140,8 @@ impl Passkey {
             None => Haystack::prose(self.seed, length)?,
         };
         gpu.reset_peaks();
-        let mut reader = Reader::new(model)?;
-        let rate = length as f64 / reading::read(&mut reader, gpu, hay.text())?.as_secs_f64();
+        let Read { mut reader, time, place } = self.memory.read(model, gpu, || hay.text())?;
+        let rate = length as f64 / time.as_secs_f64();
         let kinds: &[FactKind] = match self.kind {
             Kinds::Plain => &[FactKind::Plain],
             Kinds::Named => &[FactKind::Named],
@@ -150,12 +161,12 @@ impl Passkey {
                     "exact": exact, "selected": selected, "tokens_per_s": rate,
                     "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
                     "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
-                    "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
+                    "memory_in": reader.placement().name(), "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
                 });
                 print_json(&line)?;
             } else {
                 print(&format!(
-                    "{length:>12} {:>6} {:>7} {:>7.3} {:>9.3} {:>9} {:>11} {each:>8.3}\n",
+                    "{length:>12} {:>6} {:>7} {:>7.3} {:>9.3} {:>9} {:>11} {each:>8.3}  {place}\n",
                     kind.name(),
                     self.trials,
                     exact,
