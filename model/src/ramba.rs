@@ -2,7 +2,7 @@
 
 use rambutan_engine::{
     DType, Gpu, Tensor,
-    ops::{self, Visibility},
+    ops::{self, Begun, Visibility},
     tensor::Parameters,
 };
 
@@ -95,12 +95,23 @@ pub struct Passage {
     /// What the latest retrieval layer selected, until it is brought.
     wanted: Option<Selection>,
     sought: usize,
+    /// Whether it stops before landmarks are looked at, so that others may look at them together; what it looks for then,
+    /// and what was found in company.
+    together: bool,
+    looks_for: Option<Tensor>,
+    begun: Option<Begun>,
     brought: Option<([Tensor; 2], Selection)>,
     first: Option<Selection>,
     scores: Option<Tensor>,
 }
 
 impl Passage {
+    /// The same, stopping before each retrieval layer: see [`Pass::Seeks`].
+    #[must_use]
+    pub fn together(self) -> Passage {
+        Passage { together: true, ..self }
+    }
+
     /// How many retrieval layers have selected so far.
     pub fn sought(&self) -> usize {
         self.sought
@@ -115,6 +126,9 @@ impl Passage {
 
 /// How far [`Ramba::pass`] came.
 pub enum Pass {
+    /// To a retrieval layer: [`Ramba::seek`] may look at the landmarks for this one and others in one pass over them; without
+    /// it [`Ramba::pass`] does.
+    Seeks,
     /// The keys and values of these chunks are wanted: (1, tokens, retrieval heads, K), u32, counted from the text's start.
     Wants(Tensor),
     /// All layers are behind it.
@@ -426,6 +440,9 @@ impl Ramba {
             block: 0,
             wanted: None,
             sought: 0,
+            together: false,
+            looks_for: None,
+            begun: None,
             brought: None,
             first: None,
             scores: None,
@@ -467,11 +484,25 @@ impl Ramba {
                 Layer::Chunking(chunking) => self.remember(cache, chunking, &passage.x),
                 Layer::Retrieval(retrieval) => {
                     let own = cache.memory.as_ref().map(|m| m.landmarks.clone());
-                    let landmarks: Vec<Tensor> = landmarks.iter().cloned().chain(own).collect();
+                    let landmarks: Vec<Tensor> = landmarks.iter().cloned().chain(own.clone()).collect();
+                    let own = own.is_some();
                     if landmarks.is_empty() {
                         continue;
                     }
-                    let selection = retrieval.forward_pages(&passage.x, &landmarks, &passage.visibility);
+                    // A window may hide chunks of the text, from each token others.
+                    let shared = passage.together && passage.visibility.window.is_none();
+                    let selection = match (passage.begun.take(), passage.looks_for.take()) {
+                        (Some(begun), Some(q)) => {
+                            let own = &landmarks[landmarks.len() - usize::from(own)..];
+                            retrieval.forward_further(&q, begun, own, &passage.visibility)
+                        }
+                        (None, None) if shared => {
+                            passage.looks_for = Some(retrieval.sought(&passage.x));
+                            passage.layer -= 1;
+                            return Pass::Seeks;
+                        }
+                        _ => retrieval.forward_pages(&passage.x, &landmarks, &passage.visibility),
+                    };
                     if passage.scored && passage.first.is_none() {
                         let row = passage.last_rows(1, passage.rows - 1);
                         passage.scores = Some(retrieval.every_score(&row, &landmarks));
@@ -495,6 +526,18 @@ impl Ramba {
         let logits = self.logits(&self.norm_f.forward(&passage.last_rows(passage.rows, 0)));
         let (weights, indices) = passage.first.take().map(|s| (s.weights, s.indices)).unzip();
         Pass::Over(Selected { logits, weights, indices, scores: passage.scores.take() })
+    }
+
+    /// Looks at the landmarks of a text once for all `passages` that [`Pass::Seeks`] stopped before the same layer.
+    pub fn seek(&self, passages: &mut [&mut Passage], landmarks: &[Tensor]) {
+        let Some(layer) = passages.first().map(|p| p.layer) else { return };
+        let Some(Layer::Retrieval(retrieval)) = self.layers.get(layer) else { return };
+        let here = |p: &&mut &mut Passage| p.layer == layer && p.looks_for.is_some();
+        let q: Vec<Tensor> = passages.iter_mut().filter(here).filter_map(|p| p.looks_for.clone()).collect();
+        let begun = retrieval.begin_together(&q.iter().collect::<Vec<_>>(), landmarks);
+        for (passage, begun) in passages.iter_mut().filter(here).zip(begun.into_iter().flatten()) {
+            passage.begun = Some(begun);
+        }
     }
 
     /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.

@@ -285,6 +285,19 @@ impl<'m> Reader<'m> {
         self.asking(question, stop, most)?.run(self).await
     }
 
+    /// [`Reader::ask`] for several questions at a time, each by itself: they share each pass over the landmarks, of which
+    /// there are many where a text is long.
+    ///
+    /// # Errors
+    /// As [`Reader::ask`].
+    pub async fn ask_all(&self, questions: &[&[u8]], stop: &[u8], most: usize) -> Result<Vec<Answer>, Error> {
+        let all: Result<Vec<Asking>, Error> =
+            questions.iter().map(|question| self.asking(question, stop, most)).collect();
+        let mut all = all?;
+        Asking::run_together(&mut all, self).await?;
+        Ok(all.into_iter().map(|asking| asking.answer().clone()).collect())
+    }
+
     /// [`Reader::ask`] in slices: [`Asking::step`] once a frame.
     ///
     /// # Errors

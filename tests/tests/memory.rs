@@ -164,6 +164,35 @@ fn slices_read_and_answer_the_same_wherever_memory_is_kept() {
     }
 }
 
+#[test]
+fn questions_asked_together_are_answered_as_alone() {
+    let gpu = testing::gpu();
+    for (changes, lengths) in [
+        ("", [40, 64, 999]),
+        (r#""num_upper_groups": 2, "enable_lmk_norm": true"#, [0, 700, 128]),
+        (r#""mask_slide_window": true, "slide_window": 40"#, [30, 700, 128]),
+    ] {
+        let model = model(&gpu, changes, false);
+        for length in lengths {
+            let text = bytes(length as u64, length);
+            let questions = [bytes(1, 20), bytes(2, 1), bytes(3, 70), bytes(1, 20)];
+            for placement in [Placement::Device, Placement::Text] {
+                let reader = read(&model, placement, &[&text]);
+                // An end that some meet before others.
+                let long = block_on(reader.ask(&questions[0], b"", 9)).expect("it answers").text;
+                let stop = &long[4..5];
+                let alone =
+                    questions.each_ref().map(|q| block_on(reader.ask(q, stop, 9)).expect("it answers"));
+                let all: Vec<&[u8]> = questions.iter().map(Vec::as_slice).collect();
+                let together = block_on(reader.ask_all(&all, stop, 9)).expect("they are answered");
+                assert_eq!(together, alone, "{placement} {changes} {length}");
+            }
+        }
+        let reader = read(&model, Placement::Device, &[]);
+        assert_eq!(block_on(reader.ask_all(&[], b"", 9)).expect("nothing is asked"), []);
+    }
+}
+
 /// The bound that [`Placement::Int8`] states, and what it makes of logits.
 #[test]
 fn eight_bits_are_off_by_half_a_scale_at_most() {
@@ -233,6 +262,23 @@ fn paging_never_changes_a_selection() {
         let mut first = 0;
         let pages: Vec<Tensor> = cuts.iter().map(|n| (page(first, *n), first += n).0).collect();
         prop_assert_eq!(&of(&pages), &whole, "cuts {:?}", cuts);
+        // In company: the first pages for all tokens and two others', the rest for these alone.
+        let seen = if window { 0 } else { first_position / chunk };
+        let mut begin = 0;
+        let (before, behind): (Vec<&Tensor>, Vec<&Tensor>) = pages.iter().partition(|page| {
+            begin += page.shape()[1];
+            begin <= seen
+        });
+        let [before, behind] = [before, behind].map(|pages| pages.into_iter().cloned().collect::<Vec<_>>());
+        if before.iter().map(|p| p.shape()[1]).sum::<usize>() >= k {
+            let company = Tensor::zeros(&gpu, [1, 2 * heads * r], q.dtype());
+            let all = ops::concat_columns(&[&company, &q.reshape([1, q.len()])]);
+            let begun = ops::select_begun(&all.reshape([1, tokens + 2, heads, r]), &before, k);
+            let (scores, indices) = ops::select_further(&q, begun.tokens(2, tokens), &behind, &visibility);
+            let together =
+                (scores.to_vec::<f32>().expect("it works"), indices.to_vec::<u32>().expect("it works"));
+            prop_assert_eq!(&together, &whole, "cuts {:?} in company", cuts);
+        }
         // By definition: the best scores, the newer chunk first among equal ones, the newest first in the list.
         let scale = 1.0 / (r as f32).sqrt();
         let values = q.to_vec::<f32>().expect("it works");

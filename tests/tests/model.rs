@@ -186,6 +186,7 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         let logits = loop {
             match model.pass(&mut passage, &mut cache, &landmarks, brought.take()) {
                 Pass::Over(selected) => break read(&selected.logits),
+                Pass::Seeks => unreachable!("it goes alone"),
                 Pass::Wants(indices) => {
                     let all = [Some(&memory), cache.memory()];
                     let [k, v] = [|m: &Memory| m.k.clone(), |m: &Memory| m.v.clone()].map(|pick| {

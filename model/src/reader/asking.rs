@@ -82,6 +82,9 @@ pub(super) struct Feed {
     first: usize,
     fed: usize,
     scored: bool,
+    /// Whether it stops where landmarks can be looked at together with others, and whether it has.
+    together: bool,
+    seeks: bool,
     piece: Option<Piece>,
     /// What each retrieval layer had brought lately.
     recent: Vec<Recent>,
@@ -101,6 +104,8 @@ impl Feed {
             first,
             fed: 0,
             scored,
+            together: false,
+            seeks: false,
             piece: None,
             recent: Vec::new(),
             pending: None,
@@ -113,7 +118,7 @@ impl Feed {
     /// Further tokens, where these were.
     fn again(&mut self, tokens: Vec<u8>) {
         let recent = std::mem::take(&mut self.recent);
-        *self = Feed { recent, ..Feed::new(tokens, 0, self.scored) };
+        *self = Feed { recent, together: self.together, ..Feed::new(tokens, 0, self.scored) };
     }
 
     /// Sets the next piece out.
@@ -131,6 +136,7 @@ impl Feed {
         let rows = end - start.max(first.min(end));
         let scored = self.scored && (start..end).contains(&first);
         let passage = no_grad(|| reader.model.set_out(cache, &ids, rows.max(1), scored));
+        let passage = if self.together { passage.together() } else { passage };
         Ok(Piece { passage, tokens: start..end, rows, chunks: None })
     }
 
@@ -150,6 +156,11 @@ impl Feed {
             });
             match pass {
                 Pass::Over(selected) => break selected,
+                Pass::Seeks => {
+                    self.piece = Some(piece);
+                    self.seeks = true;
+                    return Ok(());
+                }
                 Pass::Wants(indices) if reader.values.by_number() => {
                     self.pending = Some(Pending::Chunks(Coming::No(indices.download()?)));
                     self.piece = Some(piece);
@@ -376,6 +387,39 @@ impl Asking {
             self.say();
         }
         Ok(self.answer)
+    }
+
+    /// Goes on with all until each answer is complete; what several look for at a time is sought in one pass over the
+    /// landmarks.
+    pub(super) async fn run_together(all: &mut [Asking], reader: &Reader<'_>) -> Result<(), Error> {
+        for asking in all.iter_mut() {
+            asking.feed.together = true;
+        }
+        while all.iter().any(|a| !a.over) {
+            // Each up to where it seeks or asks the device.
+            loop {
+                for asking in all.iter_mut().filter(|a| !a.over && a.feed.pending.is_none()) {
+                    asking.feed.record(reader, &mut asking.cache)?;
+                }
+                let mut seeking: Vec<&mut Passage> = Vec::new();
+                for asking in all.iter_mut().filter(|a| a.feed.seeks) {
+                    asking.feed.seeks = false;
+                    seeking.extend(asking.feed.piece.as_mut().map(|piece| &mut piece.passage));
+                }
+                if seeking.is_empty() {
+                    break;
+                }
+                no_grad(|| reader.model.seek(&mut seeking, reader.landmarks.pages()));
+            }
+            for asking in all.iter_mut().filter(|a| !a.over) {
+                asking.feed.arrive().await?;
+                asking.feed.hear();
+                if asking.feed.is_done() {
+                    asking.say();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Says the most probable token, and feeds it where there is more to say.

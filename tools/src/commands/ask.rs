@@ -52,7 +52,6 @@ struct Known<'m> {
     /// What was done to know it, in words.
     how: String,
     tokens_per_s: Option<f64>,
-    ready: Instant,
 }
 
 impl Ask {
@@ -76,8 +75,7 @@ impl Ask {
                 let rate = text.size() as f64 / read.time.as_secs_f64();
                 let how = format!("{} tokens at {} a second", text.size(), short(rate));
                 let how = format!("{how}, keys and values in: {}", read.place);
-                let (reader, ready) = (read.reader, Instant::now());
-                let known = Known { reader, text: Some(text), how, tokens_per_s: Some(rate), ready };
+                let known = Known { reader: read.reader, text: Some(text), how, tokens_per_s: Some(rate) };
                 self.answer(&gpu, &model, &known)
             }
             (Some(memory), file) => {
@@ -101,7 +99,7 @@ impl Ask {
                 let reader = memory.reader(&model, &checkpoint.fingerprint(), text.clone())?;
                 let opened = begin.elapsed().as_secs_f64();
                 let how = format!("a memory of {tokens} tokens{part}, open after {opened:.1} s");
-                let known = Known { reader, text, how, tokens_per_s: None, ready: Instant::now() };
+                let known = Known { reader, text, how, tokens_per_s: None };
                 self.answer(&gpu, &model, &known)
             }
             (None, None) => unreachable!("one of the two is required"),
@@ -112,15 +110,16 @@ impl Ask {
         let chunk = model.config.chunk_size;
         let tokens = known.reader.len();
         let mut out = String::new();
-        for question in &self.questions {
-            let (prompt, begin) = (tasks::prompt(question), Instant::now());
-            let answer =
-                pollster::block_on(known.reader.ask(prompt.as_bytes(), tasks::STOP.as_bytes(), LONGEST))?;
-            let seconds = begin.elapsed().as_secs_f64();
+        let (prompts, begin) =
+            (self.questions.iter().map(|q| tasks::prompt(q)).collect::<Vec<_>>(), Instant::now());
+        let bytes: Vec<&[u8]> = prompts.iter().map(String::as_bytes).collect();
+        let answers = pollster::block_on(known.reader.ask_all(&bytes, tasks::STOP.as_bytes(), LONGEST))?;
+        let seconds = begin.elapsed().as_secs_f64();
+        for ((question, prompt), answer) in self.questions.iter().zip(&prompts).zip(&answers) {
             let said = String::from_utf8_lossy(&answer.text);
             let complete = said.ends_with(tasks::STOP);
             let said = said.strip_suffix(tasks::STOP).unwrap_or(&said);
-            let places = places(&answer, chunk, tokens);
+            let places = places(answer, chunk, tokens);
             let excerpt = |c: usize| known.excerpt(c * chunk, chunk.min(tokens - c * chunk));
             if self.json {
                 let sources: Vec<_> = places
@@ -157,8 +156,7 @@ impl Ask {
         if self.json {
             return Ok(());
         }
-        let each = known.ready.elapsed().as_secs_f64() / self.questions.len() as f64;
-        let _ = writeln!(out, "{}; {each:.2} s a question on {}", known.how, gpu.capabilities().name);
+        let _ = writeln!(out, "{}; answered in {seconds:.2} s on {}", known.how, gpu.capabilities().name);
         print(&out)
     }
 }

@@ -206,7 +206,9 @@ impl Log {
         }
         let described = head.get(16..16 + u32_at(&head, 12) as usize).unwrap_or_default();
         let about: About = serde_json::from_slice(described).map_err(|_| damaged("the description", 16))?;
-        let sound = about.segment > 0 && about.page > 0 && about.landmarks > 0;
+        // Sizes beyond these overflow what is computed from them.
+        let counts = [about.segment, about.page].iter().all(|n| (1..=1 << 24).contains(n));
+        let sound = counts && about.landmarks > 0 && about.landmarks.max(about.values) as u64 <= 1 << 32;
         let slots = [BLOCK, 2 * BLOCK].map(|at| Commit::parse(&head[at..at + SLOT]));
         let latest = slots.into_iter().flatten().max_by_key(|c| c.sequence);
         let commit = latest.filter(|_| sound).ok_or_else(|| damaged("every commit", BLOCK as u64))?;
@@ -222,7 +224,7 @@ impl Log {
             unsafe { memmap2::MmapOptions::new().len(commit.end as usize).map(&file) }.map_err(io("map"))?;
         let tail = commit.tail as usize;
         let tail = map.get(tail..tail + commit.tail_length as usize).unwrap_or_default();
-        if crc32fast::hash(tail) != commit.tail_crc {
+        if tail.len() < 4 || crc32fast::hash(tail) != commit.tail_crc {
             return Err(damaged("the text's path and end", commit.tail));
         }
         let (text, rest) = tail.split_at_checked(4 + u32_at(tail, 0) as usize).unwrap_or_default();
