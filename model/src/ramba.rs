@@ -132,7 +132,7 @@ pub enum Pass {
     /// The keys and values of these chunks are wanted: (1, tokens, retrieval heads, K), u32, counted from the text's start.
     Wants(Tensor),
     /// All layers are behind it.
-    Over(Selected),
+    Over(Box<Selected>),
 }
 
 /// Keys and values of selected chunks, a chunk for each slot in order: (slots · S, heads, head dim).
@@ -525,7 +525,7 @@ impl Ramba {
         cache.position += passage.x.shape()[1];
         let logits = self.logits(&self.norm_f.forward(&passage.last_rows(passage.rows, 0)));
         let (weights, indices) = passage.first.take().map(|s| (s.weights, s.indices)).unzip();
-        Pass::Over(Selected { logits, weights, indices, scores: passage.scores.take() })
+        Pass::Over(Box::new(Selected { logits, weights, indices, scores: passage.scores.take() }))
     }
 
     /// Looks at the landmarks of a text once for all `passages` that [`Pass::Seeks`] stopped before the same layer.

@@ -86,12 +86,12 @@ impl Retrieval {
         let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
         let begun = ops::select_begun(&all, &pages, self.top_k);
         let mut first = 0;
-        let mut part = |q: &&Tensor| {
+        let part = |q: &&Tensor| {
             let tokens = q.shape()[1];
             first += tokens;
             begun.tokens(first - tokens, tokens)
         };
-        Some(q.iter().map(|q| part(q)).collect())
+        Some(q.iter().map(part).collect())
     }
 
     /// The rest of [`Retrieval::begin_together`] for one, with pages behind those.

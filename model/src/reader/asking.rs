@@ -53,7 +53,7 @@ enum Pending {
     /// Which chunks a retrieval layer selected.
     Chunks(Coming<u32>),
     /// What a piece gives.
-    Said { logits: Coming<f32>, selected: Option<Chosen> },
+    Said { logits: Coming<f32>, selected: Option<Box<Chosen>> },
 }
 
 /// Tokens between their first layer and their last.
@@ -155,7 +155,7 @@ impl Feed {
                 reader.model.pass(&mut piece.passage, cache, reader.landmarks.pages(), brought.take())
             });
             match pass {
-                Pass::Over(selected) => break selected,
+                Pass::Over(selected) => break *selected,
                 Pass::Seeks => {
                     self.piece = Some(piece);
                     self.seeks = true;
@@ -207,13 +207,13 @@ impl Feed {
         let selected = match (weights, indices) {
             (Some(weights), Some(indices)) if here => {
                 let [_, _, heads, k] = weights.axes();
-                Some(Chosen {
+                Some(Box::new(Chosen {
                     weights: Coming::No(weights.download()?),
                     indices: Coming::No(indices.download()?),
                     row: (first - start) * heads * k..(first - start + 1) * heads * k,
                     heads,
                     held: reader.visible(cache.position - (end - first)).min(k),
-                })
+                }))
             }
             _ => None,
         };
@@ -259,7 +259,8 @@ impl Feed {
                 self.piece.as_mut().expect("a piece waits for its chunks").chunks = Some(chunks.get());
             }
             Some(Pending::Said { logits, selected }) => {
-                if let Some(Chosen { weights, indices, row, heads, held }) = selected {
+                if let Some(chosen) = selected {
+                    let Chosen { weights, indices, row, heads, held } = *chosen;
                     self.selected =
                         mean_over_heads(&weights.get()[row.clone()], &indices.get()[row], heads, held);
                 }

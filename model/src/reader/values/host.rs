@@ -87,7 +87,9 @@ impl Coming {
             Coming::Here(_) => return Ok(true),
         };
         let arrived = bytes.is_some();
-        bytes.map(|bytes| *self = Coming::Here(bytes));
+        if let Some(bytes) = bytes {
+            *self = Coming::Here(bytes);
+        }
         Ok(arrived)
     }
 
