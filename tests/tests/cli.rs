@@ -688,7 +688,7 @@ fn memory_goes_where_it_fits_and_says_so() {
     folder.write("t.txt", (0..300_000).map(|_| b' ' + rng.below(95) as u8).collect::<Vec<u8>>());
     let ask = |more: &str| {
         let line = format!("ask --checkpoint m.safetensors --file t.txt What? {more}");
-        let output = run(&line.trim().split(' ').collect::<Vec<_>>(), &folder.0);
+        let output = run(&line.split_whitespace().collect::<Vec<_>>(), &folder.0);
         assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };

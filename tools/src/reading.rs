@@ -165,7 +165,7 @@ pub fn read<'t>(reader: &mut Reader<'_>, gpu: &Gpu, text: impl Into<Text<'t>>) -
 
 /// Lets kernels compile before anything is timed.
 pub fn warm_up(reader: &mut Reader<'_>, gpu: &Gpu, tokens: usize) -> Result<(), Error> {
-    reader.read(&vec![b' '; tokens.next_multiple_of(reader.segment())], |_| {})?;
+    reader.read(vec![b' '; tokens.next_multiple_of(reader.segment())], |_| {})?;
     Ok(gpu.wait()?)
 }
 
