@@ -679,35 +679,6 @@ fn a_memory_survives_being_killed_at_any_moment() {
     assert_eq!((answers.len(), &ask("killed.mem")), (2, &answers));
 }
 
-/// Where the device has no room for keys and values, the text is its own memory, and the answer the same.
-#[test]
-fn memory_goes_where_it_fits_and_says_so() {
-    let folder = Folder::new("place");
-    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
-    let mut rng = rambutan_model::rng::Rng::new(5);
-    folder.write("t.txt", (0..300_000).map(|_| b' ' + rng.below(95) as u8).collect::<Vec<u8>>());
-    let ask = |more: &str| {
-        let line = format!("ask --checkpoint m.safetensors --file t.txt What? {more}");
-        let output = run(&line.split_whitespace().collect::<Vec<_>>(), &folder.0);
-        assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let json = |more: &str| -> Value { serde_json::from_str(&ask(&format!("{more} --json"))).expect("JSON") };
-    let device = json("");
-    assert_eq!(device["memory_in"], "device");
-    for (more, place) in
-        [("--max-memory 32MiB", "text"), ("--memory-in host", "host"), ("--memory-in text", "text")]
-    {
-        let other = json(more);
-        assert_eq!(other["memory_in"], place);
-        assert_eq!((&other["answer"], &other["sources"]), (&device["answer"], &device["sources"]), "{more}");
-    }
-    assert!(json("--max-memory 32MiB")["peak_device_bytes"].as_u64().is_some_and(|b| b <= 32 << 20));
-    let said = ask("--max-memory 32MiB");
-    assert!(said.contains("keys and values in: text, since the device has no room"), "{said}");
-    assert!(ask("--memory-in int8").contains("keys and values in: int8, as asked"));
-}
-
 #[test]
 fn help_of_every_command_has_examples() {
     let folder = Folder::new("help");
