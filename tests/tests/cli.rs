@@ -200,6 +200,8 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         folder.write(name, PLAN.replace(from, to))
     };
     let plan = folder.write("plan.toml", PLAN);
+    let ruler = |more: &str| format!("eval\0ruler\0--checkpoint\0{model}\0{more}");
+    let perplexity = |more: &str| format!("eval\0perplexity\0--checkpoint\0{model}\0{more}");
     let train = |plan: &str, more: &str| format!("train\0{plan}\0--out\0{}{more}", folder.path("out"));
     let plain = |text: &str| text.replace(' ', "\0");
     let rows: Vec<(&str, String)> = vec![
@@ -232,6 +234,13 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("length below a fact", eval("--lengths\x0016")),
         ("length beyond all devices", eval("--lengths\x0099999999999999")),
         ("seed below 0", eval("--seed\0-1")),
+        ("an unknown task", ruler("--tasks\0poems")),
+        ("no task", ruler("--tasks\0")),
+        ("a text and generated formats", ruler(&format!("--formats\0--text\0{text}"))),
+        ("length below six statements", ruler("--tasks\0variables\0--lengths\x00200")),
+        ("nothing before what is foretold", perplexity("--lengths\x00512")),
+        ("nothing to foretell", perplexity("--last\x000")),
+        ("a text too short to foretell", perplexity(&format!("--text\0{short}"))),
         ("zero tokens", demo("--tokens\x000")),
         ("tokens below a chunk", demo("--tokens\x0010")),
         ("tokens below a fact", demo("--tokens\x0030")),
@@ -547,8 +556,20 @@ fn a_cap_on_memory_says_how_much_fits() {
 #[test]
 fn help_of_every_command_has_examples() {
     let folder = Folder::new("help");
-    let commands =
-        ["demo", "ask", "eval", "eval passkey", "train", "info", "selfcheck", "bench", "inspect", "shaders"];
+    let commands = [
+        "demo",
+        "ask",
+        "eval",
+        "eval passkey",
+        "eval ruler",
+        "eval perplexity",
+        "train",
+        "info",
+        "selfcheck",
+        "bench",
+        "inspect",
+        "shaders",
+    ];
     for command in [""].iter().chain(&commands) {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = run(&arguments, &folder.0);
@@ -749,6 +770,22 @@ fn json_parses_and_says_what_it_should() {
         }
         assert!(line["peak_host_bytes"].is_u64() == Path::new("/proc/self/status").exists());
         assert!(line["device"].is_string());
+    }
+
+    let ruler = lines("eval ruler --checkpoint m.safetensors --lengths 600 --trials 2 --formats --json");
+    let tasks: Vec<_> = ruler.iter().filter_map(|l| l["task"].as_str()).collect();
+    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables"]);
+    for line in &ruler {
+        assert_eq!((line["exact"].as_f64(), line["length"].as_u64()), (Some(0.0), Some(600)));
+        assert!(line["selected"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)));
+    }
+
+    let foretold =
+        lines("eval perplexity --checkpoint m.safetensors --lengths 256,700 --last 100 --trials 2 --json");
+    assert_eq!(foretold.iter().map(|l| l["length"].as_u64()).collect::<Vec<_>>(), [Some(256), Some(700)]);
+    for line in &foretold {
+        // Random weights know next to nothing of 256 bytes.
+        assert!(line["nats"].as_f64().is_some_and(|n| (4.5..7.0).contains(&n)), "{line}");
     }
 
     let demo = lines("demo --checkpoint m.safetensors --tokens 1024 --facts 3 --out pictures --json");

@@ -28,6 +28,11 @@ pub struct Weights {
 const SHIPPED: &str = "model/weights/passkey.safetensors";
 
 impl Weights {
+    /// Those of a file.
+    pub fn of(file: PathBuf, half: bool) -> Weights {
+        Weights { checkpoint: Some(file), half }
+    }
+
     /// The file: what was given, else the shipped weights in the current folder, in the source tree that this
     /// program was built from, or beside the program.
     pub fn path(&self) -> Result<PathBuf, Problem> {

@@ -252,7 +252,7 @@ impl Demo {
                 let kinds: Vec<_> = kinds.into_iter().collect::<Result<_, _>>()?;
                 for (depth, right) in right.iter_mut().enumerate() {
                     let needle = &kinds[(column + depth + trial) % kinds.len()][depth];
-                    *right += u32::from(examine(reader, model, &part, needle, &[])?.exact);
+                    *right += u32::from(examine(reader, model, &part, &needle.into(), &[])?.exact);
                     bar.inc(1);
                 }
             }

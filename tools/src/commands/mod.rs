@@ -13,6 +13,7 @@ pub mod eval;
 pub mod generate;
 pub mod info;
 pub mod inspect;
+pub mod jobs;
 pub mod selfcheck;
 pub mod shaders;
 pub mod train;
