@@ -1,4 +1,4 @@
-//! RAMba: lower Mamba-2 blocks, one memory, and upper groups that retrieve from it (arXiv 2504.16795).
+//! RAMba: lower token mixers (Mamba-2 blocks), one memory, and upper groups that retrieve from it (arXiv 2504.16795).
 
 use rambutan_engine::{
     DType, Gpu, Tensor,
@@ -11,7 +11,7 @@ use crate::{
     chunking::{Chunking, Memory},
     config::LayerKind,
     hsa::Hsa,
-    mamba2::{Mamba2, Mamba2State},
+    mixer::{Mixer, MixerState},
     retrieval::{Retrieval, Selection},
     weights::{Norm, Weights},
 };
@@ -19,9 +19,9 @@ use crate::{
 /// The most chunks a token may select: what the kernel of selection keeps in registers.
 const MAX_TOP_K: usize = 64;
 
-/// One layer. The token mixer is a choice: another one joins here.
+/// One layer.
 enum Layer {
-    Mamba2(Box<Mamba2>),
+    Mixer(Mixer),
     Chunking(Chunking),
     Retrieval(Retrieval),
     Hsa(Hsa),
@@ -84,8 +84,8 @@ pub struct Selected {
 /// What decoding carries from one call to the next.
 #[derive(Clone)]
 pub struct Cache {
-    /// The state of each Mamba-2 block, in order.
-    pub states: Vec<Option<Mamba2State>>,
+    /// The state of each token mixer, in order.
+    pub states: Vec<Option<MixerState>>,
     /// The lower stream of the incomplete last chunk, (batch, tokens, width).
     pending: Option<Tensor>,
     memory: Option<Memory>,
@@ -130,7 +130,7 @@ impl Ramba {
             .map(|(i, kind)| {
                 let scope = root.within(&format!("backbone.layers.{i}."));
                 match kind {
-                    LayerKind::Mamba => Layer::Mamba2(Box::new(Mamba2::new(&config, &scope))),
+                    LayerKind::Mamba => Layer::Mixer(Mixer::new(&config, &scope)),
                     LayerKind::Chunking => Layer::Chunking(Chunking::new(&config, &scope)),
                     LayerKind::Retrieval { .. } => Layer::Retrieval(Retrieval::new(&config, &scope)),
                     LayerKind::Hsa { .. } => Layer::Hsa(Hsa::new(&config, &scope)),
@@ -213,7 +213,7 @@ impl Ramba {
         }
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, segment, None).0,
+                Layer::Mixer(mixer) => x = mixer.forward(&x, segment, None).0,
                 Layer::Chunking(chunking) => memory = chunking.forward(&x),
                 Layer::Retrieval(retrieval) => {
                     selection = memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
@@ -251,7 +251,7 @@ impl Ramba {
     /// Nothing read yet of what begins at `position`, where states restart and a chunk begins.
     pub fn cache_at(&self, position: usize) -> Cache {
         assert!(position.is_multiple_of(self.config.chunk_size), "position {position} begins no chunk");
-        let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mamba2(_))).count();
+        let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mixer(_))).count();
         Cache { states: vec![None; blocks], pending: None, memory: None, segment: None, position }
     }
 
@@ -292,8 +292,8 @@ impl Ramba {
         let (mut selection, mut block) = (None, 0);
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, segment, cache.states[block].as_ref());
+                Layer::Mixer(mixer) => {
+                    let (y, state) = mixer.forward(&x, segment, cache.states[block].as_ref());
                     cache.states[block] = Some(state);
                     (x, block) = (y, block + 1);
                 }
@@ -347,7 +347,7 @@ impl Ramba {
         let mut x = ops::embedding(&self.embeddings, ids);
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Mixer(mixer) => x = mixer.forward(&x, None, None).0,
                 Layer::Chunking(chunking) => {
                     return chunking.forward(&x).expect("a segment holds whole chunks");
                 }
@@ -375,8 +375,8 @@ impl Ramba {
         let (mut block, mut scores) = (0, None);
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, None, cache.states[block].as_ref());
+                Layer::Mixer(mixer) => {
+                    let (y, state) = mixer.forward(&x, None, cache.states[block].as_ref());
                     cache.states[block] = Some(state);
                     (x, block) = (y, block + 1);
                 }
@@ -457,7 +457,7 @@ fn joined(memory: &Memory, group: usize) -> Memory {
 }
 
 /// Joins (batch, tokens, …) along the tokens.
-fn join(parts: &[&Tensor]) -> Tensor {
+pub(crate) fn join(parts: &[&Tensor]) -> Tensor {
     let batch = parts[0].shape()[0];
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     let mut shape = parts[0].shape().to_vec();

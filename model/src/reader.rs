@@ -27,6 +27,9 @@ const PAGE_BYTES: u64 = 256 << 20;
 /// Bytes of the chunks that one piece of a question brings together, at most.
 const PIECE_BYTES: usize = 128 << 20;
 
+/// A segment that no text fills.
+const UNCUT: usize = 1 << 30;
+
 /// A text in memory.
 pub struct Reader<'m> {
     model: &'m Ramba,
@@ -61,8 +64,12 @@ impl<'m> Reader<'m> {
     /// The configuration has no segments to read by, or its tokens are no bytes.
     pub fn new(model: &'m Ramba) -> Result<Reader<'m>, Error> {
         let config = &model.config;
-        let segment =
-            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?;
+        // Without memory nothing is kept but the text: all of it goes through with each question.
+        let segment = if config.enable_hsa {
+            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?
+        } else {
+            UNCUT
+        };
         if config.vocab_size != 256 {
             return Err(Error::Setting {
                 field: "vocab_size".into(),

@@ -29,6 +29,7 @@ use rambutan_model::{
     chunking::Chunking,
     config::{ATTENTION_NORM_EPSILON, LayerKind},
     mamba2::Mamba2,
+    mixer::MixerState,
     ramba::{Sharing, Trace},
     retrieval::{Retrieval, Selection},
     weights::Scope,
@@ -604,8 +605,11 @@ fn ramba_decode(v: &Vectors) -> Result<(), String> {
     });
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     v.compare("out.logits", &ops::concat_columns(&flat.iter().collect::<Vec<_>>()))?;
-    let states: Vec<_> =
-        cache.states.iter().map(|s| s.as_ref().expect("each block has read something")).collect();
+    let states: Vec<_> = cache
+        .states
+        .iter()
+        .map(|s| s.as_ref().and_then(MixerState::mamba2).expect("each block has read"))
+        .collect();
     let mut ssm = Vec::new();
     let mut conv = Vec::new();
     for state in &states {

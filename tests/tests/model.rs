@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rambutan_engine::{DType, Tensor, no_grad, testing};
 use rambutan_model::{
     Checkpoint, Config, Ramba,
+    config::TokenMixer,
     ramba::{Options, Sharing},
 };
 
@@ -113,6 +114,60 @@ const TOKENS: usize = 128;
 fn ids() -> Vec<u32> {
     let mut draw = testing::Draw::new(3);
     (0..BATCH * TOKENS).map(|_| draw.below(97) as u32).collect()
+}
+
+/// The slope of the loss along each parameter's own gradient is that gradient's length: with a window of attention as the
+/// token mixer, states that restart, and memory above it or none.
+#[test]
+fn gradients_of_the_window_mixer_are_slopes() {
+    let gpu = testing::gpu();
+    for (window, hsa) in [(40, true), (1000, false)] {
+        let mut checkpoint = small();
+        let config = Config {
+            token_mixer: TokenMixer::Window,
+            window_size: window,
+            window_kv_heads: 2,
+            enable_hsa: hsa,
+            ..checkpoint.config
+        };
+        checkpoint = Checkpoint::initial(config, 6).expect("it is drawn");
+        let ids = ids();
+        let targets: Vec<u32> = (0..ids.len()).map(|i| ids[(i * 7 + 1) % ids.len()]).collect();
+        let segment: Vec<u32> = (0..ids.len()).map(|i| (i % TOKENS / 30) as u32 % 2).collect();
+        let loss = |checkpoint: &Checkpoint, trained: bool| {
+            let model = Ramba::new(&gpu, checkpoint, trained).expect("it uploads");
+            let [ids, targets, segment] = [&ids, &targets, &segment]
+                .map(|v| Tensor::from_slice(&gpu, v, [BATCH, TOKENS]).expect("they fill"));
+            let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
+            let logits = model.forward(&ids, Some(&segment), &Sharing::default());
+            let (loss, _) = model.loss(&logits, &targets, &weights);
+            (model, loss)
+        };
+        let (model, at) = loss(&checkpoint, true);
+        at.backward_from(&Tensor::full(&gpu, [1], DType::F32, 1.0));
+        let mut mixers = 0;
+        for (name, parameter) in
+            model.parameters().iter().filter(|(name, _)| name.starts_with("backbone.layers.0."))
+        {
+            let gradient = read(&parameter.grad().unwrap_or_else(|| panic!("{name} got no gradient")));
+            let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+            // A change of the loss that f32 tells apart, and that is still straight.
+            let h = 5e-3 / length;
+            let [up, down] = [h, -h].map(|h| {
+                let mut moved = checkpoint.clone();
+                let data = &mut moved.tensors.get_mut(name).expect("it is there").data;
+                for (value, g) in data.iter_mut().zip(&gradient) {
+                    *value += (h * g / length) as f32;
+                }
+                read(&loss(&moved, false).1)[0]
+            });
+            let slope = (up - down) / (2.0 * h);
+            println!("window {window}: {name}: {slope:.6} and {length:.6}");
+            assert!((slope - length).abs() < 3e-3 * length, "{name}: {slope} and {length}");
+            mixers += 1;
+        }
+        assert_eq!(mixers, 3, "a norm and two matrices");
+    }
 }
 
 /// One step, forward and backward from a loss scale: logits, then each parameter's gradient, unscaled.

@@ -41,6 +41,7 @@ ops! {
     restart,
     rms_norm,
     rope,
+    segment_code,
     select,
     selective_scan,
     softmax,
