@@ -202,6 +202,10 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     let plan = folder.write("plan.toml", PLAN);
     let ruler = |more: &str| format!("eval\0ruler\0--checkpoint\0{model}\0{more}");
     let perplexity = |more: &str| format!("eval\0perplexity\0--checkpoint\0{model}\0{more}");
+    let jobs = |name: &str, jobs: &str| {
+        let head = "plan = \"plan.toml\"\n[examine]\nlengths = [1024]\ntrials = 1\ntasks = [\"named\"]\n";
+        format!("jobs\0{}\0--out\0{}", folder.write(name, format!("{head}{jobs}")), folder.path("jobs"))
+    };
     let train = |plan: &str, more: &str| format!("train\0{plan}\0--out\0{}{more}", folder.path("out"));
     let plain = |text: &str| text.replace(' ', "\0");
     let rows: Vec<(&str, String)> = vec![
@@ -347,6 +351,13 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("heads that do not fit", train(&toml("t12.toml", "num_heads = 4", "num_heads = 3"), "")),
         ("more facts at least than at most", train(&toml("t13.toml", "facts_min = 0", "facts_min = 3"), "")),
         ("a log that is never written", train(&toml("t14.toml", "log_steps = 10", "log_steps = 0"), "")),
+        ("no list", format!("jobs\0{}", folder.path("none.toml"))),
+        ("a plan as list", format!("jobs\0{plan}")),
+        ("jobs of one name", jobs("j0.toml", "[[jobs]]\nname = \"a\"\n[[jobs]]\nname = \"a\"")),
+        ("a job that leaves its folder", jobs("j1.toml", "[[jobs]]\nname = \"../a\"")),
+        ("a job with a misspelt setting", jobs("j2.toml", "[[jobs]]\nname = \"a\"\nset.plan.sed = 1")),
+        ("a job of an impossible model", jobs("j3.toml", "[[jobs]]\nname = \"a\"\nset.model.num_heads = 3")),
+        ("only a job that is not there", jobs("j4.toml", "[[jobs]]\nname = \"a\"") + "\0--only\0b"),
         ("nothing to resume", train(&plan, "\0--resume")),
         ("no weights to begin with", train(&plan, &format!("\0--init\0{}", folder.path("none.safetensors")))),
         ("weights of another model", train(&plan, &format!("\0--init\0{model}"))),
@@ -486,6 +497,66 @@ fn training_that_stops_resumes_to_the_same_weights() {
     }
 }
 
+/// Jobs whose time is up, or that are killed, go on where they stopped; what is done is not done again.
+#[test]
+fn jobs_go_on_where_they_stopped() {
+    let folder = Folder::new("jobs");
+    folder.write("plan.toml", PLAN);
+    let list = folder.write(
+        "list.toml",
+        r#"
+plan = "plan.toml"
+[examine]
+lengths = [1024]
+trials = 2
+tasks = ["named", "variables"]
+[[jobs]]
+name = "base"
+[[jobs]]
+name = "window"
+set.model = { token_mixer = "window", window_size = 32, window_kv_heads = 2 }
+set.plan.seed = 4
+[[jobs]]
+name = "alone"
+set.model.enable_hsa = false
+"#,
+    );
+    let jobs = |more: &[&str]| {
+        let output = run(&[&["jobs", &list, "--out", "jobs"], more].concat(), &folder.0);
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let read = |name: &str| fs::read_to_string(folder.0.join("jobs").join(name)).unwrap_or_default();
+    // The second alone, then a kill within the first, then all that is left.
+    jobs(&["--only", "window"]);
+    let window = read("window/results.jsonl");
+    assert_eq!((window.lines().count(), read("results.jsonl")), (2, window.clone()));
+    let kept = folder.0.join("jobs/base/checkpoint.safetensors");
+    let mut child = rambutan(&["jobs", &list, "--out", "jobs"], &folder.0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    while !kept.exists() && child.try_wait().expect("a state").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+    let said = jobs(&[]);
+    assert!(said.contains("base: ") && said.contains("alone: ") && !said.contains("window: "), "{said}");
+    assert_eq!(read("window/results.jsonl"), window, "what was done stays");
+    let lines: Vec<Value> =
+        read("results.jsonl").lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
+    let heads: Vec<_> = lines.iter().map(|l| (l["job"].as_str(), l["task"].as_str())).collect();
+    let expected: Vec<_> = ["base", "window", "alone"]
+        .into_iter()
+        .flat_map(|job| ["named", "variables"].map(|task| (Some(job), Some(task))))
+        .collect();
+    assert_eq!(heads, expected, "in the list's order");
+    assert_eq!(read("table.md").lines().count(), 2 + 3);
+    assert_eq!(jobs(&[]), "", "nothing is left to do");
+}
+
 /// Numbers that are finite alone, but not once they are multiplied: an error or an answer, never a panic.
 #[test]
 fn enormous_weights_do_not_panic() {
@@ -564,6 +635,7 @@ fn help_of_every_command_has_examples() {
         "eval ruler",
         "eval perplexity",
         "train",
+        "jobs",
         "info",
         "selfcheck",
         "bench",

@@ -24,7 +24,7 @@ use crate::{
 /// Trains and examines a list of variants of one plan; started again, it goes on where it stopped
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan jobs benches/ablations.toml --text book.txt --held other.txt\n  rambutan jobs benches/ablations.toml --only base-1 --only groups-16 --seconds 600\n\nThe list is a TOML file: plan = \"FILE\" (beside the list), [examine] with lengths, trials and tasks, and [[jobs]] with a name\nand what it sets over the plan's tables: set.model.chunk_topk = 4. Every job has a folder of its own in --out; what is\nthere is not done again. results.jsonl has a line for each job, length and task, table.md a row for each job."
+    after_help = "Examples:\n  rambutan jobs benches/ablations.toml --text book.txt --held other.txt\n  rambutan jobs benches/ablations.toml --only base-1 --only groups-16 --seconds 600\n\nThe list is a TOML file: plan = \"FILE\" (beside the list), [examine] with lengths, trials and tasks, and [[jobs]] with a name\nand what it sets over the plan's tables: set.model.chunk_topk = 4,\nand examine.lengths where it has its own. Every job has a folder of its own in --out; what is\nthere is not done again. results.jsonl has a line for each job, length and task, table.md a row for each job."
 )]
 pub struct Jobs {
     /// The list
@@ -73,6 +73,15 @@ struct Job {
     /// Laid over the plan's tables.
     #[serde(default)]
     set: toml::Table,
+    /// What is examined otherwise.
+    examine: Option<Lengths>,
+}
+
+/// Lengths of one job, where the list's are too much for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lengths {
+    lengths: Vec<usize>,
 }
 
 const HINT: &str = "a list is a TOML file such as benches/ablations.toml";
@@ -88,7 +97,8 @@ impl List {
         let base: toml::Table = toml::from_str(&read_plan(&plan)?)
             .map_err(|e| Problem::input(format!("the plan {} does not parse: {e}", plan.display()), HINT))?;
         let e = &list.examine;
-        if e.trials == 0 || e.lengths.is_empty() || e.lengths.iter().any(|&l| l < 1024) {
+        let mut lengths = list.jobs.iter().filter_map(|j| j.examine.as_ref()).flat_map(|e| &e.lengths);
+        if e.trials == 0 || e.lengths.is_empty() || lengths.chain(&e.lengths).any(|&l| l < 1024) {
             return Err(refuse("examine.trials from 1, examine.lengths from 1024 tokens".into()));
         }
         e.tasks()?;
@@ -182,7 +192,7 @@ impl Jobs {
         let gpu = device.open()?;
         let model = weights.upload(&gpu, &checkpoint)?;
         let mut lines = Vec::new();
-        for &length in &examine.lengths {
+        for &length in job.examine.as_ref().map_or(&examine.lengths, |own| &own.lengths) {
             for (task, score) in examine_tasks(&model, held, length, &examine.tasks()?, examine.trials)? {
                 let line = json!({
                     "job": job.name, "length": length, "task": task.name(), "trials": examine.trials,
