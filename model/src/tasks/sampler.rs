@@ -94,29 +94,25 @@ impl Sampler {
         let mix = &self.mix;
         let rng = &mut Rng::from_parts(&[TRAINING, self.seed, step, index as u64]);
         let mut crop = Crop::new(mix, self.text(length, rng), rng);
-        let mut named: Vec<(Fact, Placed)> = Vec::new();
+        // What is rarest and longest finds its places first.
+        if mix.variables > 0.0 && rng.chance(mix.variables) {
+            self.variables(&mut crop, rng);
+        }
+        let multi = mix.multi > 0.0 && rng.chance(mix.multi);
+        let mut stated: Vec<(Fact, Placed)> = Vec::new();
         for fact in self.facts(rng) {
             let shared = mix.share_named && fact.kind == FactKind::Named;
             let Some(place) = crop.state(&fact.text, shared, rng) else { continue };
-            for _ in 0..mix.questions {
-                crop.ask(&fact.question, &fact.answer, &place, rng);
+            if !multi {
+                crop.ask_of(&fact, &place, rng);
             }
-            if fact.kind == FactKind::Named {
-                named.push((fact, place));
-            }
+            stated.push((fact, place));
         }
-        if mix.multi > 0.0 && rng.chance(mix.multi) && named.len() > 1 {
-            for _ in 0..mix.questions {
-                rng.shuffle(&mut named);
-                let [(first, a), (second, b), ..] = &named[..] else { break };
-                if let Some((question, answer)) = both(first, second) {
-                    let last = Placed { end: a.end.max(b.end), shared: a.shared && b.shared };
-                    crop.ask(&question, &answer, &last, rng);
-                }
+        if multi {
+            self.both(&mut crop, &stated, rng);
+            for (fact, place) in &stated {
+                crop.ask_of(fact, place, rng);
             }
-        }
-        if mix.variables > 0.0 && rng.chance(mix.variables) {
-            self.variables(&mut crop, rng);
         }
         crop.finish()
     }
@@ -134,6 +130,19 @@ impl Sampler {
             _ => Prose::inside(rng.next_u64()).fill(&mut ids),
         }
         ids
+    }
+
+    /// Asks for two named facts at once, where there are two.
+    fn both(&self, crop: &mut Crop<'_>, stated: &[(Fact, Placed)], rng: &mut Rng) {
+        let mut named: Vec<_> = stated.iter().filter(|(fact, _)| fact.kind == FactKind::Named).collect();
+        for _ in 0..self.mix.questions {
+            rng.shuffle(&mut named);
+            let [(first, a), (second, b), ..] = named[..] else { return };
+            if let Some((question, answer)) = both(first, second) {
+                let last = Placed { end: a.end.max(b.end), shared: a.shared && b.shared };
+                crop.ask(&question, &answer, &last, rng);
+            }
+        }
     }
 
     /// Chains stand in the crop in any order; one of which a statement finds no place is not asked for.
@@ -301,6 +310,13 @@ impl<'a> Crop<'a> {
             }
         }
         None
+    }
+
+    /// Asks for a fact as often as the mixture says.
+    fn ask_of(&mut self, fact: &Fact, place: &Placed, rng: &mut Rng) {
+        for _ in 0..self.mix.questions {
+            self.ask(&fact.question, &fact.answer, place, rng);
+        }
     }
 
     /// Writes a question and its answer somewhere behind what it asks for, where the one place tried is free.
