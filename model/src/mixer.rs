@@ -15,7 +15,7 @@ pub enum Mixer {
     /// Mamba-2.
     Mamba2(Box<Mamba2>),
     /// Attention over a window.
-    Window(Window),
+    Window(Box<Window>),
 }
 
 /// What a block carries from one token to the next.
@@ -32,7 +32,7 @@ impl Mixer {
     pub fn new(config: &Config, scope: &Scope<'_>) -> Mixer {
         match config.token_mixer {
             TokenMixer::Mamba2 => Mixer::Mamba2(Box::new(Mamba2::new(config, scope))),
-            TokenMixer::Window => Mixer::Window(Window::new(config, scope)),
+            TokenMixer::Window => Mixer::Window(Box::new(Window::new(config, scope))),
         }
     }
 

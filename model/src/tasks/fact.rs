@@ -269,7 +269,7 @@ fn similar(name: &str, rng: &mut Rng) -> String {
         }
         _ => {
             let at = rng.below(letters.len());
-            letters[at] = other(if at % 2 == 0 { CONSONANTS } else { VOWELS }, letters[at], rng);
+            letters[at] = other(if at.is_multiple_of(2) { CONSONANTS } else { VOWELS }, letters[at], rng);
         }
     }
     letters[0].make_ascii_uppercase();

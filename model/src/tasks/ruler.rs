@@ -150,14 +150,17 @@ impl Haystack {
                 let mut used: Vec<Range<usize>> = vec![at..at + texts[first].len()];
                 let mut statements = Vec::with_capacity(texts.len());
                 for (i, text) in texts.into_iter().enumerate() {
-                    let mut place = at;
-                    while i != first {
-                        place = rng.below(self.len() - text.len() + 1);
-                        if is_free(&used, place, text.len()) {
-                            used.push(place..place + text.len());
-                            break;
+                    let place = if i == first {
+                        at
+                    } else {
+                        loop {
+                            let place = rng.below(self.len() - text.len() + 1);
+                            if is_free(&used, place, text.len()) {
+                                used.push(place..place + text.len());
+                                break place;
+                            }
                         }
-                    }
+                    };
                     statements.push((place, text));
                 }
                 Ok(Trial { statements, first, question, answer })

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -97,7 +96,7 @@ impl List {
         let base: toml::Table = toml::from_str(&read_plan(&plan)?)
             .map_err(|e| Problem::input(format!("the plan {} does not parse: {e}", plan.display()), HINT))?;
         let e = &list.examine;
-        let mut lengths = list.jobs.iter().filter_map(|j| j.examine.as_ref()).flat_map(|e| &e.lengths);
+        let lengths = list.jobs.iter().filter_map(|j| j.examine.as_ref()).flat_map(|e| &e.lengths);
         if e.trials == 0 || e.lengths.is_empty() || lengths.chain(&e.lengths).any(|&l| l < 1024) {
             return Err(refuse("examine.trials from 1, examine.lengths from 1024 tokens".into()));
         }
