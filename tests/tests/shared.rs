@@ -43,7 +43,7 @@ impl App {
     }
 
     fn gpu(&self) -> Gpu {
-        Gpu::from_device(&self.adapter, self.device.clone(), self.queue.clone())
+        Gpu::from_device(&self.adapter, self.device.clone(), self.queue.clone(), &GpuOptions::default())
     }
 
     fn buffer(&self, size: u64, usage: Usage) -> wgpu::Buffer {

@@ -5,7 +5,7 @@ mod picture;
 mod problem;
 mod reading;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use problem::Problem;
@@ -39,10 +39,7 @@ pub struct Device {
 impl Device {
     fn options(&self) -> GpuOptions {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-        let mut options = GpuOptions::from_env();
-        if std::env::var_os("RAMBUTAN_CACHE").is_none() {
-            options.cache = cache_folder();
-        }
+        let options = GpuOptions::from_env().with_user_cache();
         GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..options }
     }
 
@@ -50,17 +47,6 @@ impl Device {
     pub fn open(&self) -> Result<Gpu, Problem> {
         Ok(Gpu::new(self.options())?)
     }
-}
-
-/// Where this system's programs keep what they can make again.
-fn cache_folder() -> Option<PathBuf> {
-    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = if cfg!(windows) {
-        path("LOCALAPPDATA")
-    } else {
-        path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")))
-    };
-    folder.map(|f| f.join("rambutan"))
 }
 
 #[derive(Subcommand)]

@@ -98,10 +98,16 @@ impl Gpu {
     }
 
     /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is what
-    /// the engine uses: [`GpuOptions::descriptor`] has all that it can. [`shared`] says in what order things happen,
-    /// and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled buffers.
-    pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Gpu::assemble(adapter, device, queue, &GpuOptions::default())
+    /// the engine uses: [`GpuOptions::descriptor`] of the same options has all that it can. [`shared`] says in what order
+    /// things happen, and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled
+    /// buffers.
+    pub fn from_device(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+    ) -> Gpu {
+        Gpu::assemble(adapter, device, queue, options)
     }
 
     fn assemble(
@@ -224,6 +230,14 @@ impl Gpu {
     /// The kernels compiled so far: (stem, variant), sorted. What ops chose for this adapter.
     pub fn kernels(&self) -> Vec<(&'static str, String)> {
         lock(&self.0.pipelines).names()
+    }
+
+    /// Writes the pipelines compiled so far to the folder of [`GpuOptions::cache`]. The last clone's end does so too, but an
+    /// app may end without it.
+    pub fn keep_pipelines(&self) {
+        if let Some(cache) = &self.0.cache {
+            cache.keep();
+        }
     }
 
     /// Bytes in use and their peaks, by purpose.
