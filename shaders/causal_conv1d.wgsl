@@ -14,6 +14,9 @@ struct Params { batches: u32, tokens: u32, channels: u32, width: u32, has_bias: 
 @group(0) @binding(5) var<storage, read> segment: array<u32>;         // (batches, tokens)
 @group(0) @binding(6) var<storage, read_write> y: array<elem>;        // (batches, tokens, channels)
 
+// Where a token's input lies.
+fn place_of(token: u32, c: u32) -> u32 { return token * params.channels + c; }
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let i = row_of(group) * WG + lane;

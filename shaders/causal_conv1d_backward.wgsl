@@ -17,6 +17,9 @@ struct Params { batches: u32, tokens: u32, channels: u32, width: u32, has_bias: 
 @group(0) @binding(7) var<storage, read_write> du: array<f32>;        // (batches, tokens, channels)
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, channels, width + 1): dweight, dbias
 
+// Where a token's input lies.
+fn place_of(token: u32, c: u32) -> u32 { return token * params.channels + c; }
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let i = row_of(group) * WG + lane;

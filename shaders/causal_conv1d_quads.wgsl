@@ -6,15 +6,31 @@ const WG: u32 = 128u;
 const BLOCK: u32 = 16u;
 const AHEAD: u32 = 4u;                                                // tokens under way
 const KEPT: u32 = 3u;                                                 // columns of `initial`
-struct Params { batches: u32, tokens: u32, channels: u32, has_bias: u32, has_initial: u32, has_segment: u32 }
+struct Params {
+    batches: u32, tokens: u32, channels: u32, x_stride: u32, x_start: u32, second: u32, third: u32, has_bias: u32,
+    has_initial: u32, has_segment: u32,
+}
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, channels / 4)
+@group(0) @binding(0) var<uniform> params: Params;                    // second, third: where these parts begin, in quads
+@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, x_stride)
 @group(0) @binding(2) var<storage, read> weight: array<vec4f>;        // (channels, taps)
 @group(0) @binding(3) var<storage, read> bias: array<f32>;            // (channels)
 @group(0) @binding(4) var<storage, read> initial: array<f32>;         // (batches, channels, 3)
 @group(0) @binding(5) var<storage, read> segment: array<u32>;         // (batches, tokens)
-@group(0) @binding(6) var<storage, read_write> y: array<words>;       // (batches, tokens, channels / 4)
+@group(0) @binding(6) var<storage, read_write> y: array<words>;       // (batches, tokens, second)
+@group(0) @binding(7) var<storage, read_write> y2: array<words>;      // (batches, tokens, third − second)
+@group(0) @binding(8) var<storage, read_write> y3: array<words>;      // (batches, tokens, the rest)
+
+fn put(token: u32, c: u32, v: words) {
+    let fours = params.channels / 4u;
+    if c < params.second {
+        y[token * params.second + c] = v;
+    } else if c < params.third {
+        y2[token * (params.third - params.second) + c - params.second] = v;
+    } else {
+        y3[token * (fours - params.third) + c - params.third] = v;
+    }
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -44,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var segments = array<u32, AHEAD>();
         for (var j = 0u; j < AHEAD; j++) { // unroll
             let at = first + min(t0 + j, params.tokens - 1u);
-            xs[j] = x[at * fours + c];
+            xs[j] = x[place_of(at, c)];
             segments[j] = segment_of(at);
         }
         for (var j = 0u; j < AHEAD; j++) { // unroll
@@ -54,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             u = fma(w[1], select(vec4f(0.0), x2, s2 == s), u);
             u = fma(w[2], select(vec4f(0.0), x1, s1 == s), u);
             u = fma(w[3], x0, u);
-            if t0 + j < end { y[(first + t0 + j) * fours + c] = words_of(u * sigmoid(u)); }
+            if t0 + j < end { put(first + t0 + j, c, words_of(u * sigmoid(u))); }
             x3 = x2;
             x2 = x1;
             x1 = x0;

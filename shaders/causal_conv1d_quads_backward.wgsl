@@ -9,16 +9,17 @@ const BLOCK: u32 = 64u;
 const AHEAD: u32 = 4u;                                                // tokens under way
 const KEPT: u32 = 6u;                                                 // columns of `initial`
 struct Params {
-    batches: u32, tokens: u32, channels: u32, blocks: u32, has_initial: u32, has_segment: u32, has_final: u32,
+    batches: u32, tokens: u32, channels: u32, x_stride: u32, x_start: u32, first: u32, fours: u32, blocks: u32,
+    has_initial: u32, has_segment: u32, has_final: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;                    // blocks = ⌈tokens / BLOCK⌉
-@group(0) @binding(1) var<storage, read> dy: array<words>;            // (batches, tokens, channels / 4)
-@group(0) @binding(2) var<storage, read> x: array<words>;             // (batches, tokens, channels / 4)
+@group(0) @binding(0) var<uniform> params: Params;                    // blocks = ⌈tokens / BLOCK⌉; first: quad of dy
+@group(0) @binding(1) var<storage, read> dy: array<words>;            // (batches, tokens, fours)
+@group(0) @binding(2) var<storage, read> x: array<words>;             // (batches, tokens, x_stride)
 @group(0) @binding(3) var<storage, read> weight: array<vec4f>;        // (channels, 4 + 1): taps and bias, in fours
 @group(0) @binding(4) var<storage, read> initial: array<f32>;         // (batches, channels, 3 + 3): and the final's gradient
 @group(0) @binding(5) var<storage, read> segment: array<u32>;         // (batches, tokens)
-@group(0) @binding(6) var<storage, read_write> dx: array<words>;      // (batches, tokens, channels / 4)
+@group(0) @binding(6) var<storage, read_write> dx: array<words>;      // as x
 @group(0) @binding(7) var<storage, read_write> dinitial: array<f32>;  // (batches, channels, 3)
 @group(0) @binding(8) var<storage, read_write> sums: array<vec4f>;    // (batches · blocks, channels, 4 + 1), in fours
 
@@ -32,10 +33,10 @@ fn from_final(b: u32, t: u32, c: u32) -> vec4f {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let fours = params.channels / 4u;
+    let fours = params.fours;
     let i = row_of(group) * WG + lane;
     if i >= params.batches * params.blocks * fours { return; }
-    let c = i % fours;
+    let c = params.first + i % fours;
     let start = (i / fours) % params.blocks * BLOCK;
     let b = i / fours / params.blocks;
     let first = b * params.tokens;
@@ -73,8 +74,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var segments = array<u32, AHEAD>();
         for (var j = 0u; j < AHEAD; j++) { // unroll
             let at = first + min(t0 + j, params.tokens - 1u);
-            xs[j] = x[at * fours + c];
-            dys[j] = dy[at * fours + c];
+            xs[j] = x[place_of(at, c)];
+            dys[j] = dy[at * fours + i % fours];
             segments[j] = segment_of(at);
         }
         for (var j = 0u; j < AHEAD; j++) { // unroll
@@ -96,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             var done = fma(w0, select(vec4f(0.0), du, s3 == s), dx3);
             if t >= start + 3u && t < end + 3u {
                 if params.has_final != 0u && t >= params.tokens { done += from_final(b, t - 3u, c); }
-                dx[(first + t - 3u) * fours + c] = words_of(done);
+                dx[place_of(first + t - 3u, c)] = words_of(done);
             } else if start == 0u && t < 3u && params.has_initial != 0u {
                 let at = (b * params.channels + 4u * c) * 3u + t;
                 dinitial[at] = done.x;
@@ -115,9 +116,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             s1 = s;
         }
     }
-    sums[5u * i] = vec4f(dw0.x, dw1.x, dw2.x, dw3.x);
-    sums[5u * i + 1u] = vec4f(dbias.x, dw0.y, dw1.y, dw2.y);
-    sums[5u * i + 2u] = vec4f(dw3.y, dbias.y, dw0.z, dw1.z);
-    sums[5u * i + 3u] = vec4f(dw2.z, dw3.z, dbias.z, dw0.w);
-    sums[5u * i + 4u] = vec4f(dw1.w, dw2.w, dw3.w, dbias.w);
+    let to = 5u * (i / fours * (params.channels / 4u) + c);
+    sums[to] = vec4f(dw0.x, dw1.x, dw2.x, dw3.x);
+    sums[to + 1u] = vec4f(dbias.x, dw0.y, dw1.y, dw2.y);
+    sums[to + 2u] = vec4f(dw3.y, dbias.y, dw0.z, dw1.z);
+    sums[to + 3u] = vec4f(dw2.z, dw3.z, dbias.z, dw0.w);
+    sums[to + 4u] = vec4f(dw1.w, dw2.w, dw3.w, dbias.w);
 }

@@ -1,7 +1,8 @@
 // uses: lib/grid.wgsl
-// variants: elem=f16 WG=64 | WG=32
+// variants: elem=f16 elem_out=f16 WG=64 | elem_out=f16 | WG=32
 // cross_entropy_backward.wgsl for rows of whole quads: one read, one write, a lane's loads under way together.
 alias elem = f32;
+alias elem_out = f32;
 const WG: u32 = 256u;
 struct Params { rows: u32, quads: u32 }
 
@@ -11,7 +12,7 @@ struct Params { rows: u32, quads: u32 }
 @group(0) @binding(3) var<storage, read> weights: array<f32>;               // (rows)
 @group(0) @binding(4) var<storage, read> lse: array<f32>;                   // (rows)
 @group(0) @binding(5) var<storage, read> dloss: array<f32>;                 // (1)
-@group(0) @binding(6) var<storage, read_write> dlogits: array<vec4<elem>>;  // (rows, quads)
+@group(0) @binding(6) var<storage, read_write> dlogits: array<vec4<elem_out>>;  // (rows, quads)
 
 // What a row's quads share.
 struct Row { start: u32, wanted: u32, scale: f32, lse: f32 }
@@ -23,7 +24,7 @@ fn logits_at(row: Row, q: u32) -> vec4f {
 fn put(row: Row, q: u32, v: vec4f) {
     if q >= params.quads { return; }
     let hit = select(vec4f(), vec4f(1.0), 4u * q + vec4u(0u, 1u, 2u, 3u) == vec4u(row.wanted));
-    dlogits[row.start + q] = vec4<elem>(row.scale * (exp(min(v - row.lse, vec4f())) - hit));
+    dlogits[row.start + q] = vec4<elem_out>(row.scale * (exp(min(v - row.lse, vec4f())) - hit));
 }
 
 @compute @workgroup_size(WG)
@@ -32,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if r >= params.rows { return; }
     let row = Row(r * params.quads, targets[r], dloss[0] * weights[r], lse[r]);
     if row.scale == 0.0 {
-        for (var q = lane; q < params.quads; q += WG) { dlogits[row.start + q] = vec4<elem>(); }
+        for (var q = lane; q < params.quads; q += WG) { dlogits[row.start + q] = vec4<elem_out>(); }
         return;
     }
     for (var q = lane; q < params.quads; q += 4u * WG) {

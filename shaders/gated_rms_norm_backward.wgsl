@@ -5,16 +5,16 @@
 alias elem = f32;
 const WG: u32 = 256u;
 const ROWS: u32 = 16u;
-struct Params { rows: u32, columns: u32, groups: u32, first_block: u32 }
+struct Params { rows: u32, columns: u32, groups: u32, z_stride: u32, z_start: u32, first_block: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<elem>;                 // (rows, columns)
 @group(0) @binding(2) var<storage, read> x: array<elem>;                  // (rows, columns)
-@group(0) @binding(3) var<storage, read> z: array<elem>;                  // (rows, columns)
+@group(0) @binding(3) var<storage, read> z: array<elem>;                  // (rows, z_stride): from z_start on
 @group(0) @binding(4) var<storage, read> weight: array<f32>;              // (columns)
 @group(0) @binding(5) var<storage, read> rstd: array<f32>;                // (rows, groups)
 @group(0) @binding(6) var<storage, read_write> dx: array<elem>;           // (rows, columns)
-@group(0) @binding(7) var<storage, read_write> dz: array<elem>;           // (rows, columns)
+@group(0) @binding(7) var<storage, read_write> dz: array<elem>;           // as z
 @group(0) @binding(8) var<storage, read_write> dweight: array<f32>;       // (⌈rows / ROWS⌉, columns)
 
 fn sigmoid(v: f32) -> f32 {
@@ -32,20 +32,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var row = first; row < last; row++) {
         for (var part = 0u; part < params.groups; part++) {
             let start = row * params.columns + part * width;
+            let z_at = row * params.z_stride + params.z_start + part * width;
             let r = rstd[row * params.groups + part];
             var dot = 0.0;
             for (var c = lane; c < width; c += WG) {
-                let v = f32(z[start + c]);
+                let v = f32(z[z_at + c]);
                 dot += f32(dy[start + c]) * weight[part * width + c] * f32(x[start + c]) * v * sigmoid(v);
             }
             let mean = workgroup_sum(dot, lane) * r * r / f32(width);
             for (var c = lane; c < width; c += WG) {
                 let u = f32(x[start + c]);
-                let v = f32(z[start + c]);
+                let v = f32(z[z_at + c]);
                 let s = sigmoid(v);
                 let dg = r * (f32(dy[start + c]) * weight[part * width + c] - u * v * s * mean);
                 dx[start + c] = elem(dg * v * s);
-                dz[start + c] = elem(dg * u * s * (1.0 + v * (1.0 - s)));
+                dz[z_at + c] = elem(dg * u * s * (1.0 + v * (1.0 - s)));
             }
         }
     }
@@ -53,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var sum = 0.0;
         for (var row = first; row < last; row++) {
             let i = row * params.columns + c;
-            let v = f32(z[i]);
+            let v = f32(z[row * params.z_stride + params.z_start + c]);
             sum += f32(dy[i]) * f32(x[i]) * v * sigmoid(v) * rstd[row * params.groups + c / width];
         }
         dweight[(params.first_block + block) * params.columns + c] = sum;

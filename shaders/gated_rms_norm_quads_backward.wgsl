@@ -5,24 +5,25 @@
 alias elem = f32;
 const WG: u32 = 256u;
 const ROWS: u32 = 16u;
-struct Params { rows: u32, quads: u32, groups: u32, first_block: u32 }
+struct Params { rows: u32, quads: u32, groups: u32, z_stride: u32, z_start: u32, first_block: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // quads: of one group
 @group(0) @binding(1) var<storage, read> dy: array<vec4<elem>>;       // (rows, groups, quads)
 @group(0) @binding(2) var<storage, read> x: array<vec4<elem>>;        // (rows, groups, quads)
-@group(0) @binding(3) var<storage, read> z: array<vec4<elem>>;        // (rows, groups, quads)
+@group(0) @binding(3) var<storage, read> z: array<vec4<elem>>;        // (rows, z_stride): from z_start on, in quads
 @group(0) @binding(4) var<storage, read> weight: array<vec4f>;        // (groups, quads)
 @group(0) @binding(5) var<storage, read> rstd: array<f32>;            // (rows, groups)
 @group(0) @binding(6) var<storage, read_write> dx: array<vec4<elem>>; // (rows, groups, quads)
-@group(0) @binding(7) var<storage, read_write> dz: array<vec4<elem>>; // (rows, groups, quads)
+@group(0) @binding(7) var<storage, read_write> dz: array<vec4<elem>>; // as z
 @group(0) @binding(8) var<storage, read_write> dweight: array<vec4f>; // (⌈rows / ROWS⌉, groups, quads)
 
 // Four columns of dy, x and z; beyond the group dy counts as 0.
 struct Quad { d: vec4f, u: vec4f, v: vec4f }
 
-fn quad_at(row: u32, q: u32) -> Quad {
-    let i = row * params.quads + min(q, params.quads - 1u);
-    return Quad(select(vec4f(), vec4f(dy[i]), q < params.quads), vec4f(x[i]), vec4f(z[i]));
+fn quad_at(row: u32, z_at: u32, q: u32) -> Quad {
+    let c = min(q, params.quads - 1u);
+    let i = row * params.quads + c;
+    return Quad(select(vec4f(), vec4f(dy[i]), q < params.quads), vec4f(x[i]), vec4f(z[z_at + c]));
 }
 
 fn sigmoid(v: vec4f) -> vec4f {
@@ -34,12 +35,12 @@ fn gated(k: Quad) -> vec4f { return k.u * k.v * sigmoid(k.v); }
 
 fn weight_at(part: u32, q: u32) -> vec4f { return weight[part * params.quads + min(q, params.quads - 1u)]; }
 
-fn put(row: u32, q: u32, k: Quad, w: vec4f, r: f32, mean: f32) {
+fn put(row: u32, z_at: u32, q: u32, k: Quad, w: vec4f, r: f32, mean: f32) {
     if q >= params.quads { return; }
     let s = sigmoid(k.v);
     let dg = r * (k.d * w - k.u * k.v * s * mean);
     dx[row * params.quads + q] = vec4<elem>(dg * k.v * s);
-    dz[row * params.quads + q] = vec4<elem>(dg * k.u * s * (1.0 + k.v * (1.0 - s)));
+    dz[z_at + q] = vec4<elem>(dg * k.u * s * (1.0 + k.v * (1.0 - s)));
 }
 
 fn put_sum(block: u32, part: u32, q: u32, v: vec4f) {
@@ -62,10 +63,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var s3 = vec4f();
     for (var whole = first; whole < min(first + ROWS, params.rows); whole++) {
         let row = whole * params.groups + part;
-        let k0 = quad_at(row, lane);
-        let k1 = quad_at(row, lane + WG);
-        let k2 = quad_at(row, lane + 2u * WG);
-        let k3 = quad_at(row, lane + 3u * WG);
+        let z_at = whole * params.z_stride + params.z_start + part * params.quads;
+        let k0 = quad_at(row, z_at, lane);
+        let k1 = quad_at(row, z_at, lane + WG);
+        let k2 = quad_at(row, z_at, lane + 2u * WG);
+        let k3 = quad_at(row, z_at, lane + 3u * WG);
         let r = rstd[row];
         let g0 = k0.d * gated(k0);
         let g1 = k1.d * gated(k1);
@@ -77,10 +79,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         s1 += g1 * r;
         s2 += g2 * r;
         s3 += g3 * r;
-        put(row, lane, k0, w0, r, mean);
-        put(row, lane + WG, k1, w1, r, mean);
-        put(row, lane + 2u * WG, k2, w2, r, mean);
-        put(row, lane + 3u * WG, k3, w3, r, mean);
+        put(row, z_at, lane, k0, w0, r, mean);
+        put(row, z_at, lane + WG, k1, w1, r, mean);
+        put(row, z_at, lane + 2u * WG, k2, w2, r, mean);
+        put(row, z_at, lane + 3u * WG, k3, w3, r, mean);
     }
     put_sum(block, part, lane, s0);
     put_sum(block, part, lane + WG, s1);

@@ -1,10 +1,13 @@
 // uses: lib/grid.wgsl, lib/four.wgsl
-// variants: D=64 S=64 | D=16 S=16
+// variants: D=64 S=64 APART=0 | D=16 S=16
 // hsa_backward_memory.wgsl on cooperative matrices: a workgroup owns a chunk, each subgroup 16 of its keys, and visits the
 // slots of a piece, 16 query heads at a time. Queries and do pass through workgroup memory for all, while the next are
-// under way into registers. Probabilities are (keys, heads), so that nothing is transposed.
+// under way into registers. Probabilities are (keys, heads), so that nothing is transposed. Scores and slopes leave the
+// matrices through memory of their own, or in turn through the same: two more barriers cost less than a workgroup that has
+// a multiprocessor for itself.
 const D: u32 = 32u;                                                   // head dim, a multiple of 16
 const S: u32 = 64u;                                                   // chunk, a multiple of 16
+const APART: u32 = 1u;                                                // 1: scores and slopes in memory of their own
 const SG: u32 = S / 16u;                                              // subgroups
 const WG: u32 = 32u * SG;
 const DT: u32 = D / 16u;
@@ -31,8 +34,7 @@ struct Params {
 var<workgroup> own: vec4u;                                            // the piece
 var<workgroup> q_rows: array<vec4<f16>, 2u * 16u * QROW>;             // in two buffers
 var<workgroup> do_rows: array<vec4<f16>, 2u * 16u * QROW>;
-var<workgroup> scores: array<vec4f, SG * 16u * ROW>;                  // (key, head)
-var<workgroup> slopes: array<vec4f, SG * 16u * ROW>;                  // v · do
+var<workgroup> scores: array<vec4f, SG * 16u * ROW * (1u + APART)>;   // (key, head): k · q, then v · do
 var<workgroup> p: array<vec4<f16>, SG * 16u * PROW>;
 var<workgroup> ds: array<vec4<f16>, SG * 16u * PROW>;
 
@@ -56,6 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let key = lane / 2u;
     let side = lane % 2u;
     let mine = subgroup * 16u;
+    let slopes = APART * SG * 16u * ROW;                              // where they begin
     var keys: array<coop_mat16x16<f16, A>, DT>;
     var values: array<coop_mat16x16<f16, A>, DT>;
     for (var c = 0u; c < DT; c++) { // unroll
@@ -120,9 +123,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             dp = coopMultiplyAdd(values[c], douts, dp);
         }
         let to = mine * ROW;
+        let slopes_to = to + slopes;
         coopStoreT(s, &scores[to], ROW);
-        coopStoreT(dp, &slopes[to], ROW);
+        if APART == 1u { coopStoreT(dp, &scores[slopes_to], ROW); }
         workgroupBarrier();
+        var held: array<vec4f, 2>;                                    // k · q
+        for (var j = 0u; j < 2u; j++) { held[j] = scores[(mine + key) * ROW + 2u * j + side]; } // unroll
+        if APART == 0u {
+            workgroupBarrier();
+            coopStoreT(dp, &scores[to], ROW);
+            workgroupBarrier();
+        }
         for (var u = 0u; u < U; u++) { // unroll
             let i = index + u * WG;
             if i < 16u * E {
@@ -141,10 +152,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                 dot[i] = next_stat[4u * j + i].y;
             }
             let at = (mine + key) * ROW + 2u * j + side;
-            let prob = weight * exp(min(scores[at] * params.scale - top, vec4f(0.0)));
+            let prob = weight * exp(min(held[j] * params.scale - top, vec4f(0.0)));
             let to_ = (mine + key) * PROW + 2u * j + side;
             p[to_] = vec4<f16>(prob);
-            ds[to_] = vec4<f16>(prob * (slopes[at] - dot) * params.scale);
+            ds[to_] = vec4<f16>(prob * (scores[slopes + at] - dot) * params.scale);
         }
         // The next round's statistics, and the queries of the one after it.
         weight = weights[slot];

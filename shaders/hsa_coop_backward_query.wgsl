@@ -1,20 +1,18 @@
 // uses: lib/grid.wgsl, lib/four.wgsl
-// variants: D=64 SG=2 | D=16 S=16 | D=32 S=32 SG=2
-// hsa_backward_query.wgsl on cooperative matrices, laid out as hsa_coop.wgsl: each subgroup takes keys of its own and sums
-// up what they add to dq; D_i is exchanged in each slot, the sums are joined once at the end. Values, then keys pass through
-// workgroup memory 16 at a time, keys once more for dq: they stay in registers for it.
+// variants: D=64 | D=16 S=16 | D=32 S=128
+// hsa_backward_query.wgsl on cooperative matrices, laid out as hsa_coop.wgsl: one subgroup takes 16 query heads of a token.
+// Values, then keys pass through workgroup memory 16 at a time, keys once more for dq; the next AHEAD tiles are under way.
 const D: u32 = 32u;                                                   // head dim, a power of two from 16 on
-const S: u32 = 64u;                                                   // chunk, a multiple of 16 · SG
-const SG: u32 = 1u;                                                   // subgroups of 32
-const WG: u32 = 32u * SG;
+const S: u32 = 64u;                                                   // chunk, a multiple of 16
+const WG: u32 = 32u;                                                  // one subgroup
 const DT: u32 = D / 16u;                                              // tiles of dims; units a lane of 16 keys
-const TS: u32 = S / 16u / SG;                                         // tiles of keys a subgroup
+const ST: u32 = S / 16u;
 const E: u32 = D / 8u;                                                // a row in units of eight
-const LINES: u32 = 32u / E;                                           // rows that a subgroup loads at once
-const U: u32 = TS * DT;                                               // units a lane
-const N: u32 = 2u * TS;                                               // quads of keys a lane
+const LINES: u32 = WG / E;                                            // rows that the lanes load at once
+const AHEAD: u32 = select(ST, 2u, ST == 8u);                          // tiles, as registers hold; divides 3 · ST
+const N: u32 = 2u * ST;                                               // quads of keys a lane
 const ROW: u32 = 6u;                                                  // of 16 scores, in fours: banks differ
-const PROW: u32 = 4u * TS + 2u;                                       // in fours, different banks
+const PROW: u32 = 6u;                                                 // of 16 ds, in fours
 const KROW: u32 = D / 4u + 2u;
 struct Params {
     tokens: u32, keys: u32, query_heads: u32, heads: u32, slots: u32, joint: u32, scale: f32, tiles: u32, groups: u32,
@@ -31,14 +29,12 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f16>>;  // (batches, tokens, query heads, d)
 @group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, query heads, slots): lse, D_i
 
-var<workgroup> rows: array<vec4<f16>, SG * 16u * KROW>;               // of keys or values
-var<workgroup> scores: array<vec4f, SG * 16u * ROW>;                  // do · v, then q · k; or 16 dims of the sums
-var<workgroup> ds: array<vec4<f16>, SG * 16u * PROW>;
-var<workgroup> dots: array<f32, 16u * SG>;                            // of the subgroups' keys
+var<workgroup> rows: array<vec4<f16>, 16u * KROW>;                    // of keys or values
+var<workgroup> scores: array<vec4f, 16u * ROW>;                       // do · v, then q · k; or 16 dims of the sums
+var<workgroup> ds: array<vec4<f16>, 16u * PROW>;                      // (head, key), of one tile
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,
-        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
     let unit = group.y * GRID_WIDTH + group.x;                        // naga takes no call for uniform
     if unit >= params.groups { return; }                              // uniform
     let h = (unit / params.tiles) % params.heads;
@@ -48,13 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let row0 = token * params.query_heads + h * share + (unit % params.tiles) * 16u;
     let selected = select(token * params.heads + h, token, params.joint != 0u) * params.slots;
     let stride = params.heads * E;
-    let origin = (b * params.keys * params.heads + h) * E + (subgroup * TS * 16u + lane / E) * stride + lane % E;
+    let origin = (b * params.keys * params.heads + h) * E + lane / E * stride + lane % E;
     let values_at = params.values / 8u;
     let step = LINES * stride;
-    let r0 = subgroup * 16u * KROW;
-    let to = r0 + lane / E * KROW + lane % E * 2u;
-    let s0 = subgroup * 16u * ROW;
-    let p0 = subgroup * 16u * PROW;
+    let to = lane / E * KROW + lane % E * 2u;
     let row = lane / 2u;
     let side = lane % 2u;
     var queries: array<coop_mat16x16<f16, A>, DT>;
@@ -65,94 +58,99 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         douts[c] = coopLoadT<coop_mat16x16<f16, A>>(&dout[at], D);
     }
     var sum: array<coop_mat16x16<f32, C>, DT>;
-    var next_k: array<vec4u, U>;
-    var next_v: array<vec4u, U>;
+    var next: array<vec4u, AHEAD * DT>;
     var from_ = origin + indices[selected] * S * stride;
-    for (var u = 0u; u < U; u++) { // unroll
-        next_k[u] = kv[from_ + u * step];
-        next_v[u] = kv[values_at + from_ + u * step];
-    }
+    for (var u = 0u; u < AHEAD * DT; u++) { next[u] = kv[values_at + from_ + u * step]; } // unroll
     for (var slot = 0u; slot < params.slots; slot++) {
         let weight = weights[selected + slot];
         let l = lse[(row0 + row) * params.slots + slot];
-        from_ = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
+        let coming = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
         var e: array<vec4f, N>;
         var m: array<vec4f, N>;
         var parts = vec4f(0.0);
-        for (var t = 0u; t < TS; t++) { // unroll
+        for (var t = 0u; t < ST; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
-                rows[to + u * LINES * KROW] = four(next_v[t * DT + u].xy);
-                rows[to + u * LINES * KROW + 1u] = four(next_v[t * DT + u].zw);
+                let place = t % AHEAD * DT + u;
+                rows[to + u * LINES * KROW] = four(next[place].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next[place].zw);
+            }
+            for (var u = 0u; u < DT; u++) { // unroll
+                let place = t % AHEAD * DT + u;
+                let unit_at = (t + AHEAD) % ST * DT + u;
+                if t + AHEAD < ST { next[place] = kv[values_at + from_ + unit_at * step]; } else { next[place] = kv[from_ + unit_at * step]; }
             }
             workgroupBarrier();
             var s: coop_mat16x16<f32, C>;
             for (var c = 0u; c < DT; c++) { // unroll
-                let at = r0 + c * 4u;
+                let at = c * 4u;
                 let values = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
                 s = coopMultiplyAdd(douts[c], values, s);
             }
-            coopStoreT(s, &scores[s0], ROW);
+            coopStoreT(s, &scores[0], ROW);
             workgroupBarrier();
             for (var i = 0u; i < 2u; i++) { // unroll
-                m[2u * t + i] = scores[s0 + row * ROW + 2u * i + side];
+                m[2u * t + i] = scores[row * ROW + 2u * i + side];
             }
         }
-        for (var t = 0u; t < TS; t++) { // unroll
+        for (var t = 0u; t < ST; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
-                rows[to + u * LINES * KROW] = four(next_k[t * DT + u].xy);
-                rows[to + u * LINES * KROW + 1u] = four(next_k[t * DT + u].zw);
+                let place = (t + ST) % AHEAD * DT + u;
+                rows[to + u * LINES * KROW] = four(next[place].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next[place].zw);
+            }
+            for (var u = 0u; u < DT; u++) { // unroll
+                let place = (t + ST) % AHEAD * DT + u;
+                let unit_at = (t + AHEAD) % ST * DT + u;
+                next[place] = kv[from_ + unit_at * step];
             }
             workgroupBarrier();
             var s: coop_mat16x16<f32, C>;
             for (var c = 0u; c < DT; c++) { // unroll
-                let at = r0 + c * 4u;
+                let at = c * 4u;
                 let keys = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
                 s = coopMultiplyAdd(queries[c], keys, s);
             }
-            coopStoreT(s, &scores[s0], ROW);
+            coopStoreT(s, &scores[0], ROW);
             workgroupBarrier();
             for (var i = 0u; i < 2u; i++) { // unroll
-                let score = scores[s0 + row * ROW + 2u * i + side];
+                let score = scores[row * ROW + 2u * i + side];
                 e[2u * t + i] = exp(min(score * params.scale - l, vec4f(0.0)));
                 parts += e[2u * t + i] * m[2u * t + i];
             }
         }
         var dot = parts.x + parts.y + parts.z + parts.w;
         dot += subgroupShuffleXor(dot, 1u);
-        if SG > 1u {
-            if side == 0u { dots[row * SG + subgroup] = dot; }
-            workgroupBarrier();
-            dot = 0.0;
-            for (var g = 0u; g < SG; g++) { dot += dots[row * SG + g]; } // unroll
-        }
-        if side == 0u && subgroup == 0u { stats[(row0 + row) * params.slots + slot] = vec2f(l, dot); }
-        for (var i = 0u; i < N; i++) { ds[p0 + row * PROW + 2u * i + side] = vec4<f16>(weight * e[i] * (m[i] - dot)); } // unroll
-        for (var u = 0u; u < U; u++) { next_v[u] = kv[values_at + from_ + u * step]; } // unroll
-        for (var t = 0u; t < TS; t++) { // unroll
+        if side == 0u { stats[(row0 + row) * params.slots + slot] = vec2f(l, dot); }
+        for (var t = 0u; t < ST; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
-                rows[to + u * LINES * KROW] = four(next_k[t * DT + u].xy);
-                rows[to + u * LINES * KROW + 1u] = four(next_k[t * DT + u].zw);
+                let place = (t + 2u * ST) % AHEAD * DT + u;
+                rows[to + u * LINES * KROW] = four(next[place].xy);
+                rows[to + u * LINES * KROW + 1u] = four(next[place].zw);
             }
-            for (var u = 0u; u < DT; u++) { next_k[t * DT + u] = kv[from_ + (t * DT + u) * step]; } // unroll
+            for (var i = 0u; i < 2u; i++) { ds[row * PROW + 2u * i + side] = vec4<f16>(weight * e[2u * t + i] * (m[2u * t + i] - dot)); } // unroll
+            for (var u = 0u; u < DT; u++) { // unroll
+                let place = (t + 2u * ST) % AHEAD * DT + u;
+                let unit_at = (t + AHEAD) % ST * DT + u;
+                if t + AHEAD < ST { next[place] = kv[from_ + unit_at * step]; } else { next[place] = kv[values_at + coming + unit_at * step]; }
+            }
             workgroupBarrier();
-            let at_ds = p0 + t * 4u;
-            let left = coopLoadT<coop_mat16x16<f16, A>>(&ds[at_ds], PROW);
+            let left = coopLoadT<coop_mat16x16<f16, A>>(&ds[0], PROW);
             for (var c = 0u; c < DT; c++) { // unroll
-                let at = r0 + c * 4u;
+                let at = c * 4u;
                 let keys = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
                 sum[c] = coopMultiplyAdd(left, keys, sum[c]);
             }
             workgroupBarrier();
         }
+        from_ = coming;
     }
     for (var c = 0u; c < DT; c++) { // unroll
         let tile = sum[c];
-        coopStoreT(tile, &scores[s0], ROW);
+        coopStoreT(tile, &scores[0], ROW);
         workgroupBarrier();
-        for (var i = index; i < 64u; i += WG) {
-            var x = vec4f(0.0);
-            for (var g = 0u; g < SG; g++) { x += scores[(g * 16u + i / 4u) * ROW + i % 4u]; } // unroll
-            dq[(row0 + i / 4u) * (D / 4u) + c * 4u + i % 4u] = vec4<f16>(x * params.scale);
+        for (var i = 0u; i < 2u; i++) { // unroll
+            let quad = 2u * i + side;
+            dq[(row0 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[row * ROW + quad] * params.scale);
         }
         workgroupBarrier();
     }

@@ -1,10 +1,12 @@
 // uses: lib/four.wgsl
-// variants: TM=128 TN=128 WM=64 WN=64 | TM=64 TN=128 WM=64 WN=64 A_BY_K=0 | B_BY_K=0 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 | TM=128 TN=128 WM=64 WN=64 WHOLE=1
+// variants: TM=128 TN=128 WM=64 WN=64 | TM=64 TN=128 WM=64 WN=64 A_BY_K=0 | B_BY_K=0 STEP=64 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 BIAS=1 | TM=128 TN=128 WM=64 WN=64 WHOLE=1 | STEP=64 WHOLE=1
 // The product of matmul.wgsl on cooperative matrices, 16-bit operands and sums in f32: a workgroup computes TM × TN, each
-// subgroup of 32 takes WM × WN of it in matrices of 16 × 16. Tiles of 32 k are staged as 16-bit floats (f32 weights are
+// subgroup of 32 takes WM × WN of it in matrices of 16 × 16. Tiles of STEP k are staged as 16-bit floats (f32 weights are
 // rounded there), zeros outside of the operands, while the next are under way into registers. Operands are read 16 bytes
 // at a time, as words: 16-bit vectors would come in pieces. Lines of a, b and c hold multiples of eight elements.
-// 128 × 128 take 24 KiB of workgroup memory: with more, fewer workgroups share a multiprocessor.
+// 128 × 128 take 24 KiB of workgroup memory: with more, fewer workgroups share a multiprocessor. What is loaded is stored
+// in the same round of the loop: carried over into the next, it would be moved from register to register first. Where m
+// and n hold a tile, WHOLE moves the last ones back inside; they store what the tiles before them leave.
 alias elem_out = f16;
 const WIDE_B: u32 = 0u;                                               // 1: b is f32
 const A_BY_K: u32 = 1u;
@@ -16,7 +18,8 @@ const WN: u32 = 32u;
 const WIDE: u32 = TN / WN;                                            // subgroups along n
 const WG: u32 = TM / WM * WIDE * 32u;
 const STEP: u32 = 32u;
-const WHOLE: u32 = 0u;                                                // 1: m, n and pieces are of whole tiles
+const WHOLE: u32 = 0u;                                                // 1: no tile reaches beyond m, n or a piece
+const BIAS: u32 = 0u;
 const BAND: u32 = 8u;                                                 // rows of tiles whose operands share the cache
 // Eight elements more than a line of k, or of the tile, holds: then its parts meet different banks. In eights.
 const K_STRIDE: u32 = STEP / 8u + 1u;
@@ -49,7 +52,7 @@ struct Eight { x: vec4u, y: vec4u }
 
 var<workgroup> a_tile: array<vec4<f16>, 2u * A_LINES * A_STRIDE>;     // (row, k), or (k, row)
 var<workgroup> b_tile: array<vec4<f16>, 2u * B_LINES * B_STRIDE>;     // (column, k), or (k, column)
-var<workgroup> stage: array<f32, WG / 32u * 256u>;                    // a matrix a subgroup
+var<workgroup> stage: array<vec4f, WG / 32u * 64u>;                   // a matrix a subgroup
 
 // Loads are never skipped, so that none waits behind a branch.
 fn a_next(at: u32, inside: bool) -> vec4u {
@@ -64,14 +67,23 @@ fn b_next(at: u32, inside: bool) -> Eight {
     return Eight(select(vec4u(), b[near], inside), vec4u());
 }
 
+// The line of a tile that the v-th eight belongs to, and its place there. Eight neighbours store together: of lines of four
+// eights, which lie five apart, they take two that are four lines apart, and meet different banks.
+fn spot(v: u32, line: u32) -> vec2u {
+    if line == 4u { return vec2u(v / 32u * 8u + v / 8u % 4u + v / 4u % 2u * 4u, v % 4u); }
+    return vec2u(v / line, v % line);
+}
+
 fn put_a(v: u32, x: vec4u) {
-    let at = 2u * (v / A_LINE * A_STRIDE + v % A_LINE);
+    let to = spot(v, A_LINE);
+    let at = 2u * (to.x * A_STRIDE + to.y);
     a_tile[at] = four(x.xy);
     a_tile[at + 1u] = four(x.zw);
 }
 
 fn put_b(v: u32, e: Eight) {
-    let at = 2u * (v / B_LINE * B_STRIDE + v % B_LINE);
+    let to = spot(v, B_LINE);
+    let at = 2u * (to.x * B_STRIDE + to.y);
     if WIDE_B == 1u {
         b_tile[at] = vec4<f16>(bitcast<vec4f>(e.x));
         b_tile[at + 1u] = vec4<f16>(bitcast<vec4f>(e.y));
@@ -110,8 +122,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let place = group.y * wide + group.x;
     let top = place / (BAND * wide) * BAND;
     let height = min(high - top, BAND);
-    let m0 = (top + place % (BAND * wide) % height) * TM;
-    let n0 = place % (BAND * wide) / height * TN;
+    let own_m = (top + place % (BAND * wide) % height) * TM;
+    let own_n = place % (BAND * wide) / height * TN;
+    let m0 = select(own_m, min(own_m, params.m - TM), WHOLE == 1u);
+    let n0 = select(own_n, min(own_n, params.n - TN), WHOLE == 1u);
     let z = group.z;
     // A batch has strides along z and sums all of k; a piece has none.
     let first = select(0u, z * params.piece, params.a_z == 0u);
@@ -120,10 +134,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let column = subgroup % WIDE * WN;
     // A lane's first eight of each tile, and how far apart those after it lie. In vectors.
     let b_eight = 8u - 4u * WIDE_B;
-    let a_m = m0 + select(index % A_LINE * 8u, index / A_LINE, A_BY_K == 1u);
-    let b_n = n0 + select(index % B_LINE * 8u, index / B_LINE, B_BY_K == 1u);
-    var a_k = first + select(index / A_LINE, index % A_LINE * 8u, A_BY_K == 1u);
-    var b_k = first + select(index / B_LINE, index % B_LINE * 8u, B_BY_K == 1u);
+    let a_to = spot(index, A_LINE);
+    let b_to = spot(index, B_LINE);
+    let a_m = m0 + select(a_to.y * 8u, a_to.x, A_BY_K == 1u);
+    let b_n = n0 + select(b_to.y * 8u, b_to.x, B_BY_K == 1u);
+    var a_k = first + select(a_to.x, a_to.y * 8u, A_BY_K == 1u);
+    var b_k = first + select(b_to.x, b_to.y * 8u, B_BY_K == 1u);
     var a_at = (params.a_0 + z * params.a_z + a_m * params.a_m + a_k * params.a_k) / 8u;
     var b_at = (params.b_0 + z * params.b_z + b_n * params.b_n + b_k * params.b_k) / b_eight;
     let a_hop = A_HOP * select(params.a_k, params.a_m, A_BY_K == 1u) / 8u;
@@ -141,10 +157,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
         next_b[i] = b_next(b_at + i * b_hop, inside);
     }
+    for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
+    for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
     let steps = (params.piece + STEP - 1u) / STEP;
     for (var step = 0u; step < steps; step++) {
-        for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
-        for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
         workgroupBarrier();
         // The last step loads its own once more: nothing of it is used.
         let on = select(0u, 1u, step + 1u < steps);
@@ -172,23 +188,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             }
         }
         workgroupBarrier();
+        for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
+        for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
     }
-    let c_start = params.c_0 + z * params.c_z;
-    let to = subgroup * 256u;
+    let to = subgroup * 64u;
+    // A lane takes eight columns of a row of each matrix.
+    let m = m0 + row + lane / 2u;
+    let n = n0 + column + lane % 2u * 8u;
+    let c_at = (params.c_0 + z * params.c_z + m * params.n + n) / 4u;
     for (var i = 0u; i < MM; i++) { // unroll
         for (var j = 0u; j < NN; j++) { // unroll
-            let tile = sum[i * NN + j];
-            coopStoreT(tile, &stage[to], 16u);
+            coopStoreT(sum[i * NN + j], &stage[to], 4u);
             workgroupBarrier();
-            for (var quad = lane; quad < 64u; quad += 32u) {
-                let m = m0 + row + i * 16u + quad / 4u;
-                let n = n0 + column + j * 16u + quad % 4u * 4u;
-                if m < params.m && n < params.n {
-                    let at = to + quad * 4u;
-                    var v = vec4f(stage[at], stage[at + 1u], stage[at + 2u], stage[at + 3u]);
-                    if params.has_bias != 0u { v += vec4f(bias[n], bias[n + 1u], bias[n + 2u], bias[n + 3u]); }
-                    c[(c_start + m * params.n + n) / 4u] = vec4<elem_out>(v);
+            let own = m + i * 16u >= own_m && n + j * 16u >= own_n;
+            if own && m + i * 16u < params.m && n + j * 16u < params.n {
+                var v = stage[to + 2u * lane];
+                var w = stage[to + 2u * lane + 1u];
+                if BIAS == 1u {
+                    let from_ = n + j * 16u;
+                    v += vec4f(bias[from_], bias[from_ + 1u], bias[from_ + 2u], bias[from_ + 3u]);
+                    w += vec4f(bias[from_ + 4u], bias[from_ + 5u], bias[from_ + 6u], bias[from_ + 7u]);
                 }
+                let at = c_at + i * 4u * params.n + j * 4u;
+                c[at] = vec4<elem_out>(v);
+                c[at + 1u] = vec4<elem_out>(w);
             }
             workgroupBarrier();
         }

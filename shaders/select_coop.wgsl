@@ -1,17 +1,19 @@
 // uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64
-// select.wgsl on cooperative matrices: a workgroup takes 128 tokens × CT chunks a tile, each of eight subgroups 32 tokens
-// × every second matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
+// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128
+// select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
+// × every COLUMNSth matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
 // registers, also over the end of a tile. Scores leave the matrices 32 chunks at a time.
-const TT: u32 = 128u;                                                 // tokens a tile
-const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 64
+const TT: u32 = 128u;                                                 // tokens a tile: 128, or 32 where there are few
+const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 16 · COLUMNS
 const WG: u32 = 256u;
 const STEP: u32 = 32u;                                                // dims staged at a time
 const EIGHTS: u32 = STEP / 8u;
 const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
-const Q_LOADS: u32 = TT * EIGHTS / WG;
+const Q_LOADS: u32 = (TT * EIGHTS + WG - 1u) / WG;
 const L_LOADS: u32 = CT * EIGHTS / WG;
-const SIDES: u32 = CT / 32u;                                          // matrices of chunks a subgroup
+const COLUMNS: u32 = WG / TT;                                         // subgroups with the same tokens
+const PAIRS: u32 = COLUMNS / 2u;                                      // of them, which hand over scores at once
+const SIDES: u32 = CT / 16u / COLUMNS;                                // matrices of chunks a subgroup
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
@@ -28,7 +30,7 @@ struct Params {
 var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token, dim)
 var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
-var<workgroup> flags: array<u32, SIDES>;
+var<workgroup> flags: array<u32, CT / 32u>;
 
 // Where a line of a tile begins. Those beyond the last repeat it: such tokens have no list, such chunks nobody sees.
 fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
@@ -49,6 +51,7 @@ fn l_next(line: u32, unit: u32) -> vec4u {
 }
 
 fn put_q(v: u32, x: vec4u) {
+    if TT * EIGHTS < WG && v >= TT * EIGHTS { return; }
     let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
     q_tile[at] = four(x.xy);
     q_tile[at + 1u] = four(x.zw);
@@ -87,8 +90,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let seen = visible_chunks(min(t0 + TT, params.tokens) - 1u);
         end = min(end, max(seen, params.first_chunk) - params.first_chunk);
     }
-    let row = subgroup / 2u * 32u;
-    let column = subgroup % 2u * 16u;
+    let row = subgroup / COLUMNS * 32u;
+    let column = subgroup % COLUMNS * 16u;
     var zero: coop_mat16x16<f32, C>;
     var low: array<coop_mat16x16<f32, C>, SIDES>;                     // tokens row … row + 15
     var high: array<coop_mat16x16<f32, C>, SIDES>;                    // tokens row + 16 … row + 31
@@ -102,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(q_at[i], eight); } // unroll
     for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], eight); } // unroll
     for (var c0 = begin; c0 < end; c0 += CT) {
-        if params.group > 1u && index < SIDES { flags[index] = flagged(shared_rows, c0 + 32u * index); }
+        if params.group > 1u && index < CT / 32u { flags[index] = flagged(shared_rows, c0 + 32u * index); }
         for (var j = 0u; j < SIDES; j++) { // unroll
             low[j] = zero;
             high[j] = zero;
@@ -124,7 +127,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                 let left_low = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[low_at], STRIDE);
                 let left_high = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[high_at], STRIDE);
                 for (var j = 0u; j < SIDES; j++) { // unroll
-                    let right_at = (32u * j + column) * STRIDE + k / 4u;
+                    let right_at = (16u * COLUMNS * j + column) * STRIDE + k / 4u;
                     let right = coopLoad<coop_mat16x16<f16, B>>(&l_tile[right_at], STRIDE);
                     low[j] = coopMultiplyAdd(left_low, right, low[j]);
                     high[j] = coopMultiplyAdd(left_high, right, high[j]);
@@ -133,19 +136,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             workgroupBarrier();
         }
         for (var j = 0u; j < SIDES; j++) { // unroll
-            let to_low = row * ROW + column / 4u;
-            let to_high = to_low + 16u * ROW;
-            let sum_low = low[j];
-            let sum_high = high[j];
-            coopStoreT(sum_low, &tile[to_low], ROW);
-            coopStoreT(sum_high, &tile[to_high], ROW);
-            workgroupBarrier();
-            if lists {
-                let tile_first = params.first_chunk + c0 + 32u * j;
-                let others = select(0u, flags[j], params.group > 1u);
-                take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
+            for (var pair = 0u; pair < PAIRS; pair++) { // unroll
+                if column / 32u == pair {
+                    let to_low = row * ROW + column % 32u / 4u;
+                    let to_high = to_low + 16u * ROW;
+                    let sum_low = low[j];
+                    let sum_high = high[j];
+                    coopStoreT(sum_low, &tile[to_low], ROW);
+                    coopStoreT(sum_high, &tile[to_high], ROW);
+                }
+                workgroupBarrier();
+                if lists {
+                    let word = j * PAIRS + pair;
+                    let tile_first = params.first_chunk + c0 + 32u * word;
+                    let others = select(0u, flags[word], params.group > 1u);
+                    take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
+                }
+                workgroupBarrier();
             }
-            workgroupBarrier();
         }
     }
     if lists {

@@ -1,7 +1,8 @@
 // uses: lib/ssd_chunk_backward.wgsl, lib/ssd_sums.wgsl
-// variants: CARRY=1 | four=vec4<f16> | four=vec4<f16> CARRY=1
-// lib/ssd_chunk_backward.wgsl in chunks of 16 tokens: holds the text that ssd_coop_backward.wgsl shares to its
-// reference.
-alias four = vec4<f32>;
+// variants: CARRY=1 | NT=1 | NT=3 CARRY=1
+// lib/ssd_chunk_backward.wgsl in chunks of 16 tokens: holds the text that ssd_coop_backward.wgsl shares to its reference.
+alias four = vec4<f16>;
 const T: u32 = 16u;
-const WG: u32 = 32u;
+const WG: u32 = 64u;
+// Tiles of state dims.
+const NT: u32 = 2u;

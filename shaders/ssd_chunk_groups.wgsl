@@ -1,6 +1,6 @@
 // uses: lib/ssd_chunk_groups.wgsl, lib/ssd_sums.wgsl
-// variants: CARRY=1 | four=vec4<f16> | four=vec4<f16> CARRY=1
+// variants: CARRY=1
 // lib/ssd_chunk_groups.wgsl in chunks of 16 tokens: holds the text that ssd_coop_groups.wgsl shares to its reference.
-alias four = vec4<f32>;
+alias four = vec4<f16>;
 const T: u32 = 16u;
-const WG: u32 = 32u;
+const WG: u32 = 64u;

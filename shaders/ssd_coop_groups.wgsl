@@ -3,4 +3,4 @@
 // lib/ssd_chunk_groups.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;
-const WG: u32 = 512u;
+const WG: u32 = 256u;

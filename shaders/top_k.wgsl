@@ -1,9 +1,9 @@
 // uses: lib/grid.wgsl
-// variants: elem=f16 | WG=256
+// variants: elem=f16
 // values[r, j] = x[r, indices[r, j]], the k largest of row r in descending order, equal ones by ascending column.
 // One workgroup a row: a lane knows the best of its columns that no earlier j took, and looks again only when it is taken.
 alias elem = f32;
-const WG: u32 = 64u;
+const WG: u32 = 256u;
 struct Params { rows: u32, columns: u32, k: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -300,7 +300,7 @@ fn sum(a: Option<Tensor>, b: Tensor) -> Tensor {
 }
 
 /// `into += x`, for floats of either width.
-fn accumulate(into: &Tensor, x: &Tensor) {
+pub(crate) fn accumulate(into: &Tensor, x: &Tensor) {
     assert_eq!(into.len(), x.len(), "a gradient of {x:?} for {into:?}");
     assert!(into.dtype().is_float() && x.dtype().is_float(), "gradients are floats, got {x:?} for {into:?}");
     let (a, b) = (into.dtype(), x.dtype());

@@ -245,6 +245,21 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// 32 hexadecimal digits that stand for configuration and weights: equal for equal ones, whatever else the file holds.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = twox_hash::XxHash3_128::new();
+        hash.write(self.config.to_json().as_bytes());
+        for (name, tensor) in &self.tensors {
+            hash.write(name.as_bytes());
+            for axis in &tensor.shape {
+                hash.write(&(*axis as u64).to_le_bytes());
+            }
+            hash.write(bytemuck::cast_slice(&tensor.data));
+        }
+        format!("{:032x}", hash.finish_128())
+    }
+
     /// An untrained model; the same numbers for the same seed on every machine.
     pub fn initial(config: Config, seed: u64) -> Result<Self, CheckpointError> {
         config.validate()?;

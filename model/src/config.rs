@@ -81,10 +81,29 @@ fn refuse<T>(
     Err(ConfigError::Value { key: key.into(), value: value.to_string(), expected: expected.into() })
 }
 
+/// What mixes tokens in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenMixer {
+    /// Mamba-2, `mamba2` in JSON.
+    Mamba2,
+    /// Causal attention over a sliding window, with RoPE; `window` in JSON.
+    Window,
+}
+
+impl TokenMixer {
+    /// The word in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenMixer::Mamba2 => "mamba2",
+            TokenMixer::Window => "window",
+        }
+    }
+}
+
 /// One layer of the stream, in order of `backbone.layers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LayerKind {
-    /// The token mixer: a Mamba-2 block.
+    /// The token mixer: a Mamba-2 block, or what [`Config::token_mixer`] names.
     Mamba,
     /// Cuts the lower decoder's output into chunks: keys, values and a landmark for each.
     Chunking,
@@ -121,6 +140,14 @@ pub struct Config {
     pub vocab_size: usize,
     /// Width of the stream, D.
     pub hidden_size: usize,
+    /// What mixes tokens (ours; `mamba2` where absent).
+    pub token_mixer: TokenMixer,
+    /// Tokens that the mixer `window` sees, the token itself among them (ours); as many as a text has: full attention.
+    pub window_size: usize,
+    /// Key-value heads of the mixer `window` (ours; `num_attention_heads`, which are its query heads, where absent).
+    pub window_kv_heads: usize,
+    /// Whether there is memory, with chunking, retrieval and HSA layers (ours). Without it only token mixers are left.
+    pub enable_hsa: bool,
     /// d_inner = expand · D in the Mamba-2 block.
     pub expand: usize,
     /// Channels a head in the Mamba-2 scan, P.
@@ -312,10 +339,19 @@ impl Config {
         let enable_softmax = keys.switch("enable_softmax", false)?;
         let enable_softmax1 = keys.switch("enable_softmax1", false)?;
         let slide_window = keys.count("sliding_window", Some(0))?;
+        let token_mixer = match keys.text("token_mixer", "mamba2")?.as_str() {
+            "mamba2" => TokenMixer::Mamba2,
+            "window" => TokenMixer::Window,
+            other => return refuse("token_mixer", shown(other), "\"mamba2\" or \"window\""),
+        };
         let config = Self {
             model_type: keys.text("model_type", "mamba2")?,
             vocab_size: keys.count("vocab_size", None)?,
             hidden_size,
+            token_mixer,
+            window_size: keys.count("window_size", Some(512))?,
+            window_kv_heads: keys.count("window_kv_heads", Some(num_attention_heads))?,
+            enable_hsa: keys.switch("enable_hsa", true)?,
             expand,
             head_dim,
             num_heads,
@@ -428,6 +464,10 @@ impl Config {
             ("model_type", json!(self.model_type)),
             ("vocab_size", json!(self.vocab_size)),
             ("hidden_size", json!(self.hidden_size)),
+            ("token_mixer", json!(self.token_mixer.name())),
+            ("window_size", json!(self.window_size)),
+            ("window_kv_heads", json!(self.window_kv_heads)),
+            ("enable_hsa", json!(self.enable_hsa)),
             ("expand", json!(self.expand)),
             ("head_dim", json!(self.head_dim)),
             ("num_heads", json!(self.num_heads)),
@@ -505,6 +545,9 @@ impl Config {
             ("retrieval_dim", self.retrieval_dim, 1, 1 << 16),
             ("chunk_topk", self.chunk_topk, 1, 1 << 10),
             ("slide_window", self.slide_window, 0, 1 << 30),
+            // A window of the token alone would mix nothing.
+            ("window_size", self.window_size, 2, 1 << 30),
+            ("window_kv_heads", self.window_kv_heads, 1, 1 << 12),
         ] {
             if !(least..=most).contains(&value) {
                 return refuse(key, value, format!("a whole number from {least} to {most}"));
@@ -555,6 +598,28 @@ impl Config {
         if !self.num_attention_heads.is_multiple_of(self.num_kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {}", self.num_attention_heads);
             return refuse("num_kv_heads", self.num_kv_heads, expected);
+        }
+        if self.token_mixer == TokenMixer::Window {
+            let (heads, d) = (self.num_attention_heads, self.attention_head_dim);
+            if !heads.is_multiple_of(self.window_kv_heads) {
+                let expected = format!("a divisor of num_attention_heads = {heads}");
+                return refuse("window_kv_heads", self.window_kv_heads, expected);
+            }
+            // As many segments as their codes tell apart.
+            if let Some(segment) = self.segment_size.filter(|_| self.segment_at_inference && self.enable_hsa)
+                && self.window_size > segment.saturating_mul(255)
+            {
+                let expected = format!("at most 255 segments of {segment} tokens");
+                return refuse("window_size", self.window_size, expected);
+            }
+            // Rotary pairs; the kernel's most, less the columns that tell segments apart.
+            if !d.is_multiple_of(2) || d > 240 {
+                return refuse(
+                    "attention_head_dim",
+                    d,
+                    "an even number up to 240 beside token_mixer = \"window\"",
+                );
+            }
         }
         if !self.retrieval_dim.is_multiple_of(self.retrieval_heads()) {
             let expected = format!("a multiple of the {} retrieval heads", self.retrieval_heads());
@@ -676,6 +741,9 @@ impl Config {
 
     /// The layers in order; a layer's place here is its number in `backbone.layers`.
     pub fn layers(&self) -> Vec<LayerKind> {
+        if !self.enable_hsa {
+            return vec![LayerKind::Mamba; self.num_lower_layers + self.num_upper_layers];
+        }
         let mut layers = vec![LayerKind::Mamba; self.num_lower_layers];
         layers.push(LayerKind::Chunking);
         for group in 0..self.num_upper_groups {

@@ -1,10 +1,12 @@
-//! Text to train on and to search: the user's files, and an endless generator for those who have none.
+//! Text to train on and to search: the user's files, and endless generators for those who have none.
 
+mod formats;
 #[rustfmt::skip]
 mod phrases;
 mod prose;
 mod words;
 
+pub use formats::Formats;
 pub use prose::Prose;
 
 use std::path::{Path, PathBuf};

@@ -17,6 +17,10 @@ pub enum Error {
     /// A text or a batch could not be read or drawn.
     #[error("data: {0}")]
     Data(#[from] DataError),
+    /// A memory file cannot be used.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[error(transparent)]
+    Memory(#[from] crate::reader::file::MemoryError),
     /// The device, its driver or its memory failed.
     #[error(transparent)]
     Engine(#[from] rambutan_engine::Error),

@@ -4,10 +4,9 @@ use rambutan_engine::{Tensor, ops};
 
 use crate::{
     Config,
-    chunking::Memory,
     config::ATTENTION_NORM_EPSILON as EPS,
     retrieval::Selection,
-    weights::{Norm, Scope, add_linear},
+    weights::{Norm, Scope, add_linear, is_step},
 };
 
 /// The layer's parameters.
@@ -37,21 +36,23 @@ impl Hsa {
         }
     }
 
-    /// x: (batch, tokens, width), f32. `memory` may span a group of sequences: then its batch divides that of `x`, and
-    /// indices count chunks over the group.
-    pub fn forward(&self, x: &Tensor, memory: &Memory, selection: &Selection) -> Tensor {
+    /// x: (batch, tokens, width), f32. Keys and values may span a group of sequences: then their batch divides that of `x`,
+    /// and indices count chunks over the group.
+    pub fn forward(&self, x: &Tensor, [k, v]: [&Tensor; 2], selection: &Selection) -> Tensor {
         let [batch, tokens, _] = x.axes();
-        let [groups, ..]: [usize; 4] = memory.k.axes();
-        let (joined, k) = (batch / groups * tokens, *selection.indices.shape().last().expect("four axes"));
+        let [groups, ..]: [usize; 4] = k.axes();
+        let (joined, slots) =
+            (batch / groups * tokens, *selection.indices.shape().last().expect("four axes"));
         let q = self.norm.project(x, &self.query);
         let mut q = q.reshape([groups, joined, self.heads, self.head_dim]);
         if let Some(norm) = &self.query_norm {
             q = norm.forward(&q);
         }
         let heads = selection.weights.shape()[2];
-        let weights = selection.weights.reshape([groups, joined, heads, k]);
-        let indices = selection.indices.reshape([groups, joined, heads, k]);
-        let o = ops::hsa(&q, &memory.k, &memory.v, &weights, &indices, self.chunk, self.off_by_one);
+        let weights = selection.weights.reshape([groups, joined, heads, slots]);
+        let indices = selection.indices.reshape([groups, joined, heads, slots]);
+        let attend = if is_step(x, &self.query) { ops::hsa_step } else { ops::hsa };
+        let o = attend(&q, k, v, &weights, &indices, self.chunk, self.off_by_one);
         let o = o.reshape([batch, tokens, self.heads * self.head_dim]);
         add_linear(x, &o, &self.out)
     }

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod hsa;
 mod json;
 pub mod mamba2;
+pub mod mixer;
 pub mod ramba;
 pub mod reader;
 pub mod retrieval;
@@ -17,6 +18,7 @@ pub mod tasks;
 pub mod tokens;
 pub mod train;
 pub mod weights;
+pub mod window;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;

@@ -10,7 +10,7 @@ use rambutan_engine::{
 
 use crate::{
     Config,
-    weights::{Norm, Scope, add_linear, is_step},
+    weights::{Norm, Scope, Stream, add_linear_later, is_step},
 };
 
 /// One block's parameters.
@@ -81,35 +81,46 @@ impl Mamba2 {
         block
     }
 
-    /// x: (batch, tokens, width), f32 → the same, with the state after the last token.
+    /// stream: (batch, tokens, width), f32 → the same, with the state after the last token.
     ///
     /// `segment`: (batch, tokens), the state restarts wherever it changes; `state`: what came before.
     pub fn forward(
         &self,
-        x: &Tensor,
+        mut stream: Stream,
         segment: Option<&Tensor>,
         state: Option<&Mamba2State>,
-    ) -> (Tensor, Mamba2State) {
+    ) -> (Stream, Mamba2State) {
         let s = self.sizes;
-        let [batch, tokens, _] = x.axes();
-        if self.steps(x, state) {
-            return self.step(x, state);
+        let [batch, tokens, _] = stream.axes();
+        if tokens == 1 && self.steps(stream.settled(), state) {
+            let (y, state) = self.step(stream.settled(), state);
+            return (y.into(), state);
         }
-        let projected = self.norm.project(x, &self.in_proj);
+        let (x, projected) = self.norm.project_stream(stream, &self.in_proj);
         let bc = s.groups * s.state;
-        let [z, xbc, dt] = split(&projected, [s.d_inner, s.d_inner + 2 * bc, s.heads]);
+        let widths = [s.d_inner, s.d_inner + 2 * bc, s.heads];
+        let [z, xbc, dt]: [ops::Columns; 3] =
+            ops::columns(&projected, &widths).try_into().unwrap_or_else(|_| unreachable!("three widths"));
+        drop(projected);
         let conv_state = state.map(|s| &s.conv);
-        let (xbc, conv) =
-            ops::causal_conv1d(&xbc, &self.conv_weight, self.conv_bias.as_ref(), conv_state, segment);
-        let (y, ssm) = self.recur(&xbc, &dt, segment, state.map(|s| &s.ssm));
+        let (ubc, conv) = ops::causal_conv1d_parts(
+            xbc,
+            &self.conv_weight,
+            self.conv_bias.as_ref(),
+            conv_state,
+            segment,
+            &[s.d_inner, bc, bc],
+        );
+        let [u, b, c] = ubc.try_into().unwrap_or_else(|_| unreachable!("three parts"));
+        let (y, ssm) = self.recur([&u, &b, &c], &dt.contiguous(), segment, state.map(|s| &s.ssm));
         let y = ops::gated_rms_norm(
             &y.reshape([batch, tokens, s.d_inner]),
-            &z,
+            z,
             &self.gated_norm,
             s.norm_groups,
             s.eps,
         );
-        (add_linear(x, &y, &self.out_proj), Mamba2State { ssm, conv })
+        (add_linear_later(x, &y, &self.out_proj), Mamba2State { ssm, conv })
     }
 
     /// Whether `x` is a token of each sequence, alone and outside of the graph. It depends on no batch.
@@ -150,31 +161,30 @@ impl Mamba2 {
         StepParameters::new(&self.conv_weight, self.conv_bias.as_ref(), &self.dt_bias, &self.a_log, &self.d)
     }
 
-    /// The recurrence over xbc, the convolution's output: y (batch, tokens, heads, head dim) and the last state.
+    /// The recurrence over what the convolution leaves: y (batch, tokens, heads, head dim) and the last state.
     fn recur(
         &self,
-        xbc: &Tensor,
+        [u, b, c]: [&Tensor; 3],
         dt: &Tensor,
         segment: Option<&Tensor>,
         state: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
         let s = self.sizes;
-        let [batch, tokens, channels] = xbc.axes();
-        let trains = xbc.needs_grad() || state.is_some_and(Tensor::needs_grad);
+        let [batch, tokens, _] = u.axes();
+        let trains = u.needs_grad() || state.is_some_and(Tensor::needs_grad);
         if tokens == 1 && !trains {
             let zeros;
             let state = match state {
                 Some(state) => state,
                 None => {
-                    zeros = Tensor::zeros(xbc.gpu(), [batch, s.heads, s.head_dim, s.state], DType::F32);
+                    zeros = Tensor::zeros(u.gpu(), [batch, s.heads, s.head_dim, s.state], DType::F32);
                     &zeros
                 }
             };
-            let (xbc, dt) = (xbc.reshape([batch, channels]), dt.reshape([batch, s.heads]));
+            let xbc = ops::concat_columns(&[u, b, c]);
+            let (xbc, dt) = (xbc.reshape([batch, xbc.len() / batch]), dt.reshape([batch, s.heads]));
             return ops::ssd_step(&xbc, &dt, &self.dt_bias, &self.a_log, Some(&self.d), state, s.dt_limit);
         }
-        let bc = s.groups * s.state;
-        let [u, b, c] = split(xbc, [s.d_inner, bc, bc]);
         ops::ssd_scan(SsdInputs {
             x: &u.reshape([batch, tokens, s.heads, s.head_dim]),
             dt,
@@ -197,9 +207,4 @@ impl Mamba2State {
         let restart = |x: &Tensor| ops::restart(x, before, segment);
         Mamba2State { ssm: restart(&self.ssm), conv: restart(&self.conv) }
     }
-}
-
-/// [`ops::split_columns`] into a known number of parts.
-fn split<const N: usize>(x: &Tensor, columns: [usize; N]) -> [Tensor; N] {
-    ops::split_columns(x, &columns).try_into().unwrap_or_else(|_| unreachable!("one part a width"))
 }

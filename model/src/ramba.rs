@@ -1,8 +1,8 @@
-//! RAMba: lower Mamba-2 blocks, one memory, and upper groups that retrieve from it (arXiv 2504.16795).
+//! RAMba: lower token mixers (Mamba-2 blocks), one memory, and upper groups that retrieve from it (arXiv 2504.16795).
 
 use rambutan_engine::{
     DType, Gpu, Tensor,
-    ops::{self, Visibility},
+    ops::{self, Begun, Visibility},
     tensor::Parameters,
 };
 
@@ -11,17 +11,17 @@ use crate::{
     chunking::{Chunking, Memory},
     config::LayerKind,
     hsa::Hsa,
-    mamba2::{Mamba2, Mamba2State},
+    mixer::{Mixer, MixerState},
     retrieval::{Retrieval, Selection},
-    weights::{Norm, Weights},
+    weights::{Norm, Stream, Weights},
 };
 
 /// The most chunks a token may select: what the kernel of selection keeps in registers.
 const MAX_TOP_K: usize = 64;
 
-/// One layer. The token mixer is a choice: another one joins here.
+/// One layer.
 enum Layer {
-    Mamba2(Box<Mamba2>),
+    Mixer(Mixer),
     Chunking(Chunking),
     Retrieval(Retrieval),
     Hsa(Hsa),
@@ -81,11 +81,74 @@ pub struct Selected {
     pub scores: Option<Tensor>,
 }
 
+/// Tokens on their way through the layers: see [`Ramba::set_out`].
+pub struct Passage {
+    x: Stream,
+    visibility: Visibility,
+    /// States are let go of together.
+    _before: Vec<Option<MixerState>>,
+    rows: usize,
+    scored: bool,
+    /// The next layer, and the next Mamba-2 block.
+    layer: usize,
+    block: usize,
+    /// What the latest retrieval layer selected, until it is brought.
+    wanted: Option<Selection>,
+    sought: usize,
+    /// Whether it stops before landmarks are looked at, so that others may look at them together; what it looks for then,
+    /// and what was found in company.
+    together: bool,
+    looks_for: Option<Tensor>,
+    begun: Option<Begun>,
+    brought: Option<([Tensor; 2], Selection)>,
+    first: Option<Selection>,
+    scores: Option<Tensor>,
+}
+
+impl Passage {
+    /// The same, stopping before each retrieval layer: see [`Pass::Seeks`].
+    #[must_use]
+    pub fn together(self) -> Passage {
+        Passage { together: true, ..self }
+    }
+
+    /// How many retrieval layers have selected so far.
+    pub fn sought(&self) -> usize {
+        self.sought
+    }
+
+    /// The stream of `count` of the last tokens, before the last `skipped`: (1, count, width).
+    fn last_rows(&mut self, count: usize, skipped: usize) -> Tensor {
+        let [_, tokens, width] = self.x.axes();
+        ops::slice(self.x.settled(), (tokens - count - skipped) * width, count * width)
+            .reshape([1, count, width])
+    }
+}
+
+/// How far [`Ramba::pass`] came.
+pub enum Pass {
+    /// To a retrieval layer: [`Ramba::seek`] may look at the landmarks for this one and others in one pass over them; without
+    /// it [`Ramba::pass`] does.
+    Seeks,
+    /// The keys and values of these chunks are wanted: (1, tokens, retrieval heads, K), u32, counted from the text's start.
+    Wants(Tensor),
+    /// All layers are behind it.
+    Over(Box<Selected>),
+}
+
+/// Keys and values of selected chunks, a chunk for each slot in order: (slots · S, heads, head dim).
+pub struct Brought {
+    /// Keys.
+    pub k: Tensor,
+    /// Values.
+    pub v: Tensor,
+}
+
 /// What decoding carries from one call to the next.
 #[derive(Clone)]
 pub struct Cache {
-    /// The state of each Mamba-2 block, in order.
-    pub states: Vec<Option<Mamba2State>>,
+    /// The state of each token mixer, in order.
+    pub states: Vec<Option<MixerState>>,
     /// The lower stream of the incomplete last chunk, (batch, tokens, width).
     pending: Option<Tensor>,
     memory: Option<Memory>,
@@ -93,6 +156,13 @@ pub struct Cache {
     segment: Option<Tensor>,
     /// Tokens seen.
     pub position: usize,
+}
+
+impl Cache {
+    /// The memory of the whole chunks that went through it.
+    pub fn memory(&self) -> Option<&Memory> {
+        self.memory.as_ref()
+    }
 }
 
 impl Ramba {
@@ -130,7 +200,7 @@ impl Ramba {
             .map(|(i, kind)| {
                 let scope = root.within(&format!("backbone.layers.{i}."));
                 match kind {
-                    LayerKind::Mamba => Layer::Mamba2(Box::new(Mamba2::new(&config, &scope))),
+                    LayerKind::Mamba => Layer::Mixer(Mixer::new(&config, &scope)),
                     LayerKind::Chunking => Layer::Chunking(Chunking::new(&config, &scope)),
                     LayerKind::Retrieval { .. } => Layer::Retrieval(Retrieval::new(&config, &scope)),
                     LayerKind::Hsa { .. } => Layer::Hsa(Hsa::new(&config, &scope)),
@@ -203,9 +273,20 @@ impl Ramba {
         ids: &Tensor,
         segment: Option<&Tensor>,
         sharing: &Sharing,
+        trace: Option<&mut Trace>,
+    ) -> Tensor {
+        self.logits(&self.hidden(ids, segment, sharing, trace))
+    }
+
+    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width).
+    fn hidden(
+        &self,
+        ids: &Tensor,
+        segment: Option<&Tensor>,
+        sharing: &Sharing,
         mut trace: Option<&mut Trace>,
     ) -> Tensor {
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut memory, mut selection) = (None, None);
         let mut visibility = self.visibility(0);
         if let (Some(clean), true) = (&sharing.clean, sharing.group > 1) {
@@ -213,29 +294,30 @@ impl Ramba {
         }
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, segment, None).0,
-                Layer::Chunking(chunking) => memory = chunking.forward(&x),
+                Layer::Mixer(mixer) => x = mixer.forward(x, segment, None).0,
+                Layer::Chunking(chunking) => memory = chunking.forward(x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    selection = memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    selection =
+                        memory.as_ref().map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
                     if let (Some(trace), Some(s)) = (&mut trace, &selection) {
                         trace.selections.push(s.clone());
                     }
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, &joined(m, sharing.group), s);
+                        x = hsa.forward(x.settled(), joined(m, sharing.group).each_ref(), s).into();
                     }
                 }
             }
             if let Some(trace) = &mut trace {
-                trace.hidden.push(x.clone());
+                trace.hidden.push(x.settled().clone());
             }
         }
-        let x = self.norm_f.forward(&x);
+        let x = self.norm_f.forward(x.settled());
         if let Some(trace) = trace {
             trace.hidden.push(x.clone());
         }
-        self.logits(&x)
+        x
     }
 
     /// x (batch, tokens, width), after the last norm → (batch, tokens, vocabulary) in f32.
@@ -251,7 +333,7 @@ impl Ramba {
     /// Nothing read yet of what begins at `position`, where states restart and a chunk begins.
     pub fn cache_at(&self, position: usize) -> Cache {
         assert!(position.is_multiple_of(self.config.chunk_size), "position {position} begins no chunk");
-        let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mamba2(_))).count();
+        let blocks = self.layers.iter().filter(|l| matches!(l, Layer::Mixer(_))).count();
         Cache { states: vec![None; blocks], pending: None, memory: None, segment: None, position }
     }
 
@@ -288,29 +370,31 @@ impl Ramba {
         // States are let go of together: token after token then swaps two sets of buffers, which are bound already,
         // instead of handing each layer's on to the next.
         let _before = cache.states.clone();
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut selection, mut block) = (None, 0);
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, segment, cache.states[block].as_ref());
+                Layer::Mixer(mixer) => {
+                    let (y, state) = mixer.forward(x, segment, cache.states[block].as_ref());
                     cache.states[block] = Some(state);
                     (x, block) = (y, block + 1);
                 }
-                Layer::Chunking(chunking) => self.remember(cache, chunking, &x),
+                Layer::Chunking(chunking) => self.remember(cache, chunking, x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    selection =
-                        cache.memory.as_ref().map(|m| retrieval.forward(&x, &m.landmarks, &visibility));
+                    selection = cache
+                        .memory
+                        .as_ref()
+                        .map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
                 }
                 Layer::Hsa(hsa) => {
                     if let (Some(m), Some(s), true) = (&cache.memory, &selection, self.hsa) {
-                        x = hsa.forward(&x, m, s);
+                        x = hsa.forward(x.settled(), [&m.k, &m.v], s).into();
                     }
                 }
             }
         }
         cache.position += ids.shape()[1];
-        x
+        x.settled().clone()
     }
 
     /// Adds the chunks that `x` completes to memory, and keeps the rest of it.
@@ -344,12 +428,12 @@ impl Ramba {
 
     /// ids: (segments, tokens), u32, each row a segment of its own → the memory of their whole chunks.
     pub fn remember_segments(&self, ids: &Tensor) -> Memory {
-        let mut x = ops::embedding(&self.embeddings, ids);
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         for layer in &self.layers {
             match layer {
-                Layer::Mamba2(mamba) => x = mamba.forward(&x, None, None).0,
+                Layer::Mixer(mixer) => x = mixer.forward(x, None, None).0,
                 Layer::Chunking(chunking) => {
-                    return chunking.forward(&x).expect("a segment holds whole chunks");
+                    return chunking.forward(x.settled()).expect("a segment holds whole chunks");
                 }
                 _ => break,
             }
@@ -357,107 +441,149 @@ impl Ramba {
         unreachable!("the configuration has a chunking layer before all retrieval")
     }
 
-    /// [`Ramba::extend`] for one text whose beginning is remembered in `pages`, as many tokens as `cache` began at:
-    /// ids (1, tokens), u32 → logits of the last `rows` tokens, what the first retrieval layer selected, and with `scored`
-    /// how it scored every chunk for the first of those rows.
-    pub fn continue_after(
+    /// Further tokens of one text, ids (1, tokens), u32, set out on their way through the layers; what came before is in
+    /// memory but for what `cache` holds. [`Ramba::pass`] takes them on. Logits are of the last `rows` tokens; with `scored`
+    /// the first retrieval layer scores every chunk for the first of those rows.
+    pub fn set_out(&self, cache: &Cache, ids: &Tensor, rows: usize, scored: bool) -> Passage {
+        Passage {
+            x: ops::embedding(&self.embeddings, ids).into(),
+            visibility: self.visibility(cache.position),
+            _before: cache.states.clone(), // as in `extended`
+            rows,
+            scored,
+            layer: 0,
+            block: 0,
+            wanted: None,
+            sought: 0,
+            together: false,
+            looks_for: None,
+            begun: None,
+            brought: None,
+            first: None,
+            scores: None,
+        }
+    }
+
+    /// Takes `passage` on: to the next layer that selected chunks, whose keys and values the caller then brings, or to its
+    /// end. `landmarks`: (1, chunks, heads, dim) each, of the whole chunks that `cache` began behind, in the text's order.
+    /// [`Ramba::extend`] of all gives the same logits.
+    ///
+    /// # Panics
+    /// Where chunks were wanted and are not brought, or brought and not wanted.
+    #[track_caller]
+    pub fn pass(
         &self,
-        pages: &[Memory],
+        passage: &mut Passage,
         cache: &mut Cache,
-        ids: &Tensor,
-        rows: usize,
-        scored: bool,
-    ) -> Selected {
-        let visibility = self.visibility(cache.position);
-        let _before = cache.states.clone(); // as in `extended`
-        let mut x = ops::embedding(&self.embeddings, ids);
-        let (mut all, mut compact, mut first): (Vec<Memory>, _, Option<Selection>) = (Vec::new(), None, None);
-        let (mut block, mut scores) = (0, None);
-        for layer in &self.layers {
+        landmarks: &[Tensor],
+        brought: Option<Brought>,
+    ) -> Pass {
+        assert_eq!(passage.wanted.is_some(), brought.is_some(), "pass: chunks wanted, and brought");
+        if let (Some(selection), Some(Brought { k, v })) = (passage.wanted.take(), brought) {
+            // Each slot has a chunk of its own.
+            let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
+            let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
+                .expect("as many numbers as slots");
+            let kv = [k, v].map(|x| x.reshape([&[1], x.shape()].concat()));
+            passage.brought = Some((kv, Selection { weights: selection.weights, indices }));
+        }
+        while let Some(layer) = self.layers.get(passage.layer) {
+            passage.layer += 1;
             match layer {
-                Layer::Mamba2(mamba) => {
-                    let (y, state) = mamba.forward(&x, None, cache.states[block].as_ref());
-                    cache.states[block] = Some(state);
-                    (x, block) = (y, block + 1);
+                Layer::Mixer(mixer) => {
+                    let state = &mut cache.states[passage.block];
+                    let (y, new) = mixer.forward(passage.x.clone(), None, state.as_ref());
+                    *state = Some(new);
+                    (passage.x, passage.block) = (y, passage.block + 1);
                 }
-                Layer::Chunking(chunking) => {
-                    self.remember(cache, chunking, &x);
-                    all = pages.iter().chain(&cache.memory).cloned().collect();
-                }
-                Layer::Retrieval(retrieval) if !all.is_empty() => {
-                    let landmarks: Vec<Tensor> = all.iter().map(|m| m.landmarks.clone()).collect();
-                    let selection = retrieval.forward_pages(&x, &landmarks, &visibility);
-                    if scored && first.is_none() {
-                        let [_, tokens, width] = x.axes();
-                        let row = ops::slice(&x, (tokens - rows) * width, width).reshape([1, 1, width]);
-                        scores = Some(retrieval.every_score(&row, &landmarks));
+                Layer::Chunking(chunking) => self.remember(cache, chunking, passage.x.settled()),
+                Layer::Retrieval(retrieval) => {
+                    let own = cache.memory.as_ref().map(|m| m.landmarks.clone());
+                    let landmarks: Vec<Tensor> = landmarks.iter().cloned().chain(own.clone()).collect();
+                    let own = own.is_some();
+                    if landmarks.is_empty() {
+                        continue;
                     }
+                    // A window may hide chunks of the text, from each token others.
+                    let shared = passage.together && passage.visibility.window.is_none();
+                    let selection = match (passage.begun.take(), passage.looks_for.take()) {
+                        (Some(begun), Some(q)) => {
+                            let own = &landmarks[landmarks.len() - usize::from(own)..];
+                            retrieval.forward_further(&q, begun, own, &passage.visibility)
+                        }
+                        (None, None) if shared => {
+                            passage.looks_for = Some(retrieval.sought(passage.x.settled()));
+                            passage.layer -= 1;
+                            return Pass::Seeks;
+                        }
+                        _ => retrieval.forward_pages(passage.x.settled(), &landmarks, &passage.visibility),
+                    };
+                    if passage.scored && passage.first.is_none() {
+                        let row = passage.last_rows(1, passage.rows - 1);
+                        passage.scores = Some(retrieval.every_score(&row, &landmarks));
+                    }
+                    passage.first.get_or_insert_with(|| selection.clone());
                     if self.hsa {
-                        compact = Some(self.bring_together(&all, &selection));
+                        let indices = selection.indices.clone();
+                        passage.wanted = Some(selection);
+                        passage.sought += 1;
+                        return Pass::Wants(indices);
                     }
-                    first.get_or_insert(selection);
                 }
-                Layer::Retrieval(_) => {}
                 Layer::Hsa(hsa) => {
-                    if let Some((memory, selection)) = &compact {
-                        x = hsa.forward(&x, memory, selection);
+                    if let Some((kv, selection)) = &passage.brought {
+                        passage.x = hsa.forward(passage.x.settled(), kv.each_ref(), selection).into();
                     }
                 }
             }
         }
-        let [_, tokens, width] = x.axes();
-        cache.position += tokens;
-        let x = ops::slice(&x, (tokens - rows) * width, rows * width).reshape([1, rows, width]);
-        let logits = self.logits(&self.norm_f.forward(&x));
-        let (weights, indices) = first.map(|s| (s.weights, s.indices)).unzip();
-        Selected { logits, weights, indices, scores }
+        cache.position += passage.x.axes()[1];
+        let logits = self.logits(&self.norm_f.forward(&passage.last_rows(passage.rows, 0)));
+        let (weights, indices) = passage.first.take().map(|s| (s.weights, s.indices)).unzip();
+        let scores = passage.scores.take();
+        Pass::Over(Box::new(Selected { logits, weights, indices, scores }))
     }
 
-    /// The few chunks selected out of all pages, copied into one memory where each slot has a chunk of its own.
-    fn bring_together(&self, pages: &[Memory], selection: &Selection) -> (Memory, Selection) {
-        let gather = |pick: fn(&Memory) -> &Tensor| {
-            let flat: Vec<Tensor> = pages.iter().map(|m| rows(pick(m))).collect();
-            let flat: Vec<&Tensor> = flat.iter().collect();
-            let out = ops::gather_chunks(&flat, &selection.indices, self.config.chunk_size);
-            let shape: Vec<usize> = std::iter::once(1).chain(out.shape().iter().copied()).collect();
-            out.reshape(shape)
-        };
-        let slots: Vec<u32> = (0..selection.indices.len() as u32).collect();
-        let indices = Tensor::from_slice(self.gpu(), &slots, selection.indices.shape())
-            .expect("as many numbers as slots");
-        let memory =
-            Memory { k: gather(|m| &m.k), v: gather(|m| &m.v), landmarks: pages[0].landmarks.clone() };
-        (memory, Selection { weights: selection.weights.clone(), indices })
+    /// Looks at the landmarks of a text once for all `passages` that [`Pass::Seeks`] stopped before the same layer.
+    pub fn seek(&self, passages: &mut [&mut Passage], landmarks: &[Tensor]) {
+        let Some(layer) = passages.first().map(|p| p.layer) else { return };
+        let Some(Layer::Retrieval(retrieval)) = self.layers.get(layer) else { return };
+        let here = |p: &&mut &mut Passage| p.layer == layer && p.looks_for.is_some();
+        let q: Vec<Tensor> = passages.iter_mut().filter(here).filter_map(|p| p.looks_for.clone()).collect();
+        let begun = retrieval.begin_together(&q.iter().collect::<Vec<_>>(), landmarks);
+        for (passage, begun) in passages.iter_mut().filter(here).zip(begun.into_iter().flatten()) {
+            passage.begun = Some(begun);
+        }
     }
 
-    /// Σ weight · cross entropy of logits (batch, tokens, vocabulary) against targets; the second is each token's.
-    pub fn loss(&self, logits: &Tensor, targets: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
-        let rows = targets.len();
-        let logits = logits.reshape([rows, self.config.vocab_size]);
-        ops::cross_entropy(&logits, &targets.reshape([rows]), &weights.reshape([rows]))
+    /// Σ weight · cross entropy of what [`Ramba::forward`] predicts against targets; the second is each token's, (batch ·
+    /// tokens). Targets and weights are (batch, tokens) as ids are.
+    pub fn loss(
+        &self,
+        ids: &Tensor,
+        segment: Option<&Tensor>,
+        sharing: &Sharing,
+        targets: &Tensor,
+        weights: &Tensor,
+    ) -> (Tensor, Tensor) {
+        let x = self.hidden(ids, segment, sharing, None);
+        let (rows, width) = x.rows_by_last();
+        let [targets, weights] = [targets, weights].map(|t| t.reshape([rows]));
+        ops::linear_cross_entropy(&x.reshape([rows, width]), &self.head, &targets, &weights)
     }
 }
 
-/// (1, rows, …) as (rows, …).
-fn rows(x: &Tensor) -> Tensor {
-    x.reshape(x.shape()[1..].to_vec())
-}
-
-/// Memory of `group` sequences after one another as that of one.
-fn joined(memory: &Memory, group: usize) -> Memory {
-    if group <= 1 {
-        return memory.clone();
-    }
-    let join = |x: &Tensor| {
+/// Keys and values of `group` sequences after one another as those of one.
+fn joined(memory: &Memory, group: usize) -> [Tensor; 2] {
+    [&memory.k, &memory.v].map(|x| {
         let mut shape = x.shape().to_vec();
-        (shape[0], shape[1]) = (shape[0] / group, shape[1] * group);
+        (shape[0], shape[1]) = (shape[0] / group.max(1), shape[1] * group.max(1));
         x.reshape(shape)
-    };
-    Memory { k: join(&memory.k), v: join(&memory.v), landmarks: memory.landmarks.clone() }
+    })
 }
 
 /// Joins (batch, tokens, …) along the tokens.
-fn join(parts: &[&Tensor]) -> Tensor {
+pub(crate) fn join(parts: &[&Tensor]) -> Tensor {
     let batch = parts[0].shape()[0];
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     let mut shape = parts[0].shape().to_vec();

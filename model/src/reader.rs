@@ -6,33 +6,47 @@
 //! joined by the question, goes through the upper half. The result is that of one forward pass with the same restarts.
 
 mod asking;
+mod bringing;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod file;
+mod paged;
 mod reading;
+mod text;
+mod values;
 
-use std::{borrow::Cow, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
-use rambutan_engine::{Gpu, Tensor, no_grad, ops};
+use rambutan_engine::{Gpu, Tensor, no_grad};
 
 use crate::{Error, Ramba, chunking::Memory};
 
 pub use asking::Asking;
 use asking::Feed;
+use paged::Paged;
 pub use reading::{Progress, Reading};
+#[cfg(not(target_arch = "wasm32"))]
+pub use text::TextFile;
+pub use text::{Source, Text};
+pub use values::Placement;
+use values::{Old, Values};
 
 /// Numbers in the stream of one batch of segments, at most: enough to fill a GPU.
 const BATCH: usize = 1 << 24;
 /// The same for a CPU adapter, which is full at once and whose caches are small.
 const BATCH_CPU: usize = 1 << 21;
-/// Bytes of one page of keys, at most, where a binding allows more: what is lost to the last one stays small.
-const PAGE_BYTES: u64 = 256 << 20;
 /// Bytes of the chunks that one piece of a question brings together, at most.
 const PIECE_BYTES: usize = 128 << 20;
+
+/// A segment that no text fills.
+const UNCUT: usize = 1 << 30;
 
 /// A text in memory.
 pub struct Reader<'m> {
     model: &'m Ramba,
     segment: usize,
     batch: usize,
-    pages: Vec<Memory>,
+    landmarks: Paged,
+    values: Values,
     /// The text's last tokens, fewer than a segment.
     rest: Vec<u8>,
 }
@@ -49,20 +63,32 @@ pub struct Answer {
 
 /// What was replaced, to be put back.
 pub struct Saved {
-    /// (page, segments within it, their keys, values and landmarks).
-    parts: Vec<(usize, Range<usize>, [Tensor; 3])>,
+    /// Where the segments begin, their landmarks and their values.
+    old: Option<(usize, Tensor, Old)>,
     rest: Vec<u8>,
 }
 
 impl<'m> Reader<'m> {
-    /// An empty memory.
+    /// An empty memory on the device.
     ///
     /// # Errors
     /// The configuration has no segments to read by, or its tokens are no bytes.
     pub fn new(model: &'m Ramba) -> Result<Reader<'m>, Error> {
+        Reader::placed(model, Placement::Device)
+    }
+
+    /// An empty memory whose keys and values are kept elsewhere: [`Placement::fitting`] tells where they fit.
+    ///
+    /// # Errors
+    /// As [`Reader::new`], or the configuration's sizes cannot be kept there.
+    pub fn placed(model: &'m Ramba, placement: Placement) -> Result<Reader<'m>, Error> {
         let config = &model.config;
-        let segment =
-            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?;
+        // Without memory nothing is kept but the text: all of it goes through with each question.
+        let segment = if config.enable_hsa {
+            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?
+        } else {
+            UNCUT
+        };
         if config.vocab_size != 256 {
             return Err(Error::Setting {
                 field: "vocab_size".into(),
@@ -71,7 +97,10 @@ impl<'m> Reader<'m> {
             });
         }
         let numbers = if model.gpu().capabilities().cpu { BATCH_CPU } else { BATCH };
-        let reader = Reader { model, segment, batch: segment, pages: Vec::new(), rest: Vec::new() };
+        let row = [config.retrieval_heads(), config.retrieval_head_dim()];
+        let landmarks = Paged::new(model.gpu(), config.chunk_size, row, model.dtype());
+        let values = Values::new(model, segment, placement)?;
+        let reader = Reader { model, segment, batch: segment, landmarks, values, rest: Vec::new() };
         Ok(reader.with_batch(numbers / config.hidden_size))
     }
 
@@ -98,24 +127,28 @@ impl<'m> Reader<'m> {
 
     /// Tokens in whole segments.
     fn base(&self) -> usize {
-        self.pages.iter().map(|p| p.k.shape()[1]).sum()
+        self.landmarks.tokens()
     }
 
     fn gpu(&self) -> &Gpu {
         self.model.gpu()
     }
 
-    /// Keys, values and landmarks: (rows, heads, channels) of `tokens` tokens.
-    fn shapes(&self, tokens: usize) -> [[usize; 4]; 3] {
-        let c = &self.model.config;
-        let kv = [1, tokens, c.num_kv_heads, c.attention_head_dim];
-        [kv, kv, [1, tokens / c.chunk_size, c.retrieval_heads(), c.retrieval_head_dim()]]
+    /// Where keys and values are kept.
+    pub fn placement(&self) -> Placement {
+        self.values.placement()
     }
 
-    /// Bytes that a token leaves in memory.
+    /// Bytes of device memory that a token leaves taken.
     pub fn bytes_per_token(&self) -> usize {
-        let (chunk, size) = (self.model.config.chunk_size, self.model.dtype().bytes());
-        self.shapes(chunk).iter().map(|s| s.iter().product::<usize>() * size).sum::<usize>().div_ceil(chunk)
+        let chunk = self.model.config.chunk_size;
+        (self.landmarks.bytes(chunk) + self.values.bytes(chunk)[0]).div_ceil(chunk)
+    }
+
+    /// Bytes of host memory that a token leaves taken.
+    pub fn host_bytes_per_token(&self) -> usize {
+        let chunk = self.model.config.chunk_size;
+        self.values.bytes(chunk)[1].div_ceil(chunk)
     }
 
     /// Tokens that are read at once, where the device's memory allows.
@@ -127,7 +160,11 @@ impl<'m> Reader<'m> {
     ///
     /// # Errors
     /// The device failed or its memory does not suffice; then nothing of `text` counts as read.
-    pub fn read(&mut self, text: &[u8], mut progress: impl FnMut(usize)) -> Result<(), Error> {
+    pub fn read<'t>(
+        &mut self,
+        text: impl Into<Text<'t>>,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), Error> {
         self.start(text).finish(self, &mut progress)
     }
 
@@ -142,7 +179,7 @@ impl<'m> Reader<'m> {
     /// println!("{} of {}", progress.done, progress.total);
     /// # Ok(()) }
     /// ```
-    pub fn start<'t>(&self, text: impl Into<Cow<'t, [u8]>>) -> Reading<'t> {
+    pub fn start<'t>(&self, text: impl Into<Text<'t>>) -> Reading<'t> {
         Reading::new(self, text.into())
     }
 
@@ -151,9 +188,9 @@ impl<'m> Reader<'m> {
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub async fn read_in_slices(
+    pub async fn read_in_slices<'t>(
         &mut self,
-        text: &[u8],
+        text: impl Into<Text<'t>>,
         budget: Duration,
         mut progress: impl FnMut(Progress),
     ) -> Result<(), Error> {
@@ -191,21 +228,8 @@ impl<'m> Reader<'m> {
             self.segment
         );
         assert!(tokens <= self.base(), "a prefix of {tokens} of {} tokens", self.base());
-        let mut pages = Vec::new();
-        let mut left = tokens;
-        for page in &self.pages {
-            let n = left.min(page.k.shape()[1]);
-            if n > 0 {
-                let [k, v, landmarks] = self.shapes(n);
-                pages.push(Memory {
-                    k: page.k.window(0, &k),
-                    v: page.v.window(0, &v),
-                    landmarks: page.landmarks.window(0, &landmarks),
-                });
-            }
-            left -= n;
-        }
-        Reader { pages, rest: Vec::new(), ..*self }
+        let (landmarks, values) = (self.landmarks.prefix(tokens), self.values.prefix(tokens));
+        Reader { landmarks, values, rest: Vec::new(), ..*self }
     }
 
     /// The stretch of whole segments, or up to the text's end, that holds tokens `range`: what [`Reader::replace`]
@@ -220,9 +244,6 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// The device failed; then the text stays as it was read.
     ///
-    /// # Errors
-    /// As [`Reader::read`].
-    ///
     /// # Panics
     /// Where `text` begins or ends within a segment.
     #[track_caller]
@@ -233,23 +254,14 @@ impl<'m> Reader<'m> {
             end == self.len() || (end.is_multiple_of(self.segment) && end < self.len()),
             "replace: token {end} ends no segment"
         );
-        let mut saved = Saved { parts: Vec::new(), rest: self.rest.clone() };
+        let mut saved = Saved { old: None, rest: self.rest.clone() };
         let whole = end.min(base).saturating_sub(start);
         if whole > 0 {
             let memory = self.remember(&text[..whole])?;
-            let (mut first, mut from) = (0, 0);
-            for (i, page) in self.pages.iter().enumerate() {
-                let tokens = page.k.shape()[1];
-                let (a, b) = (start.max(first), (start + whole).min(first + tokens));
-                if a < b {
-                    let rows = a - first..b - first;
-                    saved.parts.push((i, rows.clone(), self.rows_of(page, rows)));
-                    let new = self.rows_of(&memory, from..from + b - a);
-                    self.write(page, a - first, &new);
-                    from += b - a;
-                }
-                first += tokens;
-            }
+            let old = self.values.replace(start, &memory, &text[..whole])?;
+            let landmarks = self.landmarks.copy(start..start + whole);
+            self.landmarks.write(start, &memory.landmarks);
+            saved.old = Some((start, landmarks, old));
             if let Err(e) = self.gpu().check() {
                 self.restore(saved);
                 return Err(e.into());
@@ -265,25 +277,11 @@ impl<'m> Reader<'m> {
 
     /// Puts back what [`Reader::replace`] replaced.
     pub fn restore(&mut self, saved: Saved) {
-        for (i, rows, old) in saved.parts {
-            self.write(&self.pages[i], rows.start, &old);
+        if let Some((start, landmarks, old)) = saved.old {
+            self.landmarks.write(start, &landmarks);
+            self.values.restore(start, old);
         }
         self.rest = saved.rest;
-    }
-
-    /// A copy of the memory of tokens `range`, whole chunks.
-    fn rows_of(&self, memory: &Memory, range: Range<usize>) -> [Tensor; 3] {
-        let sizes = self.shapes(range.len()).map(|s| s.iter().product::<usize>());
-        let starts = self.shapes(range.start).map(|s| s.iter().product::<usize>());
-        let of = [&memory.k, &memory.v, &memory.landmarks];
-        std::array::from_fn(|i| ops::slice(of[i], starts[i], sizes[i]))
-    }
-
-    fn write(&self, page: &Memory, start: usize, rows: &[Tensor; 3]) {
-        let starts = self.shapes(start).map(|s| s.iter().product::<usize>());
-        for ((to, start), from) in [&page.k, &page.v, &page.landmarks].into_iter().zip(starts).zip(rows) {
-            ops::write_slice(to, start, from);
-        }
     }
 
     /// Generates greedily after the text and `question`, until `stop` or `most` tokens.
@@ -292,6 +290,19 @@ impl<'m> Reader<'m> {
     /// The device failed, or text and question are both empty.
     pub async fn ask(&self, question: &[u8], stop: &[u8], most: usize) -> Result<Answer, Error> {
         self.asking(question, stop, most)?.run(self).await
+    }
+
+    /// [`Reader::ask`] for several questions at a time, each by itself: they share each pass over the landmarks, of which
+    /// there are many where a text is long.
+    ///
+    /// # Errors
+    /// As [`Reader::ask`].
+    pub async fn ask_all(&self, questions: &[&[u8]], stop: &[u8], most: usize) -> Result<Vec<Answer>, Error> {
+        let all: Result<Vec<Asking>, Error> =
+            questions.iter().map(|question| self.asking(question, stop, most)).collect();
+        let mut all = all?;
+        Asking::run_together(&mut all, self).await?;
+        Ok(all.into_iter().map(|asking| asking.answer().clone()).collect())
     }
 
     /// [`Reader::ask`] in slices: [`Asking::step`] once a frame.

@@ -4,7 +4,7 @@
 
 use rambutan_engine::{
     Tensor,
-    ops::{self, Visibility},
+    ops::{self, Begun, Visibility},
 };
 
 use crate::{
@@ -65,6 +65,45 @@ impl Retrieval {
         let q = self.queries(x);
         let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
         let (scores, indices) = ops::select_pages(&q, &pages, self.top_k, visibility);
+        self.selection(scores, indices)
+    }
+
+    /// What the tokens of x, (1, tokens, width), look for: (1, tokens, heads, dim).
+    pub fn sought(&self, x: &Tensor) -> Tensor {
+        self.queries(x)
+    }
+
+    /// [`Retrieval::forward_pages`] for several at once, as far as pages that all of their tokens see: q of
+    /// [`Retrieval::sought`] each; [`Retrieval::forward_further`] goes on with each. None where there are fewer than K chunks.
+    pub fn begin_together(&self, q: &[&Tensor], pages: &[Tensor]) -> Option<Vec<Begun>> {
+        if pages.iter().map(|p| p.shape()[1]).sum::<usize>() < self.top_k {
+            return None;
+        }
+        let rows: Vec<Tensor> = q.iter().map(|q| q.reshape([1, q.len()])).collect();
+        let all = ops::concat_columns(&rows.iter().collect::<Vec<_>>());
+        let [_, _, heads, dim]: [usize; 4] = q.first()?.axes();
+        let all = all.reshape([1, all.len() / (heads * dim), heads, dim]);
+        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
+        let begun = ops::select_begun(&all, &pages, self.top_k);
+        let mut first = 0;
+        let part = |q: &&Tensor| {
+            let tokens = q.shape()[1];
+            first += tokens;
+            begun.tokens(first - tokens, tokens)
+        };
+        Some(q.iter().map(part).collect())
+    }
+
+    /// The rest of [`Retrieval::begin_together`] for one, with pages behind those.
+    pub fn forward_further(
+        &self,
+        q: &Tensor,
+        begun: Begun,
+        pages: &[Tensor],
+        visibility: &Visibility,
+    ) -> Selection {
+        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
+        let (scores, indices) = ops::select_further(q, begun, &pages, visibility);
         self.selection(scores, indices)
     }
 

@@ -366,9 +366,7 @@ impl Trainer {
         } else {
             Sharing::default()
         };
-        let logits = self.model.forward(&ids, Some(&segment), &sharing);
-        let (loss, ce) = self.model.loss(&logits, &targets, &weights);
-        drop(logits);
+        let (loss, ce) = self.model.loss(&ids, Some(&segment), &sharing, &targets, &weights);
         loss.backward_from(scale);
         let answers = no_grad(|| ops::sum(&ops::mul(&ce, &answer_weights.reshape([ce.len()]))));
         Ok(no_grad(|| ops::concat_columns(&[&loss.detach(), &answers])))

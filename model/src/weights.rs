@@ -134,6 +134,21 @@ impl Norm {
         self.project_to(x, weight, self.dtype)
     }
 
+    /// [`Norm::project`] of a stream, and the stream's sum.
+    pub(crate) fn project_stream(&self, mut stream: Stream, weight: &Tensor) -> (Tensor, Tensor) {
+        match stream.added.take() {
+            Some(added) => {
+                let (x, h) = ops::add_rms_norm(&stream.x, &added, &self.weight, self.eps, self.dtype);
+                let y = ops::linear(&h, weight, None);
+                (x, y)
+            }
+            None => {
+                let y = self.project(&stream.x, weight);
+                (stream.x, y)
+            }
+        }
+    }
+
     /// [`Norm::project`] with another type of the result.
     pub fn project_to(&self, x: &Tensor, weight: &Tensor, dtype: DType) -> Tensor {
         if is_step(x, weight) && !self.weight.needs_grad() {
@@ -142,6 +157,43 @@ impl Norm {
         }
         ops::linear_to(&self.forward(x), weight, None, dtype)
     }
+}
+
+/// The residual stream between layers, (batch, tokens, width): what the last one computed waits for the norm that reads the
+/// sum next, which makes it on the way.
+#[derive(Clone)]
+pub struct Stream {
+    x: Tensor,
+    added: Option<Tensor>,
+}
+
+impl From<Tensor> for Stream {
+    fn from(x: Tensor) -> Stream {
+        Stream { x, added: None }
+    }
+}
+
+impl Stream {
+    /// (batch, tokens, width).
+    pub(crate) fn axes(&self) -> [usize; 3] {
+        self.x.axes()
+    }
+
+    /// The sum.
+    pub fn settled(&mut self) -> &Tensor {
+        if let Some(added) = self.added.take() {
+            self.x = ops::add(&self.x, &added);
+        }
+        &self.x
+    }
+}
+
+/// stream + x · weightᵀ, all (batch, tokens, …), for the next norm to add.
+pub(crate) fn add_linear_later(stream: Tensor, x: &Tensor, weight: &Tensor) -> Stream {
+    if is_step(x, weight) && !stream.needs_grad() {
+        return add_linear(&stream, x, weight).into();
+    }
+    Stream { added: Some(ops::linear(x, weight, None)), x: stream }
 }
 
 /// stream + x · weightᵀ, all (batch, tokens, …). A token alone goes by [`ops::linear_step`].

@@ -1,5 +1,7 @@
 // uses: lib/grid.wgsl, lib/quads.wgsl
-// What causal_conv1d_quads and its backward pass share.
+// What causal_conv1d_quads and its backward pass share. Of a token's `x_stride` quads the channels begin at `x_start`.
+
+fn place_of(token: u32, c: u32) -> u32 { return token * params.x_stride + params.x_start + c; }
 
 fn sigmoid(u: vec4f) -> vec4f {
     let e = exp(-abs(u));
@@ -13,7 +15,7 @@ fn segment_of(token: u32) -> u32 {
 
 // The inputs of channels 4c … 4c + 3 at `back` tokens before t, where a block begins: at the first the initial state's.
 fn before(b: u32, t: u32, back: u32, c: u32) -> vec4f {
-    if t > 0u { return quad_of(x[(b * params.tokens + t - back) * params.channels / 4u + c]); }
+    if t > 0u { return quad_of(x[place_of(b * params.tokens + t - back, c)]); }
     if params.has_initial == 0u { return vec4f(0.0); }
     let at = (b * params.channels + 4u * c) * KEPT + 3u - back;
     return vec4f(initial[at], initial[at + KEPT], initial[at + 2u * KEPT], initial[at + 3u * KEPT]);

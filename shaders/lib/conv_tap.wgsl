@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl
-// What causal_conv1d and its backward pass share: taps, and the value before the activation.
+// What causal_conv1d and its backward pass share: taps, and the value before the activation. `place_of` is the kernel's.
 
 fn sigmoid(v: f32) -> f32 {
     let e = exp(-abs(v));
@@ -17,7 +17,7 @@ fn tap(b: u32, t: u32, back: u32, c: u32) -> f32 {
         return initial[(b * params.channels + c) * kept + kept + t - back];
     }
     if params.has_segment != 0u && segment[first + t] != segment[first + t - back] { return 0.0; }
-    return f32(x[(first + t - back) * params.channels + c]);
+    return f32(x[place_of(first + t - back, c)]);
 }
 
 fn convolved(b: u32, t: u32, c: u32) -> f32 {

@@ -7,64 +7,44 @@ struct Params {
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
 
-const TILES: u32 = 2u;
-// A product passes in RUN parts, of which each invocation takes a row's quad: two workgroups fit an SM.
-const STAGE: u32 = WG / QUADS;
-
-// Factors of states stored and of products.
-const STORED: f32 = select(1.0, 1.0 / SCALE, REVERSE == 1u);
-const MADE: f32 = select(1.0 / SCALE, 1.0, REVERSE == 1u);
+// What a sum is over the state, and what is stored over a sum.
+const SUMMED: f32 = select(SCALE, 1.0, REVERSE == 1u);
+const STORED: f32 = 1.0 / SCALE;
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
 @group(0) @binding(1) var<storage, read> input: array<words>;         // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> wr: array<words>;            // (batches, tokens, groups, N)
-@group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
+@group(0) @binding(3) var<storage, read> logs: array<f32>;            // (batches, chunks of all spans, heads, 2, T)
 @group(0) @binding(4) var<storage, read> start: array<vec4f>;         // (batches, spans, heads, P, N)
 @group(0) @binding(5) var<storage, read_write> states: array<words>;  // (spans of this launch, chunks, heads, P, N)
 @group(0) @binding(6) var<storage, read_write> ends: array<vec4f>;    // (batches, spans, heads, P, N)
 @group(0) @binding(7) var<storage, read_write> totals: array<f32>;    // (batches, spans, heads)
 @group(0) @binding(8) var<storage, read_write> carried: array<f32>;   // (spans of this launch, chunks, heads)
 
-// Invocations that share a token's decays, at most 8, and decays that each multiplies. Their products, (PARTS, T), lie
-// where other kernels keep the decays of rows.
-const PARTS: u32 = WG / T;
-const PART: u32 = T / PARTS;
+var<workgroup> weights: array<f32, T>;
 
-// The product of PART decays: of those behind token t to the chunk's end or, in reverse, of those from its start to t.
-fn decay_part(t: u32, part: u32) -> f32 {
-    var p = 1.0;
-    for (var k = part * PART; k < part * PART + PART; k++) {
-        p *= select(1.0, decays[k], select(k > t, k <= t, REVERSE == 1u));
-    }
-    return p;
-}
+// What one invocation loads of a chunk, and of the steps the first T.
+struct Loaded { input: array<words, RUN>, wr: array<words, RUN>, log: f32, dt: f32, end: f32 }
 
-// Π decays t + 1 … T − 1 or, in reverse, 0 … t.
-fn decay_of(t: u32) -> f32 {
-    var p = begins[t];
-    for (var r = 1u; r < PARTS; r++) { p *= begins[r * T + t]; }
-    return p;
-}
-
-// What one invocation loads of a chunk.
-struct Loaded { input: array<words, RUN>, wr: array<words, RUN>, step: vec2f }
-
-fn load(b: u32, first: u32, h: u32, column: u32, lane: u32) -> Loaded {
+fn load(b: u32, chunk: u32, h: u32, column: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
     let quad = lane % QUADS;
     let p4 = params.p / 4u;
     let n4 = params.n / 4u;
     let in_quad = min(quad, p4 - 1u);
     let wr_quad = min(column, n4 - 1u);
+    let logs_at = ((b * ((params.tokens + T - 1u) / T) + chunk) * params.heads + h) * 2u * T;
+    loaded.log = logs[logs_at + lane % T];
+    loaded.dt = logs[logs_at + T + lane % T];
+    loaded.end = logs[logs_at + T - 1u];
     for (var i = 0u; i < RUN; i++) { // unroll
-        let t = first + lane / QUADS * RUN + i;
+        let t = chunk * T + lane / QUADS + i * STEP;
         let at = b * params.tokens + min(t, params.tokens - 1u);
         let in_at = (at * params.heads + h) * p4 + in_quad;
         let wr_at = (at * (params.heads / params.share) + h / params.share) * n4 + wr_quad;
         loaded.input[i] = inside(input[in_at], t < params.tokens && quad < p4);
         loaded.wr[i] = inside(wr[wr_at], t < params.tokens && column < n4);
     }
-    loaded.step = step_of(b, first, h, lane);
     return loaded;
 }
 
@@ -79,59 +59,74 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b = span_at / params.spans;
     let span = span_at % params.spans;
     let quad = lane % QUADS;
-    let row0 = lane / QUADS * RUN;                                    // of operands: tokens
     let n4 = params.n / 4u;
     let column = slice * QUADS + quad;
-    let state_at = (span_at * params.heads + h) * params.p * n4 + column;
-    var s: array<vec4f, RUN>;
-    for (var i = 0u; i < RUN; i++) { // unroll
-        s[i] = vec4f(0.0);
-        let p = i * STAGE + lane / QUADS;
-        if params.has_start != 0u && p < params.p && column < n4 { s[i] = start[state_at + p * n4]; }
+    let own = lane / LANES;                                              // its row of the state
+    let own_column = slice * QUADS + own_quad(0u, lane);
+    let from_stage = own_stage(lane);
+    let state_at = ((span_at * params.heads + h) * params.p + own) * n4 + own_column;
+    var sums = Sums();
+    if params.has_start != 0u {                                       // uniform
+        for (var j = 0u; j < TURNS; j++) { // unroll
+            for (var i = 0u; i < PER; i++) { // unroll
+                var v = vec4f(0.0);
+                if own < params.p && own_column + j * 4u + i < n4 { v = start[state_at + j * 4u + i]; }
+                stage[from_stage + i] = v * SUMMED;
+            }
+            workgroupBarrier();
+            take(&sums, j, lane);
+            workgroupBarrier();
+        }
     }
-    var total = 1.0;
+    var total = 0.0;
     let count = min(params.chunks, (params.tokens + T - 1u) / T - span * params.chunks);
-    var next = load(b, (span * params.chunks + select(0u, count - 1u, REVERSE == 1u)) * T, h, column, lane);
+    var next = load(b, span * params.chunks + select(0u, count - 1u, REVERSE == 1u), h, column, lane);
     for (var k = 0u; k < count; k++) {
         let chunk = select(k, count - 1u - k, REVERSE == 1u);
-        put_step(next.step, lane);
-        for (var i = 0u; i < RUN; i++) { tiles[TILE + (row0 + i) * STRIDE + quad] = four_of(next.wr[i]); } // unroll
-        workgroupBarrier();
-        begins[lane] = decay_part(lane % T, lane / T);
-        workgroupBarrier();
-        for (var i = 0u; i < RUN; i++) { // unroll
-            let t = row0 + i;
-            var weight = decay_of(t);
-            if REVERSE == 0u { weight *= dts[t] * SCALE; }
-            tiles[t * STRIDE + quad] = four(vec4f(four_of(next.input[i])) * weight);
+        let place = (local * params.chunks + chunk) * params.heads + h;
+        let to = params.to + (place * params.p + own) * n4 + own_column;
+        let end = next.end;
+        if lane < T {
+            weights[lane] = select(exp2(end - next.log) * next.dt * SCALE, exp2(next.log), REVERSE == 1u);
         }
-        var chunk_total = decay_of(select(0u, T - 1u, REVERSE == 1u));
-        if REVERSE == 0u { chunk_total *= decays[0]; }
+        for (var j = 0u; j < TURNS; j++) { // unroll
+            leave(&sums, j, lane);
+            workgroupBarrier();                                       // and the last tiles are read
+            for (var i = 0u; i < PER; i++) { // unroll
+                if own < params.p && own_column + j * 4u + i < n4 {
+                    states[to + j * 4u + i] = words_of(stage[from_stage + i] * STORED);
+                }
+            }
+            if j + 1u < TURNS { workgroupBarrier(); }
+        }
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let row = lane / QUADS + i * STEP;
+            let at = row * STRIDE + quad;
+            tiles[at] = four(floats_of(next.input[i]) * weights[row]);
+            tiles[TILE + at] = four_of(next.wr[i]);
+        }
         // While this chunk is multiplied the next one is on its way.
         if k + 1u < count {
             let ahead = select(k + 1u, count - 2u - k, REVERSE == 1u);
-            next = load(b, (span * params.chunks + ahead) * T, h, column, lane);
+            next = load(b, span * params.chunks + ahead, h, column, lane);
         }
         workgroupBarrier();
-        var sums = Sums();
+        let chunk_total = exp2(end);
+        scale(&sums, chunk_total);
         multiply_tn(&sums, 0u, TILE, lane);
-        let place = (local * params.chunks + chunk) * params.heads + h;
-        let to = params.to + place * params.p * n4 + column;
-        for (var i = 0u; i < RUN; i++) { // unroll
-            let p = i * STAGE + lane / QUADS;
-            if i > 0u { workgroupBarrier(); }                         // the last part is read
-            leave_part(&sums, i, lane);
-            workgroupBarrier();
-            if p < params.p && column < n4 { states[to + p * n4] = words_of(s[i] * STORED); }
-            s[i] = fma(vec4f(chunk_total), s[i], stage[lane / QUADS * ROW + quad] * MADE);
-        }
-        if params.leaves != 0u && lane == 0u && slice == 0u { carried[place] = total; }
-        total *= chunk_total;
+        if params.leaves != 0u && lane == 0u && slice == 0u { carried[place] = exp2(total); }
+        total += end;
     }
     if params.leaves == 0u { return; }
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let p = i * STAGE + lane / QUADS;
-        if p < params.p && column < n4 { ends[state_at + p * n4] = s[i]; }
+    for (var j = 0u; j < TURNS; j++) { // unroll
+        workgroupBarrier();
+        leave(&sums, j, lane);
+        workgroupBarrier();
+        for (var i = 0u; i < PER; i++) { // unroll
+            if own < params.p && own_column + j * 4u + i < n4 {
+                ends[state_at + j * 4u + i] = stage[from_stage + i] / SUMMED;
+            }
+        }
     }
-    if lane == 0u && slice == 0u { totals[span_at * params.heads + h] = total; }
+    if lane == 0u && slice == 0u { totals[span_at * params.heads + h] = exp2(total); }
 }

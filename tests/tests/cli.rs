@@ -189,6 +189,43 @@ fn bad_input_ends_with_one_error_and_one_hint() {
     let words = with("words.safetensors", |c| c.vocab_size = 300);
     let many = with("many.safetensors", |c| c.chunk_topk = 1000);
 
+    // A memory, and what may have become of it and its text.
+    let others = save("others.safetensors", &Checkpoint::initial(small(), 2).expect("a valid configuration"));
+    let memory_of = |file: &str, name: &str, keep: &str| {
+        let line = ["read", file, "--memory", name, "--checkpoint", &model, "--keep", keep];
+        let output = run(&line, &folder.0);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        folder.path(name)
+    };
+    let [sound, values] = ["text", "values"].map(|keep| memory_of(&text, &format!("{keep}.mem"), keep));
+    let grown = folder.write("grown.txt", "Nothing in particular was said here. ".repeat(40));
+    let shrunk = memory_of(&grown, "shrunk.mem", "text");
+    folder.write("grown.txt", "Nothing in particular");
+    let changing = folder.write("changing.txt", "Nothing in particular was said here. ".repeat(40));
+    let stale = memory_of(&changing, "stale.mem", "text");
+    folder.write("changing.txt", "Something in particular was said now. ".repeat(40));
+    let memory = |name: &str, of: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(of).expect("it reads");
+        change(&mut bytes);
+        folder.write(name, bytes)
+    };
+    let cut_memory = memory("cut.mem", &sound, &|b| b.truncate(b.len() - 9));
+    let begun_memory = memory("begun.mem", &sound, &|b| b.truncate(5000));
+    let newer_memory = memory("newer.mem", &sound, &|b| b[8] = 9);
+    let damaged_memory = memory("damaged.mem", &sound, &|b| {
+        let at = b.len() - 70;
+        b[12288..at].iter_mut().for_each(|b| *b ^= 1);
+    });
+    let damaged_values = memory("damaged-values.mem", &values, &|b| {
+        let at = b.windows(4).position(|w| w == b"PAGE").expect("a page") + 64;
+        // Behind the head of eleven segments, each of eight landmarks of sixteen channels.
+        b[at + 11 * (16 + 8 * 16 * 4)..][..11 * 128 * 32 * 4].fill(3);
+    });
+
+    let ask_memory =
+        |memory: &str| ["ask", "--checkpoint", &model, "--memory", memory, "What is the passkey?"].join("\0");
+    let read =
+        |file: &str, memory: &str| ["read", file, "--checkpoint", &model, "--memory", memory].join("\0");
     let ask =
         |m: &str, file: &str| ["ask", "--checkpoint", m, "--file", file, "What is the passkey?"].join("\0");
     let eval = |more: &str| format!("eval\0passkey\0--checkpoint\0{model}\0{more}");
@@ -200,6 +237,12 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         folder.write(name, PLAN.replace(from, to))
     };
     let plan = folder.write("plan.toml", PLAN);
+    let ruler = |more: &str| format!("eval\0ruler\0--checkpoint\0{model}\0{more}");
+    let perplexity = |more: &str| format!("eval\0perplexity\0--checkpoint\0{model}\0{more}");
+    let jobs = |name: &str, jobs: &str| {
+        let head = "plan = \"plan.toml\"\n[examine]\nlengths = [1024]\ntrials = 1\ntasks = [\"named\"]\n";
+        format!("jobs\0{}\0--out\0{}", folder.write(name, format!("{head}{jobs}")), folder.path("jobs"))
+    };
     let train = |plan: &str, more: &str| format!("train\0{plan}\0--out\0{}{more}", folder.path("out"));
     let plain = |text: &str| text.replace(' ', "\0");
     let rows: Vec<(&str, String)> = vec![
@@ -232,6 +275,13 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("length below a fact", eval("--lengths\x0016")),
         ("length beyond all devices", eval("--lengths\x0099999999999999")),
         ("seed below 0", eval("--seed\0-1")),
+        ("an unknown task", ruler("--tasks\0poems")),
+        ("no task", ruler("--tasks\0")),
+        ("a text and generated formats", ruler(&format!("--formats\0--text\0{text}"))),
+        ("length below six statements", ruler("--tasks\0variables\0--lengths\x00200")),
+        ("nothing before what is foretold", perplexity("--lengths\x00512")),
+        ("nothing to foretell", perplexity("--last\x000")),
+        ("a text too short to foretell", perplexity(&format!("--text\0{short}"))),
         ("zero tokens", demo("--tokens\x000")),
         ("tokens below a chunk", demo("--tokens\x0010")),
         ("tokens below a fact", demo("--tokens\x0030")),
@@ -280,6 +330,43 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("text below a fact", demo(&format!("--text\0{short}"))),
         ("binary text to examine on", eval(&format!("--text\0{binary}"))),
         ("empty text to examine on", eval(&format!("--text\0{empty}"))),
+        // Memories.
+        ("a memory that is not there", ask_memory(&folder.path("none.mem"))),
+        ("a folder as memory", ask_memory(&folder.path(""))),
+        ("an empty memory", ask_memory(&empty)),
+        ("a text as memory", ask_memory(&text)),
+        ("weights as memory", ask_memory(&model)),
+        ("an endless memory", ask_memory("/dev/zero")),
+        ("half a memory", ask_memory(&cut_memory)),
+        ("the beginning of a memory", ask_memory(&begun_memory)),
+        ("a memory of another version", ask_memory(&newer_memory)),
+        ("a damaged memory", ask_memory(&damaged_memory)),
+        ("damaged keys and values", ask_memory(&damaged_values)),
+        ("a memory whose text was cut", ask_memory(&shrunk)),
+        ("a memory whose text is another", ask_memory(&stale)),
+        ("a memory by other weights", ask_memory(&sound).replace(&model, &others)),
+        ("a memory and a place", format!("{}\0--memory-in\0host", ask_memory(&sound))),
+        ("an empty question to a memory", format!("{}\0 ", ask_memory(&sound))),
+        ("a memory and no question", format!("ask\0--memory\0{sound}")),
+        ("an unknown place", format!("{}\0--memory-in\0attic", ask(&model, &text))),
+        ("a cap in words", format!("{}\0--max-memory\0lots", ask(&model, &text))),
+        ("a cap below nothing", format!("{}\0--max-memory=-1", ask(&model, &text))),
+        ("nothing to read", plain("read")),
+        ("nowhere to read into", format!("read\0{text}")),
+        ("a missing text to read", read(&folder.path("none.txt"), &folder.path("new.mem"))),
+        ("a folder to read", read(&folder.path(""), &folder.path("new.mem"))),
+        ("an empty text to read", read(&empty, &folder.path("new.mem"))),
+        ("an endless text to read", read("/dev/zero", &folder.path("new.mem"))),
+        ("a text to read into itself", read(&text, &text)),
+        ("to read into a folder", read(&text, &folder.path(""))),
+        ("to read into another text", read(&text, &short)),
+        ("to read into a folder that is not there", read(&text, &folder.path("no/where.mem"))),
+        ("to read into a device", read(&text, "/dev/full")),
+        ("to go on with other weights", read(&text, &sound).replace(&model, &others)),
+        ("to go on with half a memory", read(&text, &cut_memory)),
+        ("to keep what a memory does not", format!("{}\0--keep\0values", read(&text, &sound))),
+        ("to keep something else", format!("{}\0--keep\0calm", read(&text, &sound))),
+        ("pages of nothing", format!("{}\0--page\x000", read(&text, &folder.path("new.mem")))),
         // Folders.
         ("a file as folder", format!("demo\0--checkpoint\0{model}\0--tokens\x001024\0--out\0{text}")),
         (
@@ -338,6 +425,13 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("heads that do not fit", train(&toml("t12.toml", "num_heads = 4", "num_heads = 3"), "")),
         ("more facts at least than at most", train(&toml("t13.toml", "facts_min = 0", "facts_min = 3"), "")),
         ("a log that is never written", train(&toml("t14.toml", "log_steps = 10", "log_steps = 0"), "")),
+        ("no list", format!("jobs\0{}", folder.path("none.toml"))),
+        ("a plan as list", format!("jobs\0{plan}")),
+        ("jobs of one name", jobs("j0.toml", "[[jobs]]\nname = \"a\"\n[[jobs]]\nname = \"a\"")),
+        ("a job that leaves its folder", jobs("j1.toml", "[[jobs]]\nname = \"../a\"")),
+        ("a job with a misspelt setting", jobs("j2.toml", "[[jobs]]\nname = \"a\"\nset.plan.sed = 1")),
+        ("a job of an impossible model", jobs("j3.toml", "[[jobs]]\nname = \"a\"\nset.model.num_heads = 3")),
+        ("only a job that is not there", jobs("j4.toml", "[[jobs]]\nname = \"a\"") + "\0--only\0b"),
         ("nothing to resume", train(&plan, "\0--resume")),
         ("no weights to begin with", train(&plan, &format!("\0--init\0{}", folder.path("none.safetensors")))),
         ("weights of another model", train(&plan, &format!("\0--init\0{model}"))),
@@ -477,6 +571,66 @@ fn training_that_stops_resumes_to_the_same_weights() {
     }
 }
 
+/// Jobs whose time is up, or that are killed, go on where they stopped; what is done is not done again.
+#[test]
+fn jobs_go_on_where_they_stopped() {
+    let folder = Folder::new("jobs");
+    folder.write("plan.toml", PLAN);
+    let list = folder.write(
+        "list.toml",
+        r#"
+plan = "plan.toml"
+[examine]
+lengths = [1024]
+trials = 2
+tasks = ["named", "variables"]
+[[jobs]]
+name = "base"
+[[jobs]]
+name = "window"
+set.model = { token_mixer = "window", window_size = 32, window_kv_heads = 2 }
+set.plan.seed = 4
+[[jobs]]
+name = "alone"
+set.model.enable_hsa = false
+"#,
+    );
+    let jobs = |more: &[&str]| {
+        let output = run(&[&["jobs", &list, "--out", "jobs"], more].concat(), &folder.0);
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let read = |name: &str| fs::read_to_string(folder.0.join("jobs").join(name)).unwrap_or_default();
+    // The second alone, then a kill within the first, then all that is left.
+    jobs(&["--only", "window"]);
+    let window = read("window/results.jsonl");
+    assert_eq!((window.lines().count(), read("results.jsonl")), (2, window.clone()));
+    let kept = folder.0.join("jobs/base/checkpoint.safetensors");
+    let mut child = rambutan(&["jobs", &list, "--out", "jobs"], &folder.0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    while !kept.exists() && child.try_wait().expect("a state").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("it ends");
+    let said = jobs(&[]);
+    assert!(said.contains("base: ") && said.contains("alone: ") && !said.contains("window: "), "{said}");
+    assert_eq!(read("window/results.jsonl"), window, "what was done stays");
+    let lines: Vec<Value> =
+        read("results.jsonl").lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
+    let heads: Vec<_> = lines.iter().map(|l| (l["job"].as_str(), l["task"].as_str())).collect();
+    let expected: Vec<_> = ["base", "window", "alone"]
+        .into_iter()
+        .flat_map(|job| ["named", "variables"].map(|task| (Some(job), Some(task))))
+        .collect();
+    assert_eq!(heads, expected, "in the list's order");
+    assert_eq!(read("table.md").lines().count(), 2 + 3);
+    assert_eq!(jobs(&[]), "", "nothing is left to do");
+}
+
 /// Numbers that are finite alone, but not once they are multiplied: an error or an answer, never a panic.
 #[test]
 fn enormous_weights_do_not_panic() {
@@ -537,6 +691,7 @@ fn a_cap_on_memory_says_how_much_fits() {
     let folder = Folder::new("cap");
     weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
     let line = ["eval", "passkey", "--checkpoint", "m.safetensors", "--lengths", "4194304", "--trials", "1"];
+    let line = [&line[..], &["--memory-in", "device"]].concat();
     let output = rambutan(&line, &folder.0).env("RAMBUTAN_MAX_MEMORY", (128 << 20).to_string()).output();
     let output = output.expect("the program starts");
     assert_eq!(misbehaved(&output, 2), None, "{}", String::from_utf8_lossy(&output.stderr));
@@ -544,11 +699,85 @@ fn a_cap_on_memory_says_how_much_fits() {
     assert!(stderr.contains("fit") && stderr.contains("--lengths"), "{stderr}");
 }
 
+/// Ended by force at random moments, reading goes on each time, and leaves what an undisturbed one does.
+#[test]
+fn a_memory_survives_being_killed_at_any_moment() {
+    const KILLS: usize = 20;
+    let folder = Folder::new("killed");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    let mut rng = rambutan_model::rng::Rng::new(5);
+    let text: Vec<u8> = (0..600 * 512 + 77).map(|_| b' ' + rng.below(95) as u8).collect();
+    folder.write("t.txt", text);
+    let line = |memory: &str| {
+        let line = format!("read t.txt --memory {memory} --checkpoint m.safetensors --page 512");
+        rambutan(&line.split(' ').collect::<Vec<_>>(), &folder.0)
+    };
+    let output = line("whole.mem").output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let size = |name: &str| fs::metadata(folder.0.join(name)).map_or(0, |m| m.len());
+    let (mut kills, mut sizes) = (0, Vec::new());
+    while kills < KILLS {
+        let before = size("killed.mem");
+        let mut child =
+            line("killed.mem").stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+        // From the first page on, at any moment of some pages; now and then before.
+        let early = rng.below(5) == 0;
+        while !early
+            && size("killed.mem") <= before.max(20_000)
+            && child.try_wait().expect("it runs").is_none()
+        {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        std::thread::sleep(std::time::Duration::from_micros(
+            rng.below(if early { 300_000 } else { 15_000 }) as u64
+        ));
+        child.kill().expect("it is ours");
+        let ended = child.wait().expect("it ends").success();
+        assert!(!ended, "kill {kills} came too late: a longer text is needed");
+        sizes.push(size("killed.mem"));
+        kills += 1;
+    }
+    println!("bytes after each kill: {sizes:?} of {}", size("whole.mem"));
+    let output = line("killed.mem").output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let held = |name: &str| {
+        let bytes = fs::read(folder.0.join(name)).expect("it reads");
+        // Between header and log stands how often it was committed.
+        (bytes[..4096].to_vec(), bytes[12288..].to_vec())
+    };
+    assert!(held("whole.mem") == held("killed.mem"), "byte for byte");
+    let ask = |memory: &str| {
+        let line =
+            ["ask", "--memory", memory, "--checkpoint", "m.safetensors", "--json", "What?", "And then?"];
+        let output = run(&line, &folder.0);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<Value> = stdout.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        lines.iter().map(|l| (l["answer"].clone(), l["sources"].clone())).collect::<Vec<_>>()
+    };
+    let answers = ask("whole.mem");
+    assert_eq!((answers.len(), &ask("killed.mem")), (2, &answers));
+}
+
 #[test]
 fn help_of_every_command_has_examples() {
     let folder = Folder::new("help");
-    let commands =
-        ["demo", "ask", "eval", "eval passkey", "train", "info", "selfcheck", "bench", "inspect", "shaders"];
+    let commands = [
+        "demo",
+        "ask",
+        "read",
+        "eval",
+        "eval passkey",
+        "eval ruler",
+        "eval perplexity",
+        "train",
+        "jobs",
+        "info",
+        "selfcheck",
+        "bench",
+        "inspect",
+        "shaders",
+    ];
     for command in [""].iter().chain(&commands) {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let output = run(&arguments, &folder.0);
@@ -751,6 +980,22 @@ fn json_parses_and_says_what_it_should() {
         assert!(line["device"].is_string());
     }
 
+    let ruler = lines("eval ruler --checkpoint m.safetensors --lengths 600 --trials 2 --formats --json");
+    let tasks: Vec<_> = ruler.iter().filter_map(|l| l["task"].as_str()).collect();
+    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables"]);
+    for line in &ruler {
+        assert_eq!((line["exact"].as_f64(), line["length"].as_u64()), (Some(0.0), Some(600)));
+        assert!(line["selected"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)));
+    }
+
+    let foretold =
+        lines("eval perplexity --checkpoint m.safetensors --lengths 256,700 --last 100 --trials 2 --json");
+    assert_eq!(foretold.iter().map(|l| l["length"].as_u64()).collect::<Vec<_>>(), [Some(256), Some(700)]);
+    for line in &foretold {
+        // Random weights know next to nothing of 256 bytes.
+        assert!(line["nats"].as_f64().is_some_and(|n| (4.5..7.0).contains(&n)), "{line}");
+    }
+
     let demo = lines("demo --checkpoint m.safetensors --tokens 1024 --facts 3 --out pictures --json");
     let last = demo.last().expect("a last line");
     assert_eq!(demo.len(), 4);
@@ -760,4 +1005,32 @@ fn json_parses_and_says_what_it_should() {
     assert!(picture.starts_with(b"\x89PNG"));
     let files = fs::read_dir(folder.0.join("pictures")).expect("it lists").count();
     assert_eq!(files, 1, "and nothing else");
+}
+
+/// Where the device has no room for keys and values, the text is its own memory, and the answer the same.
+#[test]
+fn memory_goes_where_it_fits_and_says_so() {
+    let folder = Folder::new("place");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    let mut rng = rambutan_model::rng::Rng::new(5);
+    folder.write("t.txt", (0..300_000).map(|_| b' ' + rng.below(95) as u8).collect::<Vec<u8>>());
+    let ask = |more: &str| {
+        let line = format!("ask --checkpoint m.safetensors --file t.txt What? {more}");
+        let output = run(&line.split_whitespace().collect::<Vec<_>>(), &folder.0);
+        assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let json = |more: &str| -> Value { serde_json::from_str(&ask(&format!("{more} --json"))).expect("JSON") };
+    let device = json("");
+    assert_eq!(device["memory_in"], "device");
+    for (more, place) in
+        [("--max-memory 32MiB", "text"), ("--memory-in host", "host"), ("--memory-in text", "text")]
+    {
+        let other = json(more);
+        assert_eq!(other["memory_in"], place);
+        assert_eq!((&other["answer"], &other["sources"]), (&device["answer"], &device["sources"]), "{more}");
+    }
+    let said = ask("--max-memory 32MiB");
+    assert!(said.contains("keys and values in: text, since the device has no room"), "{said}");
+    assert!(ask("--memory-in int8").contains("keys and values in: int8, as asked"));
 }

@@ -70,6 +70,7 @@ fn spell(text: &str) -> String {
             "@builtin(subgroup_id) subgroup: u32,\n        @builtin(subgroup_invocation_id) subgroup_lane: u32) {\n",
             "@builtin(local_invocation_index) index: u32) {\n    let subgroup = index / 32u;\n    let subgroup_lane = index % 32u;\n",
         ),
+        ("factor * (*sums)[j];", "scaled((*sums)[j], factor);"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
     ] {
@@ -81,6 +82,11 @@ fn spell(text: &str) -> String {
         struct Left { x: array<f32, 16> }
         struct Right { place: Where }
         struct Sum { x: array<f32, 8> }
+        fn scaled(c: Sum, factor: f32) -> Sum {
+            var sum = c;
+            for (var i = 0u; i < 8u; i++) { sum.x[i] *= factor; }
+            return sum;
+        }
         fn element(m: Where, row: u32, column: u32) -> f32 {
             let line = select(column, row, m.by_row);
             let i = select(row, column, m.by_row);
@@ -107,8 +113,9 @@ fn spell(text: &str) -> String {
             }
             return sum;
         }
-        var<workgroup> exchanged: array<f32, 128>;
+        var<workgroup> exchanged: array<f32, 256>;
         fn beside(value: f32, index: u32) -> f32 {
+            workgroupBarrier();
             exchanged[index] = value;
             workgroupBarrier();
             return exchanged[index ^ 1u];
@@ -191,10 +198,48 @@ const SIZES: [[usize; 6]; 5] = [
     [1, 97, 40, 1, 1, 48],
 ];
 
+const CHUNK: [&str; 3] = ["attention_coop", "attention_coop_backward_query", "attention_coop_backward_key"];
+
+/// (chunks, tokens, heads of keys, heads that share them, d): a matrix, tails, several matrices of tokens and of dims.
+const ENCODED: [[usize; 5]; 5] =
+    [[2, 16, 1, 1, 16], [1, 1, 1, 2, 16], [1, 65, 2, 1, 32], [2, 17, 1, 2, 32], [1, 33, 1, 1, 64]];
+
+/// Mistakes that this must see in attention within chunks.
+const MISREADINGS: [(&str, &str, &str, [usize; 5]); 6] = [
+    (CHUNK[0], "j + 4u < vec4u(params.tokens)", "j < vec4u(params.tokens)", ENCODED[4]),
+    (CHUNK[0], "let top = max(part, beside(part, index));", "let top = part;", ENCODED[2]),
+    (CHUNK[0], "head / (params.heads / params.kv_heads)", "0u", ENCODED[2]),
+    (CHUNK[1], "(high_slope[n] - dots)", "high_slope[n]", ENCODED[0]),
+    (CHUNK[2], "kv * share; head < (kv + 1u) * share", "kv; head < kv + 1u", ENCODED[3]),
+    (CHUNK[2], "select(vec4f(MOST), l, t < vec4u(params.tokens))", "l", ENCODED[3]),
+];
+
+#[test]
+fn attention_within_chunks_on_matrices_spelled_out() {
+    let Some(gpu) = device() else { return };
+    let cases = ops::cases();
+    let case = cases.iter().find(|c| c.stem == "attention.coop").expect("the case is listed");
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    for stem in CHUNK {
+        replace(stem, &spelled_out(stem));
+    }
+    for sizes in ENCODED {
+        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (stem, right, wrong, sizes) in MISREADINGS {
+        let text = spelled_out(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(&gpu, case, &sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
+    }
+}
+
 const SELECT: &str = "select_coop";
 
 /// (sequences, tokens, chunks, heads, r, k, chunk, first, window, group): tiles both ways, parts, groups, steps.
-const SELECTIONS: [[usize; 10]; 7] = [
+const SELECTIONS: [[usize; 10]; 8] = [
     [1, 129, 200, 1, 16, 8, 2, 300, 0, 1],
     [1, 63, 65, 2, 48, 1, 2, 37, 0, 2],
     [1, 1, 1, 1, 16, 8, 2, 37, 0, 1],
@@ -202,6 +247,7 @@ const SELECTIONS: [[usize; 10]; 7] = [
     [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1],
     [1, 300, 260, 1, 16, 20, 2, 300, 0, 1],
     [2, 129, 300, 2, 16, 8, 2, 300, 40, 2],
+    [4, 30, 300, 2, 48, 8, 2, 300, 40, 2],
 ];
 
 fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
@@ -248,23 +294,26 @@ fn windows_on_matrices_spelled_out() {
 const PRODUCT: &str = "matmul_coop";
 
 /// (z, m, n, k, transpose_a, transpose_b): several blocks and steps, tails, each layout.
-const PRODUCTS: [[usize; 6]; 6] = [
+const PRODUCTS: [[usize; 6]; 8] = [
     [2, 136, 72, 72, 0, 0],
     [1, 264, 136, 40, 1, 1],
     [1, 8, 264, 24, 0, 1],
     [2, 24, 40, 104, 1, 0],
     [1, 128, 256, 64, 0, 0],
     [2, 256, 128, 96, 1, 1],
+    [1, 136, 264, 64, 0, 1],
+    [2, 72, 136, 32, 1, 0],
 ];
 
 /// Mistakes that this must see in products.
-const SLIPS: [(&str, &str, [usize; 6]); 6] = [
+const SLIPS: [(&str, &str, [usize; 6]); 7] = [
     ("place % (BAND * wide) % height", "place % (BAND * wide) % BAND", PRODUCTS[0]),
     ("let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
     ("a_at += on * a_step;", "", PRODUCTS[0]),
     ("let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
-    ("m0 + row + i * 16u + quad", "m0 + row + quad", PRODUCTS[0]),
+    ("c_at + i * 4u * params.n", "c_at", PRODUCTS[0]),
     ("let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
+    ("n + j * 16u >= own_n", "n + j * 16u > own_n", PRODUCTS[6]),
 ];
 
 #[test]
@@ -282,6 +331,9 @@ fn products_on_matrices_spelled_out() {
         ("matmul.coop64x128.f16", PRODUCTS[1]),
         ("matmul.coop128.f16", PRODUCTS[4]),
         ("matmul.coop128.f16", PRODUCTS[5]),
+        ("matmul.coop128.f16", PRODUCTS[6]),
+        ("matmul.coop64.long.f16", PRODUCTS[3]),
+        ("matmul.coop64.long.f16", PRODUCTS[4]),
     ] {
         check(&gpu, case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -300,20 +352,24 @@ fn products_on_matrices_spelled_out() {
 const HSA: [&str; 3] = ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory"];
 
 /// (batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one): tiles of heads, subgroups, odd slots.
-const CHUNKS: [[usize; 10]; 4] = [
+const CHUNKS: [[usize; 10]; 5] = [
     [2, 5, 16, 1, 64, 3, 64, 3, 1, 0],
     [1, 6, 32, 2, 32, 2, 32, 2, 0, 1],
     [1, 7, 16, 2, 16, 3, 16, 4, 1, 1],
     [1, 4, 32, 1, 16, 2, 64, 1, 0, 0],
+    [1, 3, 16, 1, 16, 2, 128, 2, 0, 0],
 ];
 
 /// Mistakes that this must see in HSA.
-const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
-    (HSA[0], "let factor = weight / all;", "let factor = 1.0 / all;", CHUNKS[0]),
-    (HSA[0], "from_ = coming;", "", CHUNKS[0]),
-    (HSA[1], "(m[i] - dot)", "m[i]", CHUNKS[0]),
-    (HSA[1], "dot += dots[row * SG + g];", "dot = dots[row * SG + g];", CHUNKS[0]),
-    (HSA[1], "scores[(g * 16u + i / 4u) * ROW + i % 4u]", "scores[i / 4u * ROW + i % 4u]", CHUNKS[0]),
+const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 9] = [
+    (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
+    (HSA[0], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
+    (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[0]),
+    (HSA[0], "(&scores[0]).x == 0.0", "(&scores[0]).x >= 0.0", CHUNKS[0]),
+    (HSA[1], "(m[2u * t + i] - dot)", "m[2u * t + i]", CHUNKS[0]),
+    (HSA[1], "from_ = coming;", "", CHUNKS[0]),
+    (HSA[1], "kv[values_at + coming + unit_at * step]", "kv[coming + unit_at * step]", CHUNKS[4]),
+    (HSA[2], "scores[slopes + at] - dot", "held[j] - dot", CHUNKS[0]),
     (HSA[2], "+ (round + 2u) % tiles * 16u", "", CHUNKS[3]),
 ];
 
@@ -321,27 +377,30 @@ const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 6] = [
 fn hsa_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let cases = ops::cases();
-    let case = cases.iter().find(|c| c.stem == "hsa.coop").expect("the case is listed");
+    let both = ["hsa.coop", "hsa.coop_pairs"];
+    let both = both.map(|stem| cases.iter().find(|c| c.stem == stem).expect("the case is listed"));
+    let check = |gpu: &Gpu, sizes: &[usize]| both.iter().try_for_each(|case| check(gpu, case, sizes));
     let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
     for stem in HSA {
         replace(stem, &spelled_out(stem));
     }
     for sizes in CHUNKS {
-        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
+        check(&gpu, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     for (stem, right, wrong, sizes) in OVERSIGHTS {
         let text = spelled_out(stem);
         assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
         replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, case, &sizes).expect_err(right);
+        let seen = check(&gpu, &sizes).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
         replace(stem, &text);
     }
 }
 
 /// Mistakes that this must see in selections.
-const MISTAKES: [(&str, &str, [usize; 10]); 4] = [
-    ("let column = subgroup % 2u * 16u;", "let column = 0u;", SELECTIONS[0]),
+const MISTAKES: [(&str, &str, [usize; 10]); 5] = [
+    ("let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
+    ("let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
     ("let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
     ("let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
     ("low[j] = zero;", "", SELECTIONS[0]),
@@ -385,27 +444,24 @@ const SEQUENCES: [[usize; 9]; 5] = [
 ];
 
 /// Mistakes that this must see in the scan.
-const LAPSES: [(&str, &str, &str, [usize; 9]); 10] = [
-    (SCAN[0], "select(k > t, k <= t, REVERSE == 1u)", "select(k >= t, k <= t, REVERSE == 1u)", SEQUENCES[0]),
-    (SCAN[1], "t <= run * RUN; t++", "t < run * RUN; t++", SEQUENCES[2]),
+const LAPSES: [(&str, &str, &str, [usize; 9]); 12] = [
+    (SCAN[0], "exp2(end - next.log) * next.dt", "exp2(-next.log) * next.dt", SEQUENCES[0]),
+    (SCAN[0], "scale(&sums, chunk_total);", "", SEQUENCES[3]),
+    (SCAN[0], "take(&sums, j, lane);", "", SEQUENCES[1]),
+    (SCAN[1], "return own_matrix(lane).x + 16u;", "return own_matrix(lane).x;", SEQUENCES[2]),
     (
         SCAN[1],
-        "vec2u(lane / 128u * 16u, lane / 32u % 4u * 16u)",
-        "vec2u(0u, lane / 32u % 4u * 16u)",
+        "let b_at = TILE + k * STRIDE + own.y / 4u + j * 4u;",
+        "let b_at = TILE + k * STRIDE + own.y / 4u;",
         SEQUENCES[2],
     ),
-    (SCAN[2], "k < WG; k += 16u", "k < WG / 2u; k += 16u", SEQUENCES[1]),
-    (SCAN[2], "select(ahead, dts[t] * columns[t], t < lane)", "select(ahead, 0.0, t < lane)", SEQUENCES[0]),
-    (SCAN[3], "(dts[t] * to_end[t] * SCALE)", "(to_end[t] * SCALE)", SEQUENCES[0]),
-    (
-        SCAN[3],
-        "let a_at = a + k * STRIDE + (at.x + j * DOWN) / 4u;",
-        "let a_at = a + k * STRIDE;",
-        SEQUENCES[2],
-    ),
-    (SCAN[0], "(at.x + j * DOWN) / 4u", "at.x / 4u", SEQUENCES[1]),
-    (SCAN[0], "if i > 0u { workgroupBarrier(); }", "if i > 1u { workgroupBarrier(); }", SEQUENCES[1]),
-    (SCAN[3], "vec4f(decay), vec4f(four_of(start))", "vec4f(0.0), vec4f(four_of(start))", SEQUENCES[4]),
+    (SCAN[0], "lane / 128u * HELD * 16u", "0u", SEQUENCES[2]),
+    (SCAN[2], "i + 1u < LANES", "i + 2u < LANES", SEQUENCES[1]),
+    (SCAN[2], "select(v.x, v.y * dt_of(t), t < token)", "select(v.x, 0.0, t < token)", SEQUENCES[0]),
+    (SCAN[2], "of_row(lane).x", "stage[LANES * lane].x", SEQUENCES[2]),
+    (SCAN[3], "next.dt[i] * SCALE, of_b", "SCALE, of_b", SEQUENCES[0]),
+    (SCAN[3], "let a_at = a + k * STRIDE + own.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
+    (SCAN[3], "fma(vec4f(decay), floats_of(start)", "fma(vec4f(0.0), floats_of(start)", SEQUENCES[4]),
 ];
 
 #[test]

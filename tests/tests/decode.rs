@@ -47,6 +47,15 @@ fn configs() -> Vec<(&'static str, Config)> {
                 "conv_kernel": 3, "time_step_limit": [0.01, 0.5],
             }),
         ),
+        config(
+            "attention over a window",
+            json!({"token_mixer": "window", "window_size": 11, "window_kv_heads": 2, "chunk_topk": 3}),
+        ),
+        config(
+            "full attention, no memory",
+            json!({"token_mixer": "window", "window_size": 1000, "enable_hsa": false}),
+        ),
+        config("no memory", json!({"enable_hsa": false})),
     ]
 }
 
@@ -150,7 +159,8 @@ fn any_split_gives_the_full_forward_pass() {
                 assert_eq!((cache.position, once.position), (tokens, tokens));
                 for (a, b) in cache.states.iter().zip(&once.states) {
                     let (a, b) = (a.as_ref().expect("it has read"), b.as_ref().expect("it has read"));
-                    let error = difference(&a.ssm, &b.ssm).max(difference(&a.conv, &b.conv));
+                    let pairs = a.tensors().into_iter().zip(b.tensors());
+                    let error = pairs.map(|(a, b)| difference(a, b)).fold(0.0, f64::max);
                     assert!(error < ALLOWED, "{name}: states differ by {error:.1e} with cuts at {cuts:?}");
                 }
             });

@@ -76,7 +76,7 @@ fn a_device_of_ones_own_is_shared_in_order() {
     device.on_uncaptured_error(Arc::new(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     }));
-    let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone());
+    let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone(), &GpuOptions::default());
 
     // What is recorded, the owner's write, and what is recorded after it happen in that order.
     let x = floats(&gpu, &[1.0, 2.0, 3.0, 4.0]);
@@ -640,6 +640,14 @@ fn compiled_pipelines_are_kept_between_devices() {
         assert!(double());
         assert_ne!(std::fs::read(&file).expect("readable"), bytes);
     }
+    // An app need not end to keep them.
+    std::fs::remove_file(&file).expect("removable");
+    let gpu = with(options());
+    assert_eq!(values(&ops::scale(&floats(&gpu, &[1.5, -2.0]), 2.0)), [3.0, -4.0]);
+    assert!(!file.exists());
+    gpu.keep_pipelines();
+    assert!(std::fs::read(&file).expect("a file").len() > 16);
+    drop(gpu);
     assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1, "nothing half written stays");
     std::fs::remove_dir_all(&folder).expect("removable");
 }

@@ -29,9 +29,10 @@ use rambutan_model::{
     chunking::Chunking,
     config::{ATTENTION_NORM_EPSILON, LayerKind},
     mamba2::Mamba2,
+    mixer::MixerState,
     ramba::{Sharing, Trace},
     retrieval::{Retrieval, Selection},
-    weights::Scope,
+    weights::{Scope, Stream},
 };
 use rambutan_tests::golden::{self, Vectors, Worst, read};
 use serde_json::{Value, json};
@@ -493,8 +494,9 @@ fn mamba2_block(v: &Vectors) -> Result<(), String> {
         Some(size) if o.find("mode") == Some(&json!("train")) => Some(segments(v, batch, tokens, size)?),
         _ => None,
     };
-    let (y, _) = Mamba2::new(&config, &Scope::new(&parameters, "")).forward(&x, segment.as_ref(), None);
-    v.outputs(&[("y", &y)])?;
+    let block = Mamba2::new(&config, &Scope::new(&parameters, ""));
+    let mut y = block.forward(Stream::from(x.clone()), segment.as_ref(), None).0;
+    v.outputs(&[("y", y.settled())])?;
     v.gradient("hidden", &x)?;
     v.parameter_gradients(&parameters)
 }
@@ -535,18 +537,18 @@ fn model(v: &Vectors, trained: bool) -> Result<Ramba, String> {
     Ramba::new(v.gpu(), &checkpoint, trained).map_err(|e| e.to_string())
 }
 
-/// Mean cross entropy of all tokens but the first of each sequence, ids (batch, tokens) from logits.
-fn loss(model: &Ramba, logits: &Tensor, ids: &Tensor) -> Result<Tensor, String> {
+/// Mean cross entropy of all tokens but the first of each sequence, ids (batch, tokens).
+fn loss(model: &Ramba, ids: &Tensor, segment: Option<&Tensor>) -> Result<Tensor, String> {
     let [batch, tokens] = ids.axes();
-    let ids = ids.to_vec::<u32>().map_err(|e| e.to_string())?;
-    let next = |i: usize| if (i + 1).is_multiple_of(tokens) { 0 } else { ids[i + 1] };
+    let host = ids.to_vec::<u32>().map_err(|e| e.to_string())?;
+    let next = |i: usize| if (i + 1).is_multiple_of(tokens) { 0 } else { host[i + 1] };
     let weight = 1.0 / (batch * (tokens - 1)) as f32;
-    let targets: Vec<u32> = (0..ids.len()).map(next).collect();
+    let targets: Vec<u32> = (0..host.len()).map(next).collect();
     let weights: Vec<f32> =
-        (0..ids.len()).map(|i| if (i + 1).is_multiple_of(tokens) { 0.0 } else { weight }).collect();
-    let targets = Tensor::from_slice(logits.gpu(), &targets, [batch, tokens]).map_err(|e| e.to_string())?;
-    let weights = Tensor::from_slice(logits.gpu(), &weights, [batch, tokens]).map_err(|e| e.to_string())?;
-    Ok(model.loss(logits, &targets, &weights).0)
+        (0..host.len()).map(|i| if (i + 1).is_multiple_of(tokens) { 0.0 } else { weight }).collect();
+    let targets = Tensor::from_slice(ids.gpu(), &targets, [batch, tokens]).map_err(|e| e.to_string())?;
+    let weights = Tensor::from_slice(ids.gpu(), &weights, [batch, tokens]).map_err(|e| e.to_string())?;
+    Ok(model.loss(ids, segment, &Sharing::default(), &targets, &weights).0)
 }
 
 fn ramba_model(v: &Vectors) -> Result<(), String> {
@@ -557,7 +559,7 @@ fn ramba_model(v: &Vectors) -> Result<(), String> {
     let [batch, tokens] = ids.axes();
     let mut trace = Trace::default();
     let segment = model.regular_segments(batch, tokens, 0).map_err(|e| e.to_string())?;
-    let logits = model.traced(&ids, segment.as_ref(), &Sharing::default(), Some(&mut trace));
+    let logits = no_grad(|| model.traced(&ids, segment.as_ref(), &Sharing::default(), Some(&mut trace)));
     v.compare("out.logits", &logits)?;
     if v.has("out.logits_eval") {
         v.compare("out.logits_eval", &no_grad(|| model.forward(&ids, None, &Sharing::default())))?;
@@ -578,7 +580,7 @@ fn ramba_model(v: &Vectors) -> Result<(), String> {
             v.compare_values(&name("weights"), &weights)?;
         }
     }
-    let loss = loss(&model, &logits, &ids)?;
+    let loss = loss(&model, &ids, segment.as_ref())?;
     v.compare("out.loss", &loss)?;
     loss.backward();
     v.parameter_gradients(model.parameters())
@@ -604,8 +606,11 @@ fn ramba_decode(v: &Vectors) -> Result<(), String> {
     });
     let flat: Vec<Tensor> = parts.iter().map(|p| p.reshape([batch, p.len() / batch])).collect();
     v.compare("out.logits", &ops::concat_columns(&flat.iter().collect::<Vec<_>>()))?;
-    let states: Vec<_> =
-        cache.states.iter().map(|s| s.as_ref().expect("each block has read something")).collect();
+    let states: Vec<_> = cache
+        .states
+        .iter()
+        .map(|s| s.as_ref().and_then(MixerState::mamba2).expect("each block has read"))
+        .collect();
     let mut ssm = Vec::new();
     let mut conv = Vec::new();
     for state in &states {
@@ -661,8 +666,7 @@ fn ramba_adamw(v: &Vectors) -> Result<(), String> {
     let mut losses = Vec::new();
     for ids in each {
         let ids = ids.reshape([batch, tokens]);
-        let logits = model.forward(&ids, segment.as_ref(), &Sharing::default());
-        let loss = loss(&model, &logits, &ids)?;
+        let loss = loss(&model, &ids, segment.as_ref())?;
         loss.backward();
         optimizer.step(model.parameters(), o.number("lr")? as f32);
         losses.extend(read(&loss)?);

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rambutan_engine::{DType, Tensor, no_grad, testing};
+use rambutan_engine::{DType, Tensor, no_grad, ops, testing};
 use rambutan_model::{
     Checkpoint, Config, Ramba,
-    ramba::{Options, Sharing},
+    chunking::Memory,
+    config::TokenMixer,
+    ramba::{Brought, Options, Pass, Sharing},
 };
 
 /// A folder beside a developer's checkout; a stranger's clone has none, and then this passes with a note.
@@ -115,6 +117,59 @@ fn ids() -> Vec<u32> {
     (0..BATCH * TOKENS).map(|_| draw.below(97) as u32).collect()
 }
 
+/// The slope of the loss along each parameter's own gradient is that gradient's length: with a window of attention as the
+/// token mixer, states that restart, and memory above it or none.
+#[test]
+fn gradients_of_the_window_mixer_are_slopes() {
+    let gpu = testing::gpu();
+    for (window, hsa) in [(40, true), (1000, false)] {
+        let mut checkpoint = small();
+        let config = Config {
+            token_mixer: TokenMixer::Window,
+            window_size: window,
+            window_kv_heads: 2,
+            enable_hsa: hsa,
+            ..checkpoint.config
+        };
+        checkpoint = Checkpoint::initial(config, 6).expect("it is drawn");
+        let ids = ids();
+        let targets: Vec<u32> = (0..ids.len()).map(|i| ids[(i * 7 + 1) % ids.len()]).collect();
+        let segment: Vec<u32> = (0..ids.len()).map(|i| (i % TOKENS / 30) as u32 % 2).collect();
+        let loss = |checkpoint: &Checkpoint, trained: bool| {
+            let model = Ramba::new(&gpu, checkpoint, trained).expect("it uploads");
+            let [ids, targets, segment] = [&ids, &targets, &segment]
+                .map(|v| Tensor::from_slice(&gpu, v, [BATCH, TOKENS]).expect("they fill"));
+            let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
+            let (loss, _) = model.loss(&ids, Some(&segment), &Sharing::default(), &targets, &weights);
+            (model, loss)
+        };
+        let (model, at) = loss(&checkpoint, true);
+        at.backward_from(&Tensor::full(&gpu, [1], DType::F32, 1.0));
+        let mut mixers = 0;
+        for (name, parameter) in
+            model.parameters().iter().filter(|(name, _)| name.starts_with("backbone.layers.0."))
+        {
+            let gradient = read(&parameter.grad().unwrap_or_else(|| panic!("{name} got no gradient")));
+            let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+            // A change of the loss that f32 tells apart, and that is still straight.
+            let h = 5e-3 / length;
+            let [up, down] = [h, -h].map(|h| {
+                let mut moved = checkpoint.clone();
+                let data = &mut moved.tensors.get_mut(name).expect("it is there").data;
+                for (value, g) in data.iter_mut().zip(&gradient) {
+                    *value += (h * g / length) as f32;
+                }
+                read(&loss(&moved, false).1)[0]
+            });
+            let slope = (up - down) / (2.0 * h);
+            println!("window {window}: {name}: {slope:.6} and {length:.6}");
+            assert!((slope - length).abs() < 3e-3 * length, "{name}: {slope} and {length}");
+            mixers += 1;
+        }
+        assert_eq!(mixers, 3, "a norm and two matrices");
+    }
+}
+
 /// One step, forward and backward from a loss scale: logits, then each parameter's gradient, unscaled.
 fn step(half: bool, scale: f64) -> Vec<(String, Vec<f64>)> {
     let gpu = testing::gpu();
@@ -124,8 +179,8 @@ fn step(half: bool, scale: f64) -> Vec<(String, Vec<f64>)> {
     let [ids, targets] =
         [ids, targets].map(|v| Tensor::from_slice(&gpu, &v, [BATCH, TOKENS]).expect("they fill"));
     let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
-    let logits = model.forward(&ids, None, &Sharing::default());
-    let (loss, _) = model.loss(&logits, &targets, &weights);
+    let logits = no_grad(|| model.forward(&ids, None, &Sharing::default()));
+    let (loss, _) = model.loss(&ids, None, &Sharing::default(), &targets, &weights);
     loss.backward_from(&Tensor::full(&gpu, [1], DType::F32, scale));
     let mut all = vec![("logits".to_owned(), read(&logits))];
     all.extend(model.parameters().iter().map(|(name, p)| {
@@ -180,7 +235,24 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         let memory = model.remember_segments(&upload(&ids[..64], 1));
         assert_eq!(memory.k.dtype(), DType::F16, "memory is kept in half precision");
         let (mut cache, after) = (model.cache_at(64), upload(&ids[64..TOKENS], 1));
-        let logits = read(&model.continue_after(&[memory], &mut cache, &after, TOKENS - 64, false).logits);
+        let mut passage = model.set_out(&cache, &after, TOKENS - 64, false);
+        let (landmarks, mut brought) = ([memory.landmarks.clone()], None);
+        let logits = loop {
+            match model.pass(&mut passage, &mut cache, &landmarks, brought.take()) {
+                Pass::Over(selected) => break read(&selected.logits),
+                Pass::Seeks => unreachable!("it goes alone"),
+                Pass::Wants(indices) => {
+                    let all = [Some(&memory), cache.memory()];
+                    let [k, v] = [|m: &Memory| m.k.clone(), |m: &Memory| m.v.clone()].map(|pick| {
+                        let pages = all.iter().flatten().map(|m| pick(m));
+                        let pages: Vec<Tensor> = pages.map(|x| x.reshape(&x.shape()[1..])).collect();
+                        let pages: Vec<&Tensor> = pages.iter().collect();
+                        ops::gather_chunks(&pages, &indices, small().config.chunk_size)
+                    });
+                    brought = Some(Brought { k, v });
+                }
+            }
+        };
         let behind = error(&logits, &whole[whole.len() - logits.len()..]);
         // The same without restarts, in uneven parts down to single tokens.
         let whole = read(&model.forward(&upload(&ids[..TOKENS], 1), None, &Sharing::default()));

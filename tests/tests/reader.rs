@@ -57,7 +57,7 @@ fn whole(model: &Ramba, text: &[u8], question: &[u8]) -> Vec<f32> {
 fn read<'m>(model: &'m Ramba, parts: &[&[u8]]) -> Reader<'m> {
     let mut reader = Reader::new(model).expect("it has segments");
     for part in parts {
-        reader.read(part, |_| {}).expect("it reads");
+        reader.read(*part, |_| {}).expect("it reads");
     }
     reader
 }
@@ -83,6 +83,8 @@ fn reading_equals_one_forward_pass() {
         r#""enable_softmax": true, "enable_softmax1": true, "enable_lmk_norm": true, "enable_qk_norm": true"#,
         r#""mask_slide_window": true, "slide_window": 40"#,
         r#""encoder_layers": 0, "singlehead_retrieval": true"#,
+        r#""token_mixer": "window", "window_size": 50"#,
+        r#""token_mixer": "window", "window_size": 1000, "window_kv_heads": 2"#,
     ] {
         let model = model(&gpu, changes);
         // Text lengths on and off the borders of chunks and segments, shorter than either, and none at all.
@@ -94,6 +96,25 @@ fn reading_equals_one_forward_pass() {
             let what = format!("{changes} {} + {}", text.len(), question.len());
             close(&logits(&reader, &question), &whole(&model, &text, &question), &what);
         }
+    }
+}
+
+/// Without memory there are no segments: states go through all of the text.
+#[test]
+fn without_memory_a_text_goes_through_whole() {
+    let gpu = testing::gpu();
+    for changes in ["", r#", "token_mixer": "window", "window_size": 20"#] {
+        let model = model(&gpu, &format!("\"enable_hsa\": false{changes}"));
+        let (text, question) = (bytes(1, 300), bytes(2, 30));
+        let reader = read(&model, &[&text[..100], &text[100..]]);
+        assert_eq!(reader.len(), 300);
+        let all: Vec<u32> = [&text[..], &question].concat().into_iter().map(u32::from).collect();
+        let ids = Tensor::from_slice(&gpu, &all, [1, all.len()]).expect("it fills its shape");
+        let logits_ =
+            no_grad(|| model.forward(&ids, None, &Sharing::default())).to_vec::<f32>().expect("it reads");
+        close(&logits(&reader, &question), &logits_[300 * 256..], changes);
+        let answer = pollster::block_on(reader.ask(&question, b"|", 3)).expect("the device works");
+        assert!(answer.selected.is_empty(), "nothing was there to look into");
     }
 }
 

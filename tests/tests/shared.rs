@@ -43,7 +43,7 @@ impl App {
     }
 
     fn gpu(&self) -> Gpu {
-        Gpu::from_device(&self.adapter, self.device.clone(), self.queue.clone())
+        Gpu::from_device(&self.adapter, self.device.clone(), self.queue.clone(), &GpuOptions::default())
     }
 
     fn buffer(&self, size: u64, usage: Usage) -> wgpu::Buffer {
@@ -388,8 +388,9 @@ fn handlers_stay_the_apps() {
     let gpu = app.gpu();
     let x = Tensor::from_slice(&gpu, &[1.0f32, 2.0], [2]).expect("it fills its shape");
     // Every kind of mistake of ours: a kernel that does not compile, one that binds too much, a tensor that is too large.
-    Launch::source("broken", "this is no WGSL").write(&x).groups(1);
-    assert!(matches!(x.to_vec::<f32>(), Err(Error::Kernel { .. })));
+    let lost = x.like();
+    Launch::source("broken", "this is no WGSL").write(&lost).groups(1);
+    assert!(matches!(lost.to_vec::<f32>(), Err(Error::Kernel { .. })));
     let many: String =
         (0..200).map(|i| format!("@group(0) @binding({i}) var<storage, read> x{i}: array<f32>;\n")).collect();
     let text = format!("{many}@compute @workgroup_size(1) fn main() {{ _ = x0[0]; _ = x199[0]; }}");
@@ -406,7 +407,7 @@ fn handlers_stay_the_apps() {
     assert_eq!(app.errors().len(), 1);
     gpu.wait().expect("it was not ours");
     let scope = app.device.push_error_scope(wgpu::ErrorFilter::Validation);
-    Launch::source("broken", "nor is this").write(&x).groups(1);
+    Launch::source("broken", "nor is this").write(&x.like()).groups(1);
     assert!(gpu.check().is_err());
     assert!(pollster::block_on(scope.pop()).is_none(), "ours is no error of the app's scope");
     let scope = app.device.push_error_scope(wgpu::ErrorFilter::Validation);

@@ -5,7 +5,7 @@ mod picture;
 mod problem;
 mod reading;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use problem::Problem;
@@ -34,16 +34,17 @@ pub struct Device {
     /// vulkan, metal, dx12 or gl
     #[arg(long, global = true, value_name = "BACKEND", env = "RAMBUTAN_BACKEND")]
     backend: Option<String>,
+    /// The most device memory to take, such as 4GiB or 512MiB
+    #[arg(long, global = true, value_name = "BYTES", env = "RAMBUTAN_MAX_MEMORY", value_parser = reading::size)]
+    max_memory: Option<u64>,
 }
 
 impl Device {
     fn options(&self) -> GpuOptions {
         let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-        let mut options = GpuOptions::from_env();
-        if std::env::var_os("RAMBUTAN_CACHE").is_none() {
-            options.cache = cache_folder();
-        }
-        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), ..options }
+        let options = GpuOptions::from_env().with_user_cache();
+        let max_memory = self.max_memory.filter(|&n| n > 0);
+        GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), max_memory, ..options }
     }
 
     /// The device asked for.
@@ -52,26 +53,17 @@ impl Device {
     }
 }
 
-/// Where this system's programs keep what they can make again.
-fn cache_folder() -> Option<PathBuf> {
-    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = if cfg!(windows) {
-        path("LOCALAPPDATA")
-    } else {
-        path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")))
-    };
-    folder.map(|f| f.join("rambutan"))
-}
-
 #[derive(Subcommand)]
 enum Command {
     Demo(commands::demo::Demo),
     Ask(commands::ask::Ask),
+    Read(commands::read::Read),
     Generate(commands::generate::Generate),
     Eval(commands::eval::Eval),
     Info(commands::info::Info),
     Selfcheck(commands::selfcheck::Selfcheck),
     Train(commands::train::Train),
+    Jobs(commands::jobs::Jobs),
     Bench(commands::bench::Bench),
     Inspect(commands::inspect::Inspect),
     Shaders(commands::shaders::Shaders),
@@ -81,11 +73,13 @@ fn run(cli: &Cli) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
         Command::Ask(c) => c.run(&cli.device),
+        Command::Read(c) => c.run(&cli.device),
         Command::Generate(c) => c.run(&cli.device),
         Command::Eval(c) => c.run(&cli.device),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
         Command::Train(c) => c.run(|| cli.device.open()),
+        Command::Jobs(c) => c.run(&cli.device),
         Command::Bench(c) => c.run(|| cli.device.open()),
         Command::Inspect(c) => c.run(),
         Command::Shaders(c) => c.run(),

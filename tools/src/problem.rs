@@ -73,14 +73,33 @@ impl From<rambutan_model::Error> for Problem {
             rambutan_model::Error::Data(e) => e.into(),
             e @ rambutan_model::Error::TextTooLong { .. } => Problem::input(
                 e.to_string(),
-                "read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
+                "let the text itself be its memory (--memory-in text), read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
             ),
+            rambutan_model::Error::Memory(e) => Problem::input(e.to_string(), memory_hint(&e)),
             e @ rambutan_model::Error::Tokenizer { .. } => Problem::input(
                 e.to_string(),
                 "expected a Hugging Face tokenizer.json, and a build that reads it",
             ),
             e => Problem::input(e.to_string(), "`rambutan inspect CHECKPOINT` shows its configuration"),
         }
+    }
+}
+
+fn memory_hint(error: &rambutan_model::reader::file::MemoryError) -> &'static str {
+    use rambutan_model::reader::file::MemoryError as E;
+    match error {
+        E::Io { .. } => "expected a memory file, in a folder that can be written to, with some room left",
+        E::Foreign { .. } => {
+            "`rambutan read FILE --memory OUT` writes one; a text is asked about with --file"
+        }
+        E::Other { .. } => {
+            "use the --checkpoint, --half and --keep that it was read with, or read the text into another file"
+        }
+        E::Busy { .. } => "one program at a time reads into a memory; asking is possible meanwhile",
+        E::TextChanged { .. } | E::TextCut { .. } => {
+            "`rambutan read` reads what changed; --file tells where the text is now"
+        }
+        _ => "remove the file and read the text again with `rambutan read`",
     }
 }
 

@@ -61,6 +61,22 @@ impl GpuOptions {
             checked: flag("RAMBUTAN_CHECKED"),
         }
     }
+
+    /// The same, with compiled pipelines kept in the user's cache folder, for programs. `RAMBUTAN_CACHE` names another
+    /// folder, or none where it is empty.
+    #[must_use]
+    pub fn with_user_cache(self) -> GpuOptions {
+        let path =
+            |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(std::path::PathBuf::from);
+        let folder = match std::env::var_os("RAMBUTAN_CACHE") {
+            Some(_) => path("RAMBUTAN_CACHE"),
+            None if cfg!(windows) => path("LOCALAPPDATA").map(|f| f.join("rambutan")),
+            None => path("XDG_CACHE_HOME")
+                .or_else(|| path("HOME").map(|home| home.join(".cache")))
+                .map(|f| f.join("rambutan")),
+        };
+        GpuOptions { cache: folder, ..self }
+    }
 }
 
 /// One adapter of this machine.

@@ -1,5 +1,5 @@
-//! Compiled pipelines between runs, where the backend can hand them out (Vulkan): a file an adapter, written when the
-//! device is given up. A file that is damaged, or of another driver, is as good as none.
+//! Compiled pipelines between runs, where the backend can hand them out (Vulkan): a file an adapter, written when asked to
+//! and when the device is given up. A file that is damaged, or of another driver, is as good as none.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -48,6 +48,13 @@ impl Cache {
         Some(Cache { pipelines, file, grown: AtomicBool::new(false) })
     }
 
+    /// Writes the file where it may lack something.
+    pub fn keep(&self) {
+        if self.grown.swap(false, Ordering::Relaxed) {
+            self.save();
+        }
+    }
+
     /// Writes the file, whole or not at all. Where that fails the next run compiles again.
     fn save(&self) -> Option<()> {
         let data = self.pipelines.get_data()?;
@@ -60,8 +67,6 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        if self.grown.load(Ordering::Relaxed) {
-            self.save();
-        }
+        self.keep();
     }
 }

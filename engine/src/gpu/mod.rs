@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     /// Where pipelines are kept between runs, if anywhere.
     pub cache: Option<cache::Cache>,
     pub fault: Arc<Mutex<Option<Error>>>,
+    /// Mappable buffers that no download uses at the moment.
+    pub staging: Mutex<Vec<wgpu::Buffer>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
     /// Error scopes that are closed but not yet resolved: a browser resolves them later.
@@ -98,10 +100,16 @@ impl Gpu {
     }
 
     /// The engine on a device that belongs to somebody else, such as a renderer. What the device was opened with is what
-    /// the engine uses: [`GpuOptions::descriptor`] has all that it can. [`shared`] says in what order things happen,
-    /// and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled buffers.
-    pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        Gpu::assemble(adapter, device, queue, &GpuOptions::default())
+    /// the engine uses: [`GpuOptions::descriptor`] of the same options has all that it can. [`shared`] says in what order
+    /// things happen, and what stays the app's. Keep one for as long as the device lives: it holds pipelines and pooled
+    /// buffers.
+    pub fn from_device(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+    ) -> Gpu {
+        Gpu::assemble(adapter, device, queue, options)
     }
 
     fn assemble(
@@ -119,6 +127,7 @@ impl Gpu {
             cache: options.cache.as_deref().and_then(|folder| cache::Cache::open(folder, adapter, &device)),
             checked: options.checked,
             fault: Arc::default(),
+            staging: Mutex::default(),
             next_id: AtomicU64::new(1),
             reads: AtomicU64::new(0),
             scopes: Mutex::default(),
@@ -226,6 +235,14 @@ impl Gpu {
         lock(&self.0.pipelines).names()
     }
 
+    /// Writes the pipelines compiled so far to the folder of [`GpuOptions::cache`]. The last clone's end does so too, but an
+    /// app may end without it.
+    pub fn keep_pipelines(&self) {
+        if let Some(cache) = &self.0.cache {
+            cache.keep();
+        }
+    }
+
     /// Bytes in use and their peaks, by purpose.
     pub fn memory(&self) -> MemoryReport {
         lock(&self.0.pool).report()
@@ -244,6 +261,7 @@ impl Gpu {
         }
         self.stream().forget_bind_groups();
         lock(&self.0.pool).trim();
+        lock(&self.0.staging).drain(..).for_each(|b| b.destroy());
     }
 
     /// Starts or stops timing every kernel with GPU timestamps. Returns whether the adapter can.

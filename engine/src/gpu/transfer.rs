@@ -14,6 +14,10 @@ use crate::{Error, Result};
 
 /// Downloads go through mappable buffers of at most this size.
 const STAGING: u64 = 64 << 20;
+/// Such buffers of at most this size are kept for the next download, so many of them: a token's logits are read through
+/// the same one each time.
+const KEPT_BYTES: u64 = 1 << 20;
+const KEPT: usize = 4;
 
 #[derive(Default)]
 struct Mapping {
@@ -50,7 +54,7 @@ impl Piece {
         let filled = self.state.clone();
         // What is wrong the callback tells.
         let _ = self.gpu.0.scoped(|| {
-            self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            self.staging.map_async(wgpu::MapMode::Read, ..padded(self.size), move |result| {
                 let mut state = lock(&filled);
                 state.result = Some(result);
                 if let Some(waker) = state.waker.take() {
@@ -66,11 +70,18 @@ impl Piece {
         let Some(result) = lock(&self.state).result.take() else { return Ok(None) };
         self.gpu.check()?;
         result.map_err(|e| Error::Device(e.to_string()))?;
-        let view = self.staging.get_mapped_range(..).map_err(|e| Error::Device(e.to_string()))?;
+        let range = self.staging.get_mapped_range(..padded(self.size));
+        let view = range.map_err(|e| Error::Device(e.to_string()))?;
         let bytes = view[..self.size as usize].to_vec();
         drop(view);
-        // A browser frees what is dropped only when it collects garbage.
-        self.staging.destroy();
+        let mut kept = lock(&self.gpu.0.staging);
+        if self.staging.size() <= KEPT_BYTES && kept.len() < KEPT {
+            self.staging.unmap();
+            kept.push(self.staging.clone());
+        } else {
+            // A browser frees what is dropped only when it collects garbage.
+            self.staging.destroy();
+        }
         Ok(Some(bytes))
     }
 }
@@ -179,7 +190,7 @@ impl Gpu {
     pub(crate) async fn download(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
         self.loss(operand)?;
-        let mut bytes = Vec::with_capacity(operand.size as usize);
+        let mut bytes = Vec::new();
         let mut at = 0;
         while at < operand.size {
             let size = (operand.size - at).min(STAGING);
@@ -187,7 +198,12 @@ impl Gpu {
             self.submit();
             self.stream().waits();
             self.check()?;
-            bytes.extend(piece.await?);
+            let part = piece.await?;
+            if size == operand.size {
+                bytes = part
+            } else {
+                bytes.extend(part)
+            }
             at += size;
         }
         self.check()?;
@@ -212,18 +228,29 @@ impl Gpu {
     /// Records the copy of a part to the host.
     fn copy_out(&self, operand: &Operand, at: u64, size: u64) -> Result<Piece> {
         allows(&operand.storage, wgpu::BufferUsages::COPY_SRC, "reading a tensor over an app's buffer")?;
-        let padded = size.next_multiple_of(4).max(4);
-        let (staging, error) = self.0.scoped(|| {
-            self.0.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("rambutan download"),
-                size: padded,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        });
-        if let Some(e) = error {
-            return Err(Error::Device(e.to_string()));
-        }
+        let padded = padded(size);
+        let room = if padded <= KEPT_BYTES { padded.next_power_of_two() } else { padded };
+        let kept = {
+            let mut kept = lock(&self.0.staging);
+            kept.iter().position(|b| b.size() == room).map(|i| kept.swap_remove(i))
+        };
+        let staging = match kept {
+            Some(staging) => staging,
+            None => {
+                let (staging, error) = self.0.scoped(|| {
+                    self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                        label: Some("rambutan download"),
+                        size: room,
+                        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                        mapped_at_creation: false,
+                    })
+                });
+                if let Some(e) = error {
+                    return Err(Error::Device(e.to_string()));
+                }
+                staging
+            }
+        };
         let mut stream = self.stream();
         let encoder = stream.encoder(&self.0);
         if size > 0 {
@@ -232,6 +259,11 @@ impl Gpu {
         let epoch = lock(&self.0.pool).epoch;
         Ok(Piece { gpu: self.clone(), staging, size, epoch, index: None, state: Arc::default() })
     }
+}
+
+/// What is copied: whole words.
+fn padded(size: u64) -> u64 {
+    size.next_multiple_of(4).max(4)
 }
 
 /// Ours have all usages; an app's buffer has those that it was given.

@@ -3,7 +3,7 @@
 //! 2307.08691, alg. 2).
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Gpu, Tensor, launch,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Input, Sizes},
@@ -18,12 +18,50 @@ use crate::{
 /// Where shapes or types disagree.
 #[track_caller]
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    attend(q, k, v, q.gpu().capabilities().cpu_vectors())
+    attend(q, k, v, Kernel::best(q))
 }
 
-/// [`attention`], forward by the kernel for CPUs where d allows.
+/// Who computes it. The choice depends on T, d and the type alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// A query a lane, keys through workgroup memory, in f32: runs everywhere.
+    Lane,
+    /// Forward straight from storage, for CPUs; backward as `Lane`.
+    Direct,
+    /// Cooperative matrices, a workgroup a chunk and head, for 16-bit operands and chunks that fit it.
+    Coop,
+}
+
+impl Kernel {
+    fn best(q: &Tensor) -> Kernel {
+        let [_, tokens, _, d] = q.axes();
+        if q.gpu().capabilities().cpu_vectors() && d.is_multiple_of(16) && d <= 64 {
+            Kernel::Direct
+        } else if Kernel::Coop.runs_on(q.gpu()) && q.dtype() == DType::F16 && Kernel::whole(tokens, d) {
+            Kernel::Coop
+        } else {
+            Kernel::Lane
+        }
+    }
+
+    /// Whether a chunk's queries are a workgroup's, and its keys fit the memory of one beside scores and probabilities.
+    fn whole(tokens: usize, d: usize) -> bool {
+        let rows = tokens.next_multiple_of(16);
+        d.is_multiple_of(16) && (1..=128).contains(&rows) && rows * (d * 2 + 16 + 80 + 48 + 8) <= 48 << 10
+    }
+
+    fn runs_on(self, gpu: &Gpu) -> bool {
+        let c = gpu.capabilities();
+        match self {
+            Kernel::Lane => true,
+            Kernel::Direct => c.subgroups.is_some_and(|(least, _)| least >= 8),
+            Kernel::Coop => c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 48 << 10,
+        }
+    }
+}
+
 #[track_caller]
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, direct: bool) -> Tensor {
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, kernel: Kernel) -> Tensor {
     assert!(q.shape().len() == 4, "attention: q: expected (n, T, H, d), got {:?}", q.shape());
     assert!(k.shape().len() == 4, "attention: k: expected (n, T, Hkv, d), got {:?}", k.shape());
     let ([n, tokens, heads, d], [_, _, kv_heads, _]) = (q.axes(), k.axes());
@@ -47,18 +85,24 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, direct: bool) -> Tensor {
         let chunks = step.min(n - first);
         let (q, k, v) = (page(q, 0, first), page(k, 1, first), page(v, 1, first));
         let (o, lse) = (page(&o, 0, first), page(&lse, 2, first));
-        if direct && d.is_multiple_of(16) && d <= 64 {
-            let tiles = tokens.div_ceil(8);
-            launch!(attention_direct [elem = elem, D16 = d / 16]
-                    { chunks, tokens, heads, kv_heads, tiles, stride, scale },
-                    [q, k, v] -> [o, lse], chunks * heads * tiles);
-        } else {
-            launch!(attention [elem = elem, WG = wg, D4 = d4, KEYS = keys]
-                    { chunks, tokens, heads, kv_heads, tiles, stride, scale },
-                    [q, k, v] -> [o, lse], chunks * heads * tiles);
+        match kernel {
+            Kernel::Coop => launch!(attention_coop [D = d, TT = tokens.div_ceil(16)]
+                                    { chunks, tokens, heads, kv_heads, stride, scale },
+                                    [q, k, v] -> [o, lse], chunks * heads),
+            Kernel::Direct => {
+                let tiles = tokens.div_ceil(8);
+                launch!(attention_direct [elem = elem, D16 = d / 16]
+                        { chunks, tokens, heads, kv_heads, tiles, stride, scale },
+                        [q, k, v] -> [o, lse], chunks * heads * tiles);
+            }
+            Kernel::Lane => launch!(attention [elem = elem, WG = wg, D4 = d4, KEYS = keys]
+                                    { chunks, tokens, heads, kv_heads, tiles, stride, scale },
+                                    [q, k, v] -> [o, lse], chunks * heads * tiles),
         }
     }
-    let (q_, k_, v_, o_) = (q.detach(), k.detach(), v.detach(), o.detach());
+    let (q_, k_, v_) = (q.detach(), k.detach(), v.detach());
+    // The kernels on matrices make what they need of it from what they have.
+    let o_ = if kernel == Kernel::Coop { q.detach() } else { o.detach() };
     o.with_grad(&[q, k, v], move |dy| {
         let (q, k, v, o) = (q_, k_, v_, o_);
         let (dq, dk, dv, delta) = (q.like(), k.like(), v.like(), lse.like());
@@ -68,6 +112,16 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, direct: bool) -> Tensor {
             let (o, dy, lse) = (page(&o, 0, first), page(dy, 0, first), page(&lse, 2, first));
             let (dq, dk, dv) = (page(&dq, 0, first), page(&dk, 1, first), page(&dv, 1, first));
             let delta = page(&delta, 2, first);
+            if kernel == Kernel::Coop {
+                let tiles = tokens.div_ceil(16);
+                launch!(attention_coop_backward_query [D = d, TT = tiles]
+                        { chunks, tokens, heads, kv_heads, stride, scale },
+                        [q, k, v, dy, lse] -> [dq, delta], chunks * heads);
+                launch!(attention_coop_backward_key [D = d, TT = tiles]
+                        { chunks, tokens, heads, kv_heads, stride, scale },
+                        [q, k, v, dy, lse, delta] -> [dk, dv], chunks * kv_heads);
+                continue;
+            }
             launch!(attention_backward_query [elem = elem, WG = wg, D4 = d4, KEYS = keys]
                     { chunks, tokens, heads, kv_heads, tiles, stride, scale },
                     [q, k, v, o, dy, lse] -> [dq, delta], chunks * heads * tiles);
@@ -135,6 +189,20 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[2048, 65, 4, 1, 64], &[1024, 65, 1, 16, 64]],
         ..Case::new("attention")
     };
+    // Whole matrices of dims, and chunks of up to eight of tokens. Beside a result's own rounding, probabilities and their
+    // slopes are rounded to f16 on the way.
+    let whole = Case {
+        dims: vec![
+            Dim::range("n", 1, 3),
+            Dim::one_of("T", &[65, 1, 16, 17, 64, 100]),
+            Dim::one_of("Hkv", &[1, 2]),
+            Dim::one_of("group", &[1, 2]),
+            Dim::one_of("d", &[64, 16, 32, 128]),
+        ],
+        run: |_, i| vec![attend(&i[0], &i[1], &i[2], Kernel::Coop)],
+        runs_on: |gpu| Kernel::Coop.runs_on(gpu),
+        ..plain.clone()
+    };
     vec![
         Case {
             dims: vec![
@@ -151,12 +219,21 @@ pub(super) fn cases() -> Vec<Case> {
             bench: &[],
             ..plain.clone()
         },
-        plain.in_half("attention.f16", &["q", "k", "v"], 2.0),
+        Case {
+            bench: &[&[2048, 65, 4, 1, 64], &[512, 65, 16, 1, 64]],
+            ..whole.in_half("attention.coop", &["q", "k", "v"], 3.0)
+        },
+        // By the kernels that run everywhere, here too.
+        Case {
+            run: |_, i| vec![attend(&i[0], &i[1], &i[2], Kernel::Lane)],
+            bench: &[],
+            ..plain.in_half("attention.f16", &["q", "k", "v"], 2.0)
+        },
         Case {
             stem: "attention.direct",
             dims: plain.dims.iter().map(|d| if d.name == "d" { Dim::one_of("d", &[16, 32, 48, 64]) } else { *d }).collect(),
-            run: |_, i| vec![attend(&i[0], &i[1], &i[2], true)],
-            runs_on: |gpu| gpu.capabilities().subgroups.is_some_and(|(least, _)| least >= 8),
+            run: |_, i| vec![attend(&i[0], &i[1], &i[2], Kernel::Direct)],
+            runs_on: |gpu| Kernel::Direct.runs_on(gpu),
             bench: &[],
             ..plain.clone()
         },

@@ -1,8 +1,12 @@
-//! Splitting and joining along the last axis, and rows that repeat.
+//! Splitting and joining along the last axis, columns read in place, and rows that repeat.
+
+use std::sync::{Arc, Mutex};
 
 use crate::{
-    Tensor,
-    autograd, launch,
+    DType, Gpu, Tensor,
+    autograd,
+    gpu::{Operand, lock},
+    launch,
     ops::PartialSums,
     reference::Array,
     tensor::{by_four, rows_a_page},
@@ -67,24 +71,140 @@ pub fn split_columns(x: &Tensor, widths: &[usize]) -> Vec<Tensor> {
         start += width;
     }
     let widths = widths.to_vec();
-    let near = x.detach();
+    // x itself is not needed: what it was, is.
+    let (gpu, shape, dtype) = (x.gpu().clone(), x.shape().to_vec(), x.dtype());
     autograd::record_all(&[x], parts, move |grads| {
-        let dx = near.like();
+        let dx = Tensor::empty(&gpu, shape, dtype);
         let mut start = 0;
         for (dy, &width) in grads.iter().zip(&widths) {
-            let zero;
-            let dy = match dy {
-                Some(dy) => dy,
-                None => {
-                    zero = Tensor::zeros(near.gpu(), [rows, width], near.dtype());
-                    &zero
-                }
-            };
-            move_columns(dy, &dx, rows, width, (0, width), (start, columns));
+            match dy {
+                Some(dy) => move_columns(dy, &dx, rows, width, (0, width), (start, columns)),
+                None => clear_columns(&dx, rows, width, start),
+            }
             start += width;
         }
         [dx]
     })
+}
+
+/// Writes zeros over `width` columns of x (rows, columns) from column `start` on.
+fn clear_columns(x: &Tensor, rows: usize, width: usize, start: usize) {
+    let zeros = Tensor::zeros(x.gpu(), [rows, width], x.dtype());
+    move_columns(&zeros, x, rows, width, (0, width), (start, x.rows_by_last().1));
+}
+
+/// Some columns of a wider tensor, for ops that read them where they lie. They are used once: an op's backward pass writes
+/// their gradient into its place in that of the whole, which all columns of one [`columns`] share. A tensor is columns of
+/// itself.
+pub struct Columns {
+    /// (…, stride), in the graph as these columns alone.
+    whole: Tensor,
+    start: usize,
+    width: usize,
+    gradient: Arc<Mutex<Option<Tensor>>>,
+}
+
+impl From<&Tensor> for Columns {
+    fn from(x: &Tensor) -> Columns {
+        Columns { whole: x.clone(), start: 0, width: x.rows_by_last().1, gradient: Arc::default() }
+    }
+}
+
+impl Columns {
+    /// (…, width).
+    pub fn shape(&self) -> Vec<usize> {
+        let mut shape = self.whole.shape().to_vec();
+        *shape.last_mut().expect("columns have a last axis") = self.width;
+        shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.whole.dtype()
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        self.whole.gpu()
+    }
+
+    /// Elements from one row to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.whole.rows_by_last().1
+    }
+
+    /// Where in a row they begin.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Rows of the whole from row `first` on; see [`Tensor::page`].
+    #[track_caller]
+    pub(crate) fn page(&self, first: usize, rows: usize) -> Operand {
+        self.whole.page(first, rows, self.stride() * self.dtype().bytes())
+    }
+
+    /// What stands for them among an op's inputs.
+    pub(crate) fn input(&self) -> &Tensor {
+        &self.whole
+    }
+
+    /// The same columns outside of the graph, for a backward pass.
+    pub(crate) fn detach(&self) -> Columns {
+        Columns { whole: self.whole.detach(), gradient: self.gradient.clone(), ..*self }
+    }
+
+    /// The whole's gradient: a backward pass fills these columns of it and returns it.
+    pub(crate) fn gradient(&self) -> Tensor {
+        lock(&self.gradient).get_or_insert_with(|| self.whole.like()).clone()
+    }
+
+    /// A tensor of them: a copy, but for a whole tensor.
+    pub fn contiguous(self) -> Tensor {
+        let (rows, stride) = self.whole.rows_by_last();
+        let (start, width) = (self.start, self.width);
+        if width == stride {
+            return self.whole;
+        }
+        let y = self.whole.empty_on(self.shape(), self.dtype());
+        move_columns(&self.whole, &y, rows, width, (start, stride), (0, width));
+        let near = self.detach();
+        y.with_grad(&[&self.whole], move |dy| {
+            let dx = near.gradient();
+            move_columns(dy, &dx, rows, width, (0, width), (start, stride));
+            [dx]
+        })
+    }
+}
+
+/// [`split_columns`] without the copies.
+///
+/// # Panics
+/// Where the widths do not add up to the last axis.
+#[track_caller]
+pub fn columns(x: &Tensor, widths: &[usize]) -> Vec<Columns> {
+    let (rows, all) = x.rows_by_last();
+    assert_eq!(widths.iter().sum::<usize>(), all, "columns: widths {widths:?} of x {:?}", x.shape());
+    let gradient = Arc::<Mutex<Option<Tensor>>>::default();
+    let mut start = 0;
+    let places: Vec<(usize, usize)> = widths
+        .iter()
+        .map(|&width| {
+            start += width;
+            (start - width, width)
+        })
+        .collect();
+    let (kept, sum) = (places.clone(), gradient.clone());
+    let wholes = autograd::record_all(&[x], vec![x.detach(); widths.len()], move |grads| {
+        // Columns that are all of x may be used as a tensor like any other, whose gradient comes by itself.
+        let Some(dx) = lock(&sum).take() else { return vec![grads.into_iter().flatten().next()] };
+        for (_, (start, width)) in grads.iter().zip(kept).filter(|(grad, _)| grad.is_none()) {
+            clear_columns(&dx, rows, width, start);
+        }
+        vec![Some(dx)]
+    });
+    let of = |(whole, (start, width))| Columns { whole, start, width, gradient: gradient.clone() };
+    wholes.into_iter().zip(places).map(of).collect()
 }
 
 /// Joins tensors along the last axis.
@@ -171,6 +291,23 @@ pub(super) fn cases() -> Vec<Case> {
             bench: &[&[131072, 512, 640, 8]],
             ..Case::new("split_columns")
         };
+    // Each part on its way as something else: a copy, two factors, nothing.
+    let in_place = Case {
+        stem: "columns.in_place",
+        run: |s, i| {
+            let parts = columns(&i[0], &[s["a"], s["b"], s["c"]]);
+            let [a, b, _]: [Columns; 3] = parts.try_into().unwrap_or_else(|_| unreachable!("three widths"));
+            vec![a.contiguous(), crate::ops::silu(&b.contiguous())]
+        },
+        reference: |s, i| {
+            let [rows, a, b, _] = s.get();
+            let part = |start: usize, width| Array::from_fn(&[rows, width], |at| i[0].at(&[at[0], start + at[1]]));
+            vec![part(0, a), part(a, b).map(|v| v / (1.0 + (-v).exp()))]
+        },
+        error: |_| 16.0,
+        bench: &[],
+        ..split.clone()
+    };
     let concat = Case {
             dims: vec![Dim::range("rows", 1, 90), Dim::range("a", 1, 70), Dim::range("b", 1, 40)],
             inputs: |s, draw| {
@@ -221,6 +358,7 @@ pub(super) fn cases() -> Vec<Case> {
         split.in_half("split_columns.f16", &["x"], 0.0),
         concat.in_half("concat_columns.f16", &["a", "b", "row"], 1.0),
         split,
+        in_place,
         concat,
         slices,
     ]

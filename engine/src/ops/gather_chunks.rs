@@ -18,16 +18,29 @@ use crate::{
 #[track_caller]
 pub fn gather_chunks(pages: &[&Tensor], indices: &Tensor, chunk: usize) -> Tensor {
     let near = pages.first().expect("gather_chunks: at least one page");
-    let (dtype, slots) = (near.dtype(), indices.len());
+    let mut shape = near.shape().to_vec();
+    shape[0] = indices.len() * chunk;
+    let out = near.empty_on(shape, near.dtype());
+    gather_chunks_into(&out, 0, pages, indices, chunk);
+    out
+}
+
+/// [`gather_chunks`] into `out`, (slots · S, …), from pages whose first chunk has the number `first`; slots whose chunk is
+/// not among them stay as they are.
+///
+/// # Panics
+/// As [`gather_chunks`].
+#[track_caller]
+pub fn gather_chunks_into(out: &Tensor, first: usize, pages: &[&Tensor], indices: &Tensor, chunk: usize) {
+    let near = pages.first().expect("gather_chunks: at least one page");
+    let (dtype, slots) = (out.dtype(), indices.len());
     let row = near.len() / near.shape()[0].max(1);
     let size = chunk * row;
-    let mut shape = near.shape().to_vec();
-    shape[0] = slots * chunk;
-    let out = near.empty_on(shape, dtype);
+    assert_eq!(out.len(), slots * size, "gather_chunks: out {:?} for {slots} chunks of {size}", out.shape());
     let bytes = size * dtype.bytes();
     let step = rows_a_page(near.gpu(), &[bytes]);
     let slot_step = rows_a_page(near.gpu(), &[bytes, 4]);
-    let mut first = 0;
+    let mut first = first;
     for page in pages {
         let chunks = page.shape()[0] / chunk;
         assert_eq!(page.dtype(), dtype, "gather_chunks: types of pages");
@@ -44,7 +57,6 @@ pub fn gather_chunks(pages: &[&Tensor], indices: &Tensor, chunk: usize) -> Tenso
         }
         first += chunks;
     }
-    out
 }
 
 pub(super) fn cases() -> Vec<Case> {

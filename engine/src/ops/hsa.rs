@@ -31,6 +31,27 @@ pub fn hsa(
     chunk: usize,
     off_by_one: bool,
 ) -> Tensor {
+    let [query_heads, heads, d] = expect(q, k, v, weights, indices, chunk);
+    if !d.is_multiple_of(4) {
+        // Kernels read vectors of four: what fills up adds nothing to products and is cut off again.
+        let wide = d.next_multiple_of(4);
+        let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
+        return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d, None), d);
+    }
+    let coop = coop(q, query_heads / heads, d, chunk).then(|| together(q.shape()[..3].iter().product(), d, chunk));
+    scaled(q, k, v, weights, indices, chunk, off_by_one, d, coop)
+}
+
+/// Query heads, heads and d of operands that agree.
+#[track_caller]
+pub(super) fn expect(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    weights: &Tensor,
+    indices: &Tensor,
+    chunk: usize,
+) -> [usize; 3] {
     let [batches, tokens, query_heads, d] = q.axes();
     let [kb, keys, heads, kd] = k.axes();
     let [.., selection_heads, _]: [usize; 4] = weights.axes();
@@ -43,14 +64,7 @@ pub fn hsa(
     assert!(query_heads.is_multiple_of(heads), "hsa: {query_heads} query heads for {heads} heads");
     assert!(keys.is_multiple_of(chunk) && (1..=256).contains(&chunk) && d <= 256, "hsa: chunk {chunk}, d {d}, {keys} keys");
     assert_eq!(indices.dtype(), DType::U32, "hsa: indices");
-    if !d.is_multiple_of(4) {
-        // Kernels read vectors of four: what fills up adds nothing to products and is cut off again.
-        let wide = d.next_multiple_of(4);
-        let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
-        return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d, false), d);
-    }
-    let coop = coop(q, query_heads / heads, d, chunk);
-    scaled(q, k, v, weights, indices, chunk, off_by_one, d, coop)
+    [query_heads, heads, d]
 }
 
 /// x (…, d) with columns of zeros up to `wide`.
@@ -73,7 +87,8 @@ pub(super) fn narrowed(x: &Tensor, d: usize) -> Tensor {
 /// Slots of a chunk's list that one workgroup sums up.
 const PIECE: usize = 256;
 
-/// [`hsa`] for vectors of four dims; scores are divided by √`dims`. With `coop` on cooperative matrices.
+/// [`hsa`] for vectors of four dims; scores are divided by √`dims`. With `coop` on cooperative matrices, forward so many
+/// tokens a subgroup.
 fn scaled(
     q: &Tensor,
     k: &Tensor,
@@ -83,7 +98,7 @@ fn scaled(
     chunk: usize,
     off_by_one: bool,
     dims: usize,
-    coop: bool,
+    coop: Option<usize>,
 ) -> Tensor {
     let [batches, tokens, query_heads, d] = q.axes();
     let [_, keys, heads, _]: [usize; 4] = k.axes();
@@ -103,10 +118,10 @@ fn scaled(
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);
-    if coop {
+    if let Some(together) = coop {
         let tiles = share / COOP;
-        let groups = batches * tokens * heads * tiles;
-        launch!(hsa_coop [D = d, S = chunk] {
+        let groups = batches * tokens.div_ceil(together) * heads * tiles;
+        launch!(hsa_coop [D = d, S = chunk, T = together] {
             tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
         }, [q, k, v, weights, indices] -> [o, lse], groups);
     } else {
@@ -122,10 +137,10 @@ fn scaled(
         let flat = |x: &Tensor| x.reshape([1, x.len()]);
         let kv = super::concat_columns(&[&flat(&k_), &flat(&v_)]);
         let (dq, stats) = (q_.like(), q_.empty_on([lse.len(), 2], DType::F32));
-        if coop {
+        if coop.is_some() {
             let (tiles, values) = (share / COOP, k_.len());
             let groups = batches * tokens * heads * tiles;
-            launch!(hsa_coop_backward_query [D = d, S = chunk, SG = coop_subgroups(d, chunk)] {
+            launch!(hsa_coop_backward_query [D = d, S = chunk] {
                 tokens, keys, query_heads, heads, slots, joint, scale, tiles, groups, values,
             }, [q_, kv, weights_, indices_, lse, dout] -> [dq, stats], groups);
         } else {
@@ -140,7 +155,7 @@ fn scaled(
         let count = weights_.len();
         launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [stats] -> [dweights],
                 count.div_ceil(256));
-        let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale, coop);
+        let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale, coop.is_some());
         [dq, dk, dv, dweights]
     })
 }
@@ -172,7 +187,8 @@ fn memory_gradients(
     let partial = q.empty_on([cut.most, list_heads, chunk, 2, d], DType::F32);
     if coop {
         let groups = cut.most * list_heads;
-        launch!(hsa_coop_backward_memory [D = d, S = chunk] {
+        let apart = u32::from(coop_memory(d, chunk, 1) <= TWO_A_MULTIPROCESSOR);
+        launch!(hsa_coop_backward_memory [D = d, S = chunk, APART = apart] {
             tokens, keys, query_heads, heads, slots, joint, chunk, scale, groups, chunks, values: k.len(), lists, list_heads,
         }, [q, dout, kv, weights, stats, list.order, cut.pieces] -> [partial], groups);
     } else {
@@ -195,26 +211,31 @@ fn memory_gradients(
 const COOP: usize = 16;
 
 /// Whether cooperative matrices serve: 16-bit operands in whole tiles, rows that lanes load evenly, subgroups of the
-/// workgroups' size, and memory for what the backward kernels hold. Of the queries', for each subgroup: 16 keys or values, scores,
-/// dS and D_i; of the memory's: two tiles of queries and do, and of 16 keys scores, slopes, P and dS.
+/// workgroups' size, and memory for what the memory's kernel holds.
 fn coop(q: &Tensor, share: usize, d: usize, chunk: usize) -> bool {
     let c = q.gpu().capabilities();
-    let subgroups = coop_subgroups(d, chunk);
-    let query = subgroups * COOP * (2 * (d + 8) + 96 + 2 * (chunk / subgroups + 8) + 4);
-    let memory = 4 * COOP * 2 * (d + 8) + chunk * 2 * (96 + 48);
     c.coop
         && c.subgroups == Some((32, 32))
         && q.dtype() == DType::F16
         && [share, d, chunk].iter().all(|n| n.is_multiple_of(COOP))
         && d.is_power_of_two()
         && d.max(chunk) <= 128
-        && query.max(memory) <= c.workgroup_memory as usize
+        && coop_memory(d, chunk, 0) <= c.workgroup_memory as usize
 }
 
-/// Subgroups that share a chunk's keys evenly, so that a lane holds eight units of eight keys' elements, or fewer.
-fn coop_subgroups(d: usize, chunk: usize) -> usize {
-    let even = |n: &usize| chunk.is_multiple_of(n * COOP) && (n / 2) * 2048 < chunk * d;
-    [8, 4, 2].into_iter().find(even).unwrap_or(1)
+/// Bytes that the memory's kernel holds: two tiles of queries and do, and of each key scores (twice with slopes `apart`), P
+/// and dS.
+fn coop_memory(d: usize, chunk: usize, apart: usize) -> usize {
+    4 * COOP * 2 * (d + 8) + chunk * ((1 + apart) * 96 + 2 * 48) + 16
+}
+
+/// Workgroup memory up to which two workgroups share a multiprocessor that gives out 52 KiB.
+const TWO_A_MULTIPROCESSOR: usize = 25 << 10;
+
+/// Tokens that a subgroup takes, of so many `rows` of queries: two neighbours share what they load where they select alike,
+/// if registers hold both sums, dims are worth it and there are enough of them for a device. Results are the same.
+fn together(rows: usize, d: usize, chunk: usize) -> usize {
+    if d == 64 && chunk <= 64 && rows >= 8192 * COOP { 2 } else { 1 }
 }
 
 /// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
@@ -261,7 +282,7 @@ impl MemoryTile {
 }
 
 /// The dense loop of the definition.
-fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
+pub(super) fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
     let [_, _, query_heads, d]: [usize; 4] = i[0].axes();
     let [.., heads, _]: [usize; 4] = i[1].axes();
     let [.., selection_heads, slots]: [usize; 4] = i[3].axes();
@@ -307,18 +328,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("shared", &[0, 1]),
             Dim::one_of("off_by_one", &[0, 1]),
         ],
-        inputs: |s, draw| {
-            let [batches, tokens, share, heads, d, chunks, chunk, slots, shared, _] = s.get();
-            let selection = [batches, tokens, if shared == 1 { 1 } else { heads }, slots];
-            let weights = draw.uniform(&selection, -0.3, 1.0).map(|w| w.max(0.0));
-            vec![
-                Input::new("q", draw.uniform(&[batches, tokens, share * heads, d], -2.0, 2.0)).grad(),
-                Input::new("k", draw.uniform(&[batches, chunks * chunk, heads, d], -2.0, 2.0)).grad(),
-                Input::new("v", draw.uniform(&[batches, chunks * chunk, heads, d], -2.0, 2.0)).grad(),
-                Input::new("weights", weights).grad(),
-                Input::new("indices", draw.integers(&selection, 0, chunks as i64)).of(DType::U32),
-            ]
-        },
+        inputs: drawn,
         run: |s, i| vec![hsa(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], s["off_by_one"] == 1)],
         reference,
         error: |_| 64.0,
@@ -393,13 +403,31 @@ pub(super) fn cases() -> Vec<Case> {
     let coop = Case {
         run: |s, i| {
             let off = s["off_by_one"] == 1;
-            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], true)]
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(1))]
         },
         runs_on: |gpu| {
             let c = gpu.capabilities();
             c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 40 << 10
         },
         ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0)
+    };
+    // Two tokens a subgroup, some of which select alike.
+    let pairs = Case {
+        stem: "hsa.coop_pairs",
+        inputs: |s, draw| {
+            let mut inputs = drawn(s, draw);
+            let indices = &mut inputs[4].array;
+            let (tokens, line) = (s["tokens"], indices.data.len() / (s["batches"] * s["tokens"]));
+            for (row, t) in (0..s["batches"]).flat_map(|b| (0..tokens).map(move |t| (b * tokens + t, t))) {
+                if t % 4 == 1 { indices.data.copy_within((row - 1) * line..row * line, row * line) }
+            }
+            inputs
+        },
+        run: |s, i| {
+            let off = s["off_by_one"] == 1;
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(2))]
+        },
+        ..coop.clone()
     };
     // As a text selects: at random for each token, or alike for neighbours.
     let visible = Case {
@@ -424,10 +452,25 @@ pub(super) fn cases() -> Vec<Case> {
         random.in_half("hsa.random", half, 2.0),
         shared.in_half("hsa.shared16", half, 2.0),
         coop,
+        pairs,
         plain.in_half("hsa.f16", half, 1.0),
         plain,
         large,
         pieces,
+    ]
+}
+
+/// Chunks drawn at random for each token, weights of 0 among the others.
+pub(super) fn drawn(s: &Sizes, draw: &mut Draw) -> Vec<Input> {
+    let [batches, tokens, share, heads, d, chunks, chunk, slots, shared, _] = s.get();
+    let selection = [batches, tokens, if shared == 1 { 1 } else { heads }, slots];
+    let weights = draw.uniform(&selection, -0.3, 1.0).map(|w| w.max(0.0));
+    vec![
+        Input::new("q", draw.uniform(&[batches, tokens, share * heads, d], -2.0, 2.0)).grad(),
+        Input::new("k", draw.uniform(&[batches, chunks * chunk, heads, d], -2.0, 2.0)).grad(),
+        Input::new("v", draw.uniform(&[batches, chunks * chunk, heads, d], -2.0, 2.0)).grad(),
+        Input::new("weights", weights).grad(),
+        Input::new("indices", draw.integers(&selection, 0, chunks as i64)).of(DType::U32),
     ]
 }
 

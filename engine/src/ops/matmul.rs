@@ -25,17 +25,23 @@ struct Block {
     /// Of a subgroup.
     rows: usize,
     columns: usize,
+    /// k of the tiles in memory; all blocks add up the same products in the same order.
+    step: usize,
     /// What it reaches in large products, in hundredths of the largest.
     rate: usize,
     /// Blocks that keep a large device busy.
     busy: usize,
 }
 
-/// From the largest to the one that runs wherever cooperative matrices do.
-const BLOCKS: [Block; 3] = [
-    Block { m: 128, n: 128, rows: 64, columns: 64, rate: 100, busy: 120 },
-    Block { m: 64, n: 128, rows: 64, columns: 64, rate: 73, busy: 240 },
-    Block { m: 64, n: 64, rows: 32, columns: 32, rate: 55, busy: 0 },
+/// Runs wherever cooperative matrices do.
+const SMALLEST: Block = Block { m: 64, n: 64, rows: 32, columns: 32, step: 32, rate: 55, busy: 0 };
+
+/// From the largest on.
+const BLOCKS: [Block; 4] = [
+    Block { m: 128, n: 128, rows: 64, columns: 64, step: 32, rate: 100, busy: 120 },
+    Block { m: 64, n: 128, rows: 64, columns: 64, step: 32, rate: 73, busy: 240 },
+    Block { m: 64, n: 64, rows: 32, columns: 32, step: 64, rate: 60, busy: 0 },
+    SMALLEST,
 ];
 
 impl Block {
@@ -43,9 +49,9 @@ impl Block {
         self.m / self.rows * (self.n / self.columns)
     }
 
-    /// Bytes of workgroup memory: both operands' tiles of 32 k in lines of five eights, a matrix a subgroup.
+    /// Bytes of workgroup memory: both operands' tiles, an eight more a line than it holds, a matrix a subgroup.
     fn memory(self) -> usize {
-        (self.m + self.n) * 5 * 16 + self.subgroups() * 1024
+        (self.m + self.n) * (self.step / 8 + 1) * 16 + self.subgroups() * 1024
     }
 
     fn runs_on(self, gpu: &Gpu) -> bool {
@@ -72,8 +78,8 @@ impl Block {
 enum Kernel {
     /// 64 × 64 tiles in workgroup memory: runs everywhere, on any strides.
     Tile,
-    /// 128 × 128 tiles, for lines of multiples of four elements.
-    Large,
+    /// Tiles of 64 × so many columns (128 or 64), for lines of multiples of four elements.
+    Large(usize),
     /// For few rows, both operands along k in lines of multiples of four elements: one row of a model that writes.
     Few,
     /// Register tiles straight from storage, for CPUs.
@@ -88,7 +94,7 @@ impl Kernel {
     fn runs_on(self, gpu: &Gpu) -> bool {
         let capabilities = gpu.capabilities();
         match self {
-            Kernel::Tile | Kernel::Large | Kernel::Few | Kernel::Lane => true,
+            Kernel::Tile | Kernel::Large(_) | Kernel::Few | Kernel::Lane => true,
             Kernel::Direct => capabilities.subgroups.is_some_and(|(least, _)| least >= 8),
             Kernel::Coop(block) => block.runs_on(gpu),
         }
@@ -147,33 +153,37 @@ impl Product {
         let eight = line(8, 0, a_line) && line(8, 1, b_line) && line(8, 2, [n, n]) && piece % 8 == 0;
         let coop = eight && a.1 == DType::F16 && !self.accumulate;
         let few = a_four && b_four && a_by_k && b_by_k && !self.accumulate;
-        let tiles = m.div_ceil(128) * n.div_ceil(128) * batches;
+        let large = |tn: usize| (n.div_ceil(tn), m.div_ceil(64), batches);
+        // Narrow tiles where wide ones would not be two a multiprocessor of a large device.
+        let (across, down, _) = large(128);
+        let narrow = across * down * batches < 240;
         let kernel = match self.kernel {
             Some(kernel) => kernel,
             None if capabilities.cpu && Kernel::Direct.runs_on(&a.0.gpu) => Kernel::Direct,
-            None if coop && BLOCKS[2].runs_on(&a.0.gpu) => {
+            None if coop && SMALLEST.runs_on(&a.0.gpu) => {
                 Kernel::Coop(Block::choose(&a.0.gpu, m, n, batches).expect("the smallest runs"))
             }
             None if few && m <= 8 => Kernel::Few,
             None if capabilities.cpu => Kernel::Lane,
-            // Smaller tiles where large ones would be half empty or too few to fill a device.
-            None if m > 64 && n > 64 && tiles >= 32 => Kernel::Large,
+            None if four && m > 32 && n > 32 => Kernel::Large(if narrow || n <= 64 { 64 } else { 128 }),
             None => Kernel::Tile,
         };
-        let large = (n.div_ceil(128), m.div_ceil(128), batches);
         match kernel {
             Kernel::Coop(block) if coop => {
-                let Block { m: tm, n: tn, rows, columns, .. } = block;
+                let Block { m: tm, n: tn, rows, columns, step, .. } = block;
                 let wide = u32::from(b.1 == DType::F32);
-                let whole = u32::from(m % tm == 0 && n % tn == 0 && piece % 32 == 0 && k % piece == 0);
+                let whole = u32::from(m >= tm && n >= tn && piece % step == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, TM = tm, TN = tn,
-                                             WM = rows, WN = columns], groups);
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, BIAS = u32::from(bias.is_some()), TM = tm,
+                                             TN = tn, WM = rows, WN = columns, STEP = step], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),
-            Kernel::Large | Kernel::Coop(_) if four => {
-                let step = if capabilities.workgroup_memory >= 32768 { 16 } else { 8 };
-                product_launch!(matmul_large [elem = elem, elem_b = elem_b, STEP = step], large);
+            Kernel::Large(_) | Kernel::Coop(_) if four => {
+                let tn = if let Kernel::Large(tn) = kernel { tn } else { 128 };
+                let whole = u32::from(m % 64 == 0 && n % tn == 0 && piece % 16 == 0 && k % piece == 0);
+                product_launch!(matmul_large [elem = elem, elem_b = elem_b, TN = tn, WHOLE = whole,
+                                              ACCUMULATE = u32::from(self.accumulate),
+                                              BIAS = u32::from(bias.is_some())], large(tn));
             }
             Kernel::Direct | Kernel::Lane => {
                 let unit =
@@ -232,15 +242,8 @@ fn linear_by(
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("x has a last axis") = n;
     let y = x.empty_on(shape, dtype);
-    // Cooperative matrices round weights to 16 bits: once for all rows, where these are many.
-    let coop = match kernel {
-        None => BLOCKS[2].runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
-        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
-    };
-    let wide = weight.dtype() != DType::F16;
-    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
-    let used = if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() };
-    by_rows(Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }, x, &used, bias, &y);
+    let used = rounded(kernel, x, weight);
+    by_rows(forward(kernel, rows, n, k), x, &used, bias, &y);
     let (x_, weight_) = (x.detach(), used);
     let (need_x, need_weight) = (x.needs_grad(), weight.needs_grad());
     let need_bias = bias.is_some_and(Tensor::needs_grad);
@@ -254,8 +257,7 @@ fn linear_by(
         };
         let dx = need_x.then(|| {
             let dx = x_.like();
-            let product = Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1], kernel, ..Default::default() };
-            by_rows(product, &narrow, &weight_, None, &dx);
+            by_rows(back(kernel, rows, n, k), &narrow, &weight_, None, &dx);
             dx
         });
         let dweight = need_weight.then(|| over_rows(kernel, &narrow, &x_, rows, n, k).reshape([n, k]));
@@ -265,6 +267,51 @@ fn linear_by(
         }
         grads
     })
+}
+
+/// Cooperative matrices round weights to 16 bits: once for all rows of x, where these are many.
+fn rounded(kernel: Option<Kernel>, x: &Tensor, weight: &Tensor) -> Tensor {
+    let ((rows, k), [n, _]) = (x.rows_by_last(), weight.axes());
+    let coop = match kernel {
+        None => SMALLEST.runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
+        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
+    };
+    let wide = weight.dtype() != DType::F16;
+    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() }
+}
+
+/// x (rows, k) · weight (n, k)ᵀ.
+fn forward(kernel: Option<Kernel>, rows: usize, n: usize, k: usize) -> Product {
+    Product { m: rows, n, k, a: [k, 1], b: [1, k], kernel, ..Default::default() }
+}
+
+/// dy (rows, n) · weight (n, k).
+fn back(kernel: Option<Kernel>, rows: usize, n: usize, k: usize) -> Product {
+    Product { m: rows, n: k, k: n, a: [n, 1], b: [k, 1], kernel, ..Default::default() }
+}
+
+/// The weight as [`linear`] of x takes it, for the parts of it below, outside of the graph.
+pub(super) fn linear_weight(x: &Tensor, weight: &Tensor) -> Tensor {
+    rounded(None, x, weight)
+}
+
+/// y (rows, n) = x (rows, k) · weight (n, k)ᵀ.
+pub(super) fn linear_rows(x: &Tensor, weight: &Tensor, y: &Tensor) {
+    let ((rows, k), (_, n)) = (x.rows_by_last(), y.rows_by_last());
+    by_rows(forward(None, rows, n, k), x, weight, None, y);
+}
+
+/// dx (rows, k) = dy (rows, n) · weight (n, k), dy in x's type.
+pub(super) fn linear_rows_back(dy: &Tensor, weight: &Tensor, dx: &Tensor) {
+    let ((rows, n), (_, k)) = (dy.rows_by_last(), dx.rows_by_last());
+    by_rows(back(None, rows, n, k), dy, weight, None, dx);
+}
+
+/// dweight (n, k) = dy (rows, n)ᵀ · x (rows, k), in f32, dy in x's type.
+pub(super) fn linear_weight_back(dy: &Tensor, x: &Tensor) -> Tensor {
+    let ((rows, n), (_, k)) = (dy.rows_by_last(), x.rows_by_last());
+    over_rows(None, dy, x, rows, n, k).reshape([n, k])
 }
 
 /// c (m, n) = a · b, cut along m where a binding is too small. Results do not depend on the cut.
@@ -466,18 +513,24 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
     cases.extend(by!(Kernel::Tile, fours, any_matmul, "matmul.tile", any_linear, "linear.tile"));
-    cases.extend(by!(Kernel::Large, fours, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Kernel::Large(128), fours, any_matmul, "matmul.large", any_linear, "linear.large"));
+    cases.extend(by!(Kernel::Large(64), fours, any_matmul, "matmul.large64", any_linear, "linear.large64"));
+    // Tiles without borders.
+    let [wide_tiles, _] = by!(Kernel::Large(128), wholes, any_matmul, "matmul.large.whole", any_linear, "");
+    let [narrow_tiles, _] = by!(Kernel::Large(64), wholes, any_matmul, "matmul.large64.whole", any_linear, "");
+    cases.extend([wide_tiles, narrow_tiles]);
     cases.extend(by!(Kernel::Few, fours, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Kernel::Direct, fours, any_matmul, "matmul.direct", any_linear, "linear.direct"));
     cases.extend(by!(Kernel::Lane, fours, any_matmul, "matmul.lane", any_linear, "linear.lane"));
     cases.extend(by!(Kernel::Tile, fours, half_matmul, "matmul.tile.f16", half_linear, "linear.tile.f16"));
-    cases.extend(by!(Kernel::Large, fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
+    cases.extend(by!(Kernel::Large(128), fours, half_matmul, "matmul.large.f16", half_linear, "linear.large.f16"));
     cases.extend(by!(Kernel::Few, fours, half_matmul, "matmul.few.f16", half_linear, "linear.few.f16"));
     cases.extend(by!(Kernel::Direct, fours, half_matmul, "matmul.direct.f16", half_linear, "linear.direct.f16"));
     cases.extend(by!(Kernel::Lane, fours, half_matmul, "matmul.lane.f16", half_linear, "linear.lane.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[0]), eights, half_matmul, "matmul.coop128.f16", half_linear, "linear.coop128.f16"));
     cases.extend(by!(Kernel::Coop(BLOCKS[1]), eights, half_matmul, "matmul.coop64x128.f16", half_linear, "linear.coop64x128.f16"));
-    cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
+    cases.extend(by!(Kernel::Coop(BLOCKS[2]), eights, half_matmul, "matmul.coop64.long.f16", half_linear, "linear.coop64.long.f16"));
+    cases.extend(by!(Kernel::Coop(SMALLEST), eights, half_matmul, "matmul.coop64.f16", half_linear, "linear.coop64.f16"));
     cases
 }
 
@@ -487,6 +540,17 @@ fn fours() -> Vec<Dim> {
         Dim::one_of("m", &[4, 20, 132]),
         Dim::one_of("n", &[4, 36, 120]),
         Dim::one_of("k", &[4, 12, 36, 68]),
+        Dim::one_of("transpose_a", &[0, 1]),
+        Dim::one_of("transpose_b", &[0, 1]),
+    ]
+}
+
+fn wholes() -> Vec<Dim> {
+    vec![
+        Dim::one_of("z", &[1, 2]),
+        Dim::one_of("m", &[64, 128]),
+        Dim::one_of("n", &[128, 256]),
+        Dim::one_of("k", &[16, 48]),
         Dim::one_of("transpose_a", &[0, 1]),
         Dim::one_of("transpose_b", &[0, 1]),
     ]

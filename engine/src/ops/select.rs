@@ -114,9 +114,11 @@ impl Kernel {
     }
 
     /// Tokens and chunks a tile.
-    fn tile(self, chunks: usize) -> (usize, usize) {
+    fn tile(self, tokens: usize, chunks: usize) -> (usize, usize) {
         match self {
             Kernel::Tile => (64, 64),
+            // What few tokens wait for is the landmarks: products with tokens that are not there would take longer.
+            Kernel::Coop if (2..=32).contains(&tokens) => (32, 128),
             Kernel::Coop => (128, if chunks > 128 { 128 } else { 64 }),
         }
     }
@@ -215,14 +217,84 @@ fn scaled(
 pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
     assert!(visibility.group.is_none() && q.shape()[0] == 1, "select_pages: one sequence, no group");
     let chunks = pages.iter().map(|p| p.shape()[1]).sum();
-    let r = q.shape()[3];
-    let wide = r.next_multiple_of(unit(q));
-    if wide == r {
-        return running(Plan::default(), q, pages, chunks, top_k, visibility, r);
+    let (q_, pages) = wide(q, pages);
+    running(Plan::default(), &q_, &pages, chunks, top_k, visibility, q.shape()[3])
+}
+
+/// q and pages with zeros behind, so that vectors are of whole units: they add nothing to products.
+fn wide(q: &Tensor, pages: &[Tensor]) -> (Tensor, Vec<Tensor>) {
+    let wide = |x: &Tensor| match x.shape()[3].next_multiple_of(unit(x)) {
+        same if same == x.shape()[3] => x.clone(),
+        wide => widened(x, wide),
+    };
+    (wide(q), pages.iter().map(wide).collect())
+}
+
+/// A selection that further chunks may join: [`select_begun`].
+#[derive(Clone)]
+pub struct Begun {
+    /// (1, tokens, heads, K): the best so far, in no order that means anything.
+    scores: Tensor,
+    indices: Tensor,
+    /// Chunks seen.
+    chunks: usize,
+}
+
+impl Begun {
+    /// The part of the tokens from `first` on, `count` of them: for who asks on behalf of several.
+    pub fn tokens(&self, first: usize, count: usize) -> Begun {
+        let [_, _, heads, k]: [usize; 4] = self.scores.axes();
+        let cut = |x: &Tensor| ops::slice(x, first * heads * k, count * heads * k).reshape([1, count, heads, k]);
+        Begun { scores: cut(&self.scores), indices: cut(&self.indices), chunks: self.chunks }
     }
-    let pages: Vec<Tensor> = 
-        pages.iter().map(|p| widened(p, p.shape()[3].next_multiple_of(unit(p)))).collect();
-    running(Plan::default(), &widened(q, wide), &pages, chunks, top_k, visibility, r)
+}
+
+/// [`select_pages`] over the first pages of a text, all of which every token sees; [`select_further`] goes on with the chunks
+/// behind them. The result is that of all pages at once.
+///
+/// # Panics
+/// As [`select_pages`], and where there are fewer than `top_k` chunks.
+#[track_caller]
+pub fn select_begun(q: &Tensor, pages: &[Tensor], top_k: usize) -> Begun {
+    let [sequences, tokens, heads, r] = q.axes();
+    let chunks: usize = pages.iter().map(|p| p.shape()[1]).sum();
+    assert!(sequences == 1 && chunks >= top_k, "select_begun: {top_k} of {chunks} chunks, for {sequences} sequences");
+    let k = top_k;
+    let (scores, indices) = (q.empty_on([1, tokens, heads, k], DType::F32), q.empty_on([1, tokens, heads, k], DType::U32));
+    let begun = Begun { scores, indices, chunks };
+    // All lie before every token.
+    let all = Visibility { chunk: 1, first_position: chunks, window: None, group: None };
+    let (q, pages) = wide(q, pages);
+    stream(Plan::default(), &q, &pages, chunks, &all, r, &begun, Stretch { first: 0, resume: false, finish: false });
+    begun
+}
+
+/// The selection that [`select_begun`] began, for the same queries, with the chunks of further pages, which may be none.
+///
+/// # Panics
+/// As [`select_pages`].
+#[track_caller]
+pub fn select_further(q: &Tensor, begun: Begun, pages: &[Tensor], visibility: &Visibility) -> (Tensor, Tensor) {
+    let [.., heads, r]: [usize; 4] = q.axes();
+    assert!(visibility.group.is_none(), "select_further: no group");
+    // A page of one chunk that nobody sees ends what has no further pages.
+    let none = [Tensor::zeros(q.gpu(), [1, 1, heads, r], q.dtype())];
+    let (pages, visibility) = match pages {
+        [] => (&none[..], Visibility { chunk: 1 << 20, first_position: 0, ..visibility.clone() }),
+        pages => (pages, visibility.clone()),
+    };
+    let (q, pages) = wide(q, pages);
+    let stretch = Stretch { first: begun.chunks, resume: true, finish: true };
+    let chunks = begun.chunks + pages.iter().map(|p| p.shape()[1]).sum::<usize>();
+    stream(Plan::default(), &q, &pages, chunks, &visibility, r, &begun, stretch);
+    (begun.scores, begun.indices)
+}
+
+/// Which chunks pages begin with, and whether chunks before and behind them count.
+struct Stretch {
+    first: usize,
+    resume: bool,
+    finish: bool,
 }
 
 fn running(
@@ -234,31 +306,51 @@ fn running(
     visibility: &Visibility,
     dims: usize,
 ) -> (Tensor, Tensor) {
-    let [batches, tokens, heads, r] = q.axes();
-    let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
+    let [batches, tokens, heads, _] = q.axes();
+    let group = visibility.group.as_ref().map_or(1, |g| g.0);
     let k = top_k.min(own_chunks * group);
     assert!((1..=64).contains(&k), "select: K = {k} of {own_chunks} chunks, from 1 to 64");
     let (scores, indices) =
         (q.empty_on([batches, tokens, heads, k], DType::F32), q.empty_on([batches, tokens, heads, k], DType::U32));
+    let lists = Begun { scores, indices, chunks: 0 };
+    let all = Stretch { first: 0, resume: false, finish: true };
+    stream(plan, q, pages, own_chunks, visibility, dims, &lists, all);
+    (lists.scores, lists.indices)
+}
+
+/// Streams a stretch of chunks by the lists.
+fn stream(
+    plan: Plan,
+    q: &Tensor,
+    pages: &[Tensor],
+    own_chunks: usize,
+    visibility: &Visibility,
+    dims: usize,
+    Begun { scores, indices, .. }: &Begun,
+    stretch: Stretch,
+) {
+    let [batches, tokens, heads, r] = q.axes();
+    let [.., k]: [usize; 4] = scores.axes();
+    let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
     let kernel = plan.kernel.unwrap_or_else(|| Kernel::best(q));
     let (rows, units, half) = (batches * tokens * heads, r / unit(q), u32::from(q.dtype() == DType::F16));
     if rows == 0 {
-        return (scores, indices);
+        return;
     }
     // Without groups nobody reads flags.
     let nothing = q.empty_on([1], DType::U32);
     let clean = clean.unwrap_or(&nothing);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
     let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
-    let mut first_chunk = 0;
+    let mut first_chunk = stretch.first;
     for (i, page) in pages.iter().enumerate() {
         let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
         assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
         assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
-        let (resume, finish) = (i > 0, i + 1 == pages.len());
+        let (resume, finish) = (stretch.resume || i > 0, stretch.finish && i + 1 == pages.len());
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
-        let (tt, ct) = kernel.tile(if alone { 1 } else { chunks });
+        let (tt, ct) = kernel.tile(tokens, if alone { 1 } else { chunks });
         let tiles = batches * heads * tokens.div_ceil(tt);
         let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
@@ -272,8 +364,8 @@ fn running(
         };
         let groups = tiles * parts;
         macro_rules! launch_select {
-            ($stem:ident [$spec:ident = $value:expr]) => {
-                launch!($stem [$spec = $value, K = k] {
+            ($stem:ident [$($spec:ident = $value:expr),*]) => {
+                launch!($stem [$($spec = $value,)* K = k] {
                     tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
                     first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
                     scale, groups,
@@ -282,7 +374,7 @@ fn running(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [CT = ct]),
+            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct]),
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;
@@ -291,7 +383,6 @@ fn running(
         }
         first_chunk += chunks;
     }
-    (scores, indices)
 }
 
 fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {

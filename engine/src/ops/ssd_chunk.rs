@@ -6,17 +6,22 @@
 //! y  = (L ∘ C·Bᵀ ∘ dt) · x + (decay from start) ∘ C·Hᵀ + D · x          H' = total · H + (decay to end ∘ dt ∘ x)ᵀ · B
 //! ```
 //!
-//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a (chunk, head).
-//! Decays are products, never exponentials of differences: restarts are zeros, and no digits are lost.
+//! A workgroup walks along a span of chunks and leaves H of each; outputs are then one workgroup a chunk and some of a
+//! group's heads, one after the other, which share C·Bᵀ: of each head one product of (decay from start ∘ C,
+//! L ∘ C·Bᵀ ∘ dt + D) with (H, x), along state dims and tokens. Decays between tokens are exponentials of differences of
+//! sums of logarithms that begin anew with each chunk (`ssd_logs`). A sum is rounded to 2⁻²⁴ of itself, so that decays keep
+//! the digits of operands in 16 bits while sums stay below some thousands: no logarithm is less than −160, whose exponential
+//! is 0, and restarts are that.
 //!
 //! Of several spans each is walked once, from zeros: a state is linear in its start, so what leaves spans goes through
 //! `ssd_state_passing`, as between the recurrence's blocks, and whoever reads a chunk's state adds what enters its span
 //! times the decay from there, which the walk leaves too. Where states do not fit at once, spans go in order.
 //!
-//! Backward: H is walked again from what entered spans, the same walk in reverse leaves G, then one workgroup a (chunk,
-//! head) makes dx and the gradients of dt and decays, and one a (chunk, group) dB and dC, scores computed again. Of the
-//! states only those that enter spans are kept. In 16 bits operands of products are rounded, weights and states with
-//! them; decays, sums, the states that a walk carries and those handed between spans are f32.
+//! Backward: H is walked again from what entered spans, the same walk in reverse leaves G, then one workgroup a chunk
+//! and some of a group's heads makes dx and the gradients of dt and decays and leaves its heads' sum of L ∘ dy·xᵀ ∘ dt,
+//! and one a chunk, a group and a tile of state dims makes dB or dC of that and of all heads' states. Of the states
+//! only those that enter spans are kept. In 16 bits operands of products are rounded, weights and states with them;
+//! decays, sums, the states that a walk carries and those handed between spans are f32.
 
 use std::ops::Range;
 
@@ -32,10 +37,22 @@ use crate::{
 /// What G is stored over; `SCALE` in the kernels.
 const SCALE: f32 = 16.0;
 
+/// Most bytes of workgroup memory and buffers of one of the kernels.
+const MEMORY: u32 = 25088;
+const BUFFERS: u32 = 11;
+
+/// Tokens times heads a workgroup of `ssd_logs`; `WG` in the kernel.
+const LOGS: usize = 256;
+
+/// Most heads a workgroup, of outputs where they leave ENOUGH of these, and of gradients.
+const OUTPUTS: usize = 16;
+const ENOUGH: usize = 528;
+const GRADIENTS: usize = 8;
+
 /// Who multiplies.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Form {
-    /// Chunks of 16 tokens, in f32 or, of 16-bit operands, in f16: the same kernels but for the products.
+    /// Chunks of 16 tokens: the same kernels but for the products.
     Plain,
     /// Chunks of 64 tokens on cooperative matrices.
     Coop,
@@ -45,14 +62,14 @@ impl Form {
     /// Whether the adapter runs it.
     pub(super) fn runs_on(self, gpu: &Gpu) -> bool {
         let c = gpu.capabilities();
-        let coop = c.coop && c.subgroups == Some((32, 32));
-        self == Form::Plain || coop && c.workgroup_memory >= 49152 && c.invocations >= 512
+        let coop = c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= MEMORY;
+        c.storage_buffers >= BUFFERS && (self == Form::Plain || coop)
     }
 
     /// Whether it takes these operands: one tile a head, in vectors of four.
     pub(super) fn takes(self, dtype: DType, p: usize, n: usize) -> bool {
         let fours = p.is_multiple_of(4) && n.is_multiple_of(4) && p <= self.tile();
-        fours && (self == Form::Plain || dtype == DType::F16)
+        fours && dtype == DType::F16
     }
 
     /// Tokens a chunk, and rows and columns of all tiles; `T` in the kernels.
@@ -66,7 +83,7 @@ impl Form {
     /// Bytes of the chunks' states at a time: of the plain kernels so few that small cases take several.
     fn room(self) -> usize {
         match self {
-            Form::Plain => 1 << 10,
+            Form::Plain => 1 << 9,
             Form::Coop => 512 << 20,
         }
     }
@@ -78,11 +95,6 @@ impl Form {
             Form::Coop => 64,
         }
     }
-}
-
-/// Four of a tensor's elements in WGSL.
-fn four(x: &Tensor) -> String {
-    format!("vec4<{}>", x.dtype().wgsl())
 }
 
 /// What the kernels take, checked by the op.
@@ -104,7 +116,8 @@ struct Walk<'a> {
     reverse: bool,
     input: &'a Tensor,
     wr: &'a Tensor,
-    steps: &'a Tensor,
+    /// As `ssd_logs` leaves them.
+    logs: &'a Tensor,
     /// The states that enter spans; zeros without.
     start: Option<&'a Tensor>,
 }
@@ -136,19 +149,59 @@ struct Pages {
 }
 
 impl Scan {
+    /// Chunks a sequence.
+    pub(super) fn chunks(self) -> usize {
+        self.tokens.div_ceil(self.form.tile())
+    }
+
+    /// Chunk by chunk and head by head, decays' products from a chunk's start on, as logarithms, and dt:
+    /// (batches, chunks, heads, 2, tokens a chunk). From dt before bias and softplus, its bias, a_log and segments.
+    pub(super) fn logs(
+        self,
+        [dt, dt_bias, a_log, segment]: [&Tensor; 4],
+        has_segment: bool,
+        (low, high): (f32, f32),
+    ) -> Tensor {
+        let Scan { batches, tokens, heads, form, .. } = self;
+        let (chunks, tile) = (self.chunks(), form.tile());
+        let logs = dt.empty_on([batches, chunks, heads, 2, tile], DType::F32);
+        let sets = heads.div_ceil(LOGS / tile);
+        let groups = batches * chunks * sets;
+        launch!(ssd_logs [elem = dt.dtype().wgsl(), T = tile]
+                { tokens, heads, chunks, sets, groups, low, high, has_segment },
+                [dt, dt_bias, a_log, segment] -> [logs], groups);
+        logs
+    }
+
+    /// Tiles of state dims.
+    fn n_tiles(self) -> usize {
+        self.n.div_ceil(self.form.tile())
+    }
+
+    /// Heads of a group that share one product C · Bᵀ: a workgroup's, one after the other.
+    fn each(self, most: usize) -> usize {
+        (1..=most).rev().find(|each| self.share.is_multiple_of(*each)).expect("one divides all")
+    }
+
+    /// Pairs of a span's tokens, for each workgroup's heads.
+    fn pairs(self) -> usize {
+        let (chunks, tile) = (self.spans().0, self.form.tile());
+        chunks * self.heads / self.each(GRADIENTS) * tile * tile
+    }
+
     /// Chunks a span, and spans.
     fn spans(self) -> (usize, usize) {
-        let all = self.tokens.div_ceil(self.form.tile());
+        let all = self.chunks();
         let chunks = all.min(self.form.most());
         (chunks, all.div_ceil(chunks))
     }
 
-    /// Bytes of a sequence's largest operand: x, B with C, states that enter spans.
+    /// Bytes of a sequence's largest operand: x, B, states that enter spans; of a span's pairs.
     pub(super) fn largest(self, dtype: DType) -> usize {
         let Scan { tokens, heads, p, n, share, .. } = self;
         let (_, spans) = self.spans();
-        let [x, bc] = [heads * p, 2 * heads / share * n].map(|line| tokens * line * dtype.bytes());
-        x.max(bc).max(spans * heads * p * n * 4)
+        let [x, b] = [heads * p, heads / share * n].map(|line| tokens * line * dtype.bytes());
+        x.max(b).max(spans * heads * p * n * 4).max(self.pairs() * 4)
     }
 
     /// Walks along some spans: leaves the states that enter chunks in `states`, from a set's beginning on, and in `ends`
@@ -156,23 +209,22 @@ impl Scan {
     fn walk(self, walk: &Walk<'_>, range: Range<usize>, (states, to): (&Tensor, usize), ends: Option<&Ends>) {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
-        let n_tiles = n.div_ceil(form.tile());
+        let n_tiles = self.n_tiles();
         let groups = range.len() * heads * n_tiles;
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
-        let (start, reverse) = (walk.start.unwrap_or(walk.steps), u32::from(walk.reverse));
+        let (start, reverse) = (walk.start.unwrap_or(walk.logs), u32::from(walk.reverse));
         macro_rules! states_launch {
-            ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                launch!($stem [REVERSE = reverse, $($spec = $value),*] {
+            ($stem:ident) => {
+                launch!($stem [REVERSE = reverse] {
                     tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
-                }, [walk.input, walk.wr, walk.steps, start] -> [states, left, totals, carried], groups)
+                }, [walk.input, walk.wr, walk.logs, start] -> [states, left, totals, carried], groups)
             };
         }
-        let four = four(walk.input);
         match form {
-            Form::Plain => states_launch!(ssd_chunk_states [four = &four]),
-            Form::Coop => states_launch!(ssd_coop_states []),
+            Form::Plain => states_launch!(ssd_chunk_states),
+            Form::Coop => states_launch!(ssd_coop_states),
         }
     }
 
@@ -220,7 +272,9 @@ impl Scan {
         let (size, start) = (chunks * start, if spans > 1 { start } else { 0 });
         let binding = x.gpu().capabilities().max_binding as usize;
         let room = |bytes: usize, a_span: usize| bytes / (a_span * x.dtype().bytes());
-        let most = room(self.form.room(), sets * size).min(room(binding, sets * size + start)).clamp(1, all);
+        let most = room(self.form.room(), sets * size).min(room(binding, sets * size + start));
+        // Backward, tokens' pairs too.
+        let most = if sets > 1 { most.min(binding / (self.pairs() * 4)) } else { most }.clamp(1, all);
         // Of about as many spans each.
         let most = all.div_ceil(all.div_ceil(most));
         Pages {
@@ -236,34 +290,33 @@ impl Scan {
     pub(super) fn forward(
         self,
         [x, b, c]: [&Tensor; 3],
-        steps: &Tensor,
+        logs: &Tensor,
         d: Option<&Tensor>,
         initial: Option<&Tensor>,
     ) -> (Tensor, Tensor, Option<Tensor>) {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
-        let walk = Walk { reverse: false, input: x, wr: b, steps, start: None };
+        let walk = Walk { reverse: false, input: x, wr: b, logs, start: None };
         let y = x.like();
-        // Heads of a group that share one product C · Bᵀ.
-        let each = [4, 2, 1].into_iter().find(|each| share.is_multiple_of(*each)).expect("one divides all");
         let pages = self.pages(x, 1);
         let ends = self.ends(x, &pages);
         let (carry, states, carried) = (u32::from(spans > 1), &pages.states, &ends.carried);
         for range in pages.ranges.iter().cloned() {
-            let (first, groups) = (range.start, range.len() * chunks * heads / each);
+            let (first, pairs) = (range.start, range.len() * chunks * heads);
+            let each = self.each(OUTPUTS.min(pairs / ENOUGH).max(4));
+            let groups = pairs / each;
             self.enter(&walk, range, initial, &pages, 0, &ends);
-            let (has_d, d) = (d.is_some(), d.unwrap_or(steps));
+            let (has_d, d) = (d.is_some(), d.unwrap_or(logs));
             macro_rules! output_launch {
-                ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [CARRY = carry, $($spec = $value),*] {
+                ($stem:ident) => {
+                    launch!($stem [CARRY = carry, NT = self.n_tiles()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each, starts: pages.starts,
-                    }, [x, b, c, steps, states, d, carried] -> [y], groups)
+                    }, [x, b, c, logs, states, d, carried] -> [y], groups)
                 };
             }
-            let four = four(x);
             match form {
-                Form::Plain => output_launch!(ssd_chunk_output [four = &four]),
-                Form::Coop => output_launch!(ssd_coop_output []),
+                Form::Plain => output_launch!(ssd_chunk_output),
+                Form::Coop => output_launch!(ssd_coop_output),
             }
         }
         let Ends { states, last, .. } = ends;
@@ -274,57 +327,56 @@ impl Scan {
     pub(super) fn backward(
         self,
         [x, b, c, dy]: [&Tensor; 4],
-        steps: &Tensor,
+        logs: &Tensor,
         starts: Option<&Tensor>,
         dlast: Option<&Tensor>,
         (a_log, d): (&Tensor, Option<&Tensor>),
     ) -> Gradients {
         let Scan { form, batches, tokens, heads, p, n, share } = self;
         let (chunks, spans) = self.spans();
-        let forward = Walk { reverse: false, input: x, wr: b, steps, start: starts };
-        let reverse = Walk { reverse: true, input: dy, wr: c, steps, start: None };
-        let flat = |x: &Tensor| x.reshape([1, x.len()]);
-        let bc = concat_columns(&[&flat(b), &flat(c)]);
+        let forward = Walk { reverse: false, input: x, wr: b, logs, start: starts };
+        let reverse = Walk { reverse: true, input: dy, wr: c, logs, start: None };
         let has_d = d.is_some();
         let packed = concat_columns(&[a_log, d.unwrap_or(a_log)]);
         let (dx, db, dc) = (x.like(), b.like(), c.like());
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
-        let (c_start, n_tiles) = (b.len() / 4, n.div_ceil(form.tile()));
+        let n_tiles = self.n_tiles();
         let pages = self.pages(x, 2);
         let ends = self.ends(x, &pages);
         let (carry, carried) = (u32::from(spans > 1), &ends.carried);
         let Pages { states, later, starts, .. } = &pages;
-        let four = four(x);
+        let each = self.each(GRADIENTS);
+        let parts = share / each;
+        let pairs = x.empty_on([pages.most * self.pairs()], DType::F32);
         for range in pages.ranges.iter().rev().cloned() {
             let (first, visited) = (range.start, range.len() * chunks);
             self.walk(&forward, range.clone(), (states, 0), None);
             self.enter(&reverse, range, dlast, &pages, 1, &ends);
-            let packed = if spans > 1 { concat_columns(&[&packed, carried]) } else { packed.clone() };
-            let groups = visited * heads;
+            let groups = visited * heads / each;
             macro_rules! backward_launch {
-                ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [CARRY = carry, $($spec = $value),*] {
-                        tokens, heads, p, n, share, c_start, spans, chunks, first, groups, later: *later,
+                ($stem:ident) => {
+                    launch!($stem [CARRY = carry, NT = n_tiles] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
-                    }, [x, dy, bc, steps, states, packed] -> [dx, side], groups)
+                    }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
                 };
             }
             match form {
-                Form::Plain => backward_launch!(ssd_chunk_backward [four = &four]),
-                Form::Coop => backward_launch!(ssd_coop_backward []),
+                Form::Plain => backward_launch!(ssd_chunk_backward),
+                Form::Coop => backward_launch!(ssd_coop_backward),
             }
-            let groups = visited * (heads / share) * n_tiles;
+            let groups = 2 * visited * (heads / share) * n_tiles;
             macro_rules! groups_launch {
-                ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                    launch!($stem [CARRY = carry, $($spec = $value),*] {
-                        tokens, heads, p, n, share, c_start, spans, chunks, n_tiles, first, groups, later: *later,
+                ($stem:ident) => {
+                    launch!($stem [CARRY = carry] {
+                        tokens, heads, p, n, share, spans, chunks, n_tiles, first, groups, parts, later: *later,
                         starts: *starts,
-                    }, [x, dy, bc, steps, states, carried] -> [db, dc], groups)
+                    }, [x, dy, b, c, logs, states, carried, pairs] -> [db, dc], groups)
                 };
             }
             match form {
-                Form::Plain => groups_launch!(ssd_chunk_groups [four = &four]),
-                Form::Coop => groups_launch!(ssd_coop_groups []),
+                Form::Plain => groups_launch!(ssd_chunk_groups),
+                Form::Coop => groups_launch!(ssd_coop_groups),
             }
         }
         let sums = PartialSums::of(&side.reshape([batches * tokens, 4 * heads])).in_order().reshape([heads, 4]);
@@ -367,6 +419,7 @@ pub(super) fn cases() -> Vec<Case> {
     let chunk = Case {
         dims: dims(&[4, 16, 12, 8], &[4, 16, 20, 36], &[]),
         run: |s, i| run(s, i, Kernel::Chunk(Form::Plain)),
+        runs_on: |gpu| Form::Plain.runs_on(gpu),
         // One sequence must fit a binding, with the states of a span's chunks.
         large: true,
         bench: &[],
@@ -394,5 +447,5 @@ pub(super) fn cases() -> Vec<Case> {
     };
     // Whichever kernel an adapter is given.
     let best = Case { dims: dims(&[32, 4], &[32, 4], &[1, 64, 65]), bench: &[], ..scan_case() };
-    vec![half(best, "ssd_scan.best.f16"), half(chunk.clone(), "ssd_scan.chunk.f16"), Case { stem: "ssd_scan.chunk", ..chunk }, coop]
+    vec![half(best, "ssd_scan.best.f16"), half(chunk, "ssd_scan.chunk.f16"), coop]
 }

@@ -382,11 +382,18 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let share = sizes.share;
     let (low, high) = dt_limit;
 
-    let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
     let count = batches * tokens * heads;
     let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
-    launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
-            [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
+    // dt and decays, token by token or chunk by chunk.
+    let steps = match chunks {
+        Some(chunks) => chunks.logs([dt, dt_bias, a_log, segment], has_segment, dt_limit),
+        None => {
+            let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
+            launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
+                    [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
+            steps
+        }
+    };
     // `states`: those that reach blocks, or spans of chunks where there are such.
     let (y, last, states) = match chunks {
         Some(chunks) => chunks.forward([x, b, c], &steps, d, initial_state),

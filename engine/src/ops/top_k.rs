@@ -7,8 +7,10 @@ use crate::{
     testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
 };
 
-/// The most values a row; `MOST` in the backward kernel.
+/// The most values a row; `MOST` in the kernel of short rows and in the backward one.
 const MOST: usize = 64;
+/// Columns of the longest row that the kernel of short rows takes: 16 for each of 64 lanes, of k of which it lists all.
+const SHORT: usize = 1024;
 
 /// The `k` largest of the last axis in descending order, and their places in it: `values[…, j] = x[…, indices[…, j]]`. Of
 /// equal values the one at the lower place comes first.
@@ -19,6 +21,12 @@ const MOST: usize = 64;
 /// Where `k` is not from 1 to 64, or exceeds the columns.
 #[track_caller]
 pub fn top_k(x: &Tensor, k: usize) -> (Tensor, Tensor) {
+    run(x, k, SHORT)
+}
+
+/// Rows of up to `short` columns go through the kernel of short ones.
+#[track_caller]
+fn run(x: &Tensor, k: usize, short: usize) -> (Tensor, Tensor) {
     let (rows, columns) = x.rows_by_last();
     assert!((1..=MOST.min(columns)).contains(&k), "top_k: k = {k} of {columns} columns, expected 1 to {MOST} of them");
     assert!(x.dtype().is_float(), "top_k: x: expected f32 or f16, got {}", x.dtype());
@@ -27,12 +35,16 @@ pub fn top_k(x: &Tensor, k: usize) -> (Tensor, Tensor) {
     let (values, indices) = (x.empty_on(shape.as_slice(), x.dtype()), x.empty_on(shape.as_slice(), DType::U32));
     let (elem, bytes) = (x.dtype().wgsl(), [columns, k].map(|n| n * x.dtype().bytes()));
     let step = rows_a_page(x.gpu(), &[bytes[0], bytes[1], 4 * k]);
-    let wg = if columns <= 1024 { 64 } else { 256 };
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, values_) = (x.page(first, n, bytes[0]), values.page(first, n, bytes[1]));
         let indices_ = indices.page(first, n, 4 * k);
-        launch!(top_k [elem = elem, WG = wg] { rows: n, columns, k }, [x_] -> [values_, indices_], n);
+        if columns <= short {
+            let kept = 16 * k.next_power_of_two();
+            launch!(top_k_short [elem = elem, KEPT = kept] { rows: n, columns, k }, [x_] -> [values_, indices_], n);
+        } else {
+            launch!(top_k [elem = elem] { rows: n, columns, k }, [x_] -> [values_, indices_], n);
+        }
     }
     let (near, indices_) = (x.detach(), indices.clone());
     let values = values.with_grad(&[x], move |dvalues| {
@@ -103,22 +115,36 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[&[4096, 1024, 8]],
         ..Case::new("top_k")
     };
+    // Few different values, so many equal ones, both zeros among them.
+    let ties = Case {
+        stem: "top_k.ties",
+        dims: vec![Dim::range("rows", 1, 50), Dim::range("columns", 3, 1300), Dim::one_of("k", &[1, 2, 3])],
+        inputs: |s, draw| {
+            let mut x = draw.integers(&[s["rows"], s["columns"]], -3, 3);
+            x.data.iter_mut().step_by(2).for_each(|v| *v = -*v);
+            vec![Input::new("x", x)]
+        },
+        reference: |s, i| reference(&i[0].map(|v| v + 0.0), s["k"]),
+        error_grad: None,
+        bench: &[],
+        ..plain.clone()
+    };
+    // Through the kernel of long rows, however short.
+    let long = Case {
+        stem: "top_k.long",
+        run: |s, i| {
+            let (values, indices) = run(&i[0], s["k"], 0);
+            vec![values, indices]
+        },
+        bench: &[],
+        ..plain.clone()
+    };
     vec![
         plain.in_half("top_k.f16", &["x"], 1.0),
-        // Few different values, so many equal ones, both zeros among them.
-        Case {
-            stem: "top_k.ties",
-            dims: vec![Dim::range("rows", 1, 50), Dim::range("columns", 3, 1300), Dim::one_of("k", &[1, 2, 3])],
-            inputs: |s, draw| {
-                let mut x = draw.integers(&[s["rows"], s["columns"]], -3, 3);
-                x.data.iter_mut().step_by(2).for_each(|v| *v = -*v);
-                vec![Input::new("x", x)]
-            },
-            reference: |s, i| reference(&i[0].map(|v| v + 0.0), s["k"]),
-            error_grad: None,
-            bench: &[],
-            ..plain.clone()
-        },
+        long.in_half("top_k.long.f16", &["x"], 1.0),
+        Case { stem: "top_k.long.ties", run: long.run, ..ties.clone() },
+        ties,
+        long,
         plain,
     ]
 }

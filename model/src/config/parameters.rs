@@ -1,6 +1,6 @@
 //! The parameters that follow from a configuration: official names, shapes, roles and initial values.
 
-use super::{Config, LayerKind};
+use super::{Config, LayerKind, TokenMixer};
 
 /// What a parameter does, and so how it is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,6 +196,9 @@ impl List<'_> {
 
     fn mamba(&mut self) {
         let c = self.config;
+        if c.token_mixer == TokenMixer::Window {
+            return self.window();
+        }
         let (heads, channels) = (c.num_heads, c.conv_channels());
         let conv_bound = Init::Uniform(1.0 / (c.conv_kernel as f64).sqrt());
         let dt = Init::DtBias { min: c.time_step_min, max: c.time_step_max, floor: c.time_step_floor };
@@ -208,6 +211,18 @@ impl List<'_> {
         self.add("mixer.D", &[heads], ParameterKind::D, Init::Ones);
         self.norm("mixer.norm", c.d_inner());
         self.uniform("mixer.out_proj", c.hidden_size, c.d_inner());
+    }
+
+    fn window(&mut self) {
+        let c = self.config;
+        let query_width = c.num_attention_heads * c.attention_head_dim;
+        self.norm("norm", c.hidden_size);
+        self.uniform(
+            "mixer.in_proj",
+            query_width + 2 * c.window_kv_heads * c.attention_head_dim,
+            c.hidden_size,
+        );
+        self.uniform("mixer.out_proj", c.hidden_size, query_width);
     }
 
     fn chunking(&mut self) {

@@ -37,6 +37,18 @@ fn built_in_models() {
 }
 
 #[test]
+fn other_mixers_have_other_layers() {
+    let names = |config: &Config| config.layers().iter().map(|layer| layer.name()).collect::<Vec<_>>();
+    let alone = with(json!({"enable_hsa": false})).unwrap();
+    assert_eq!(names(&alone), ["mamba"; 4]);
+    let window = with(json!({"token_mixer": "window", "window_kv_heads": 8})).unwrap();
+    assert_eq!(names(&window), names(&Config::small()));
+    let shape = |name: &str| window.parameters().into_iter().find(|p| p.name == name).unwrap().shape;
+    assert_eq!(shape("backbone.layers.0.mixer.in_proj.weight"), [(16 + 2 * 8) * 32, 256]);
+    assert_eq!(shape("backbone.layers.7.mixer.out_proj.weight"), [256, 16 * 32]);
+}
+
+#[test]
 fn json_round_trip_keeps_everything() {
     for config in [
         Config::small(),
@@ -44,6 +56,7 @@ fn json_round_trip_keeps_everything() {
         with(json!({"torch_dtype": "float32", "ssm_cfg": {"a": [1]}, "segment_size": -1, "segment_at_inference": false}))
             .unwrap(),
         with(json!({"time_step_limit": [0.01, 0.5], "initializer_range": 0.123456789})).unwrap(),
+        with(json!({"token_mixer": "window", "window_size": 100, "window_kv_heads": 4, "enable_hsa": false})).unwrap(),
     ] {
         assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
         assert_eq!(serde_json::from_value::<Config>(serde_json::to_value(&config).unwrap()).unwrap(), config);
@@ -134,6 +147,12 @@ fn what_is_refused_names_its_key() {
         (json!({"time_step_min": 0.2}), "time_step_min"),
         (json!({"time_step_min": 0.0}), "time_step_min"),
         (json!({"initializer_range": -0.02}), "initializer_range"),
+        (json!({"token_mixer": "lstm"}), "token_mixer"),
+        (json!({"window_size": 1}), "window_size"),
+        (json!({"token_mixer": "window", "window_size": 256 * 512}), "window_size"),
+        (json!({"token_mixer": "window", "window_kv_heads": 3}), "window_kv_heads"),
+        (json!({"token_mixer": "window", "attention_head_dim": 33}), "attention_head_dim"),
+        (json!({"token_mixer": "window", "attention_head_dim": 256}), "attention_head_dim"),
         (json!({"sw_layers": [1]}), "sw_layers"),
         (json!({"insert_mlp": true}), "insert_mlp"),
         (json!({"chunk_topK": 4}), "chunk_topk"),

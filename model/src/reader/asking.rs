@@ -8,10 +8,10 @@ use rambutan_engine::{
     no_grad,
 };
 
-use super::{Answer, PIECE_BYTES, Reader, mean_over_heads, most_probable};
+use super::{Answer, PIECE_BYTES, Reader, bringing::Recent, mean_over_heads, most_probable};
 use crate::{
     Error,
-    ramba::{Cache, Selected},
+    ramba::{Brought, Cache, Pass, Passage, Selected},
 };
 
 /// Numbers on their way.
@@ -48,10 +48,22 @@ impl<T: rambutan_engine::Element> Coming<T> {
     }
 }
 
-/// What one piece gives.
-struct Pending {
-    logits: Coming<f32>,
-    selected: Option<Chosen>,
+/// What the device was asked for last.
+enum Pending {
+    /// Which chunks a retrieval layer selected.
+    Chunks(Coming<u32>),
+    /// What a piece gives.
+    Said { logits: Coming<f32>, selected: Option<Box<Chosen>> },
+}
+
+/// Tokens between their first layer and their last.
+struct Piece {
+    passage: Passage,
+    /// Its tokens, and how many of the last give logits.
+    tokens: Range<usize>,
+    rows: usize,
+    /// The chunks to bring, once they are known.
+    chunks: Option<Vec<u32>>,
 }
 
 /// The chunks of one token.
@@ -70,6 +82,12 @@ pub(super) struct Feed {
     first: usize,
     fed: usize,
     scored: bool,
+    /// Whether it stops where landmarks can be looked at together with others, and whether it has.
+    together: bool,
+    seeks: bool,
+    piece: Option<Piece>,
+    /// What each retrieval layer had brought lately.
+    recent: Vec<Recent>,
     pending: Option<Pending>,
     /// The logits after each token from the first wanted on.
     pub logits: Vec<f32>,
@@ -86,6 +104,10 @@ impl Feed {
             first,
             fed: 0,
             scored,
+            together: false,
+            seeks: false,
+            piece: None,
+            recent: Vec::new(),
             pending: None,
             logits: Vec::new(),
             selected: Vec::new(),
@@ -93,8 +115,14 @@ impl Feed {
         }
     }
 
-    /// Records the next piece.
-    fn record(&mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<(), Error> {
+    /// Further tokens, where these were.
+    fn again(&mut self, tokens: Vec<u8>) {
+        let recent = std::mem::take(&mut self.recent);
+        *self = Feed { recent, together: self.together, ..Feed::new(tokens, 0, self.scored) };
+    }
+
+    /// Sets the next piece out.
+    fn set_out(&mut self, reader: &Reader<'_>, cache: &Cache) -> Result<Piece, Error> {
         let config = &reader.model.config;
         // Keys, and as many values, of the chunks that a token selects; all of a piece's keys must fit a binding.
         let slots = config.chunk_topk * config.retrieval_heads() * config.chunk_size;
@@ -106,64 +134,143 @@ impl Feed {
         let ids: Vec<u32> = self.tokens[start..end].iter().map(|&b| b.into()).collect();
         let ids = Tensor::from_slice(reader.gpu(), &ids, [1, ids.len()])?;
         let rows = end - start.max(first.min(end));
-        let here = (start..end).contains(&first);
-        let Selected { logits, weights, indices, scores } = no_grad(|| {
-            reader.model.continue_after(&reader.pages, cache, &ids, rows.max(1), self.scored && here)
-        });
-        if rows == 0 {
+        let scored = self.scored && (start..end).contains(&first);
+        let passage = no_grad(|| reader.model.set_out(cache, &ids, rows.max(1), scored));
+        let passage = if self.together { passage.together() } else { passage };
+        Ok(Piece { passage, tokens: start..end, rows, chunks: None })
+    }
+
+    /// Records the next piece, or how it goes on.
+    fn record(&mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<(), Error> {
+        let mut piece = match self.piece.take() {
+            Some(piece) => piece,
+            None => self.set_out(reader, cache)?,
+        };
+        let mut brought = match piece.chunks.take() {
+            Some(numbers) => Some(self.bring(reader, cache, piece.passage.sought(), &numbers)?),
+            None => None,
+        };
+        let selected = loop {
+            let pass = no_grad(|| {
+                reader.model.pass(&mut piece.passage, cache, reader.landmarks.pages(), brought.take())
+            });
+            match pass {
+                Pass::Over(selected) => break *selected,
+                Pass::Seeks => {
+                    self.piece = Some(piece);
+                    self.seeks = true;
+                    return Ok(());
+                }
+                Pass::Wants(indices) if reader.values.by_number() => {
+                    self.pending = Some(Pending::Chunks(Coming::No(indices.download()?)));
+                    self.piece = Some(piece);
+                    return Ok(());
+                }
+                Pass::Wants(indices) => {
+                    brought = Some(reader.values.gather(reader, &indices, cache.memory()));
+                }
+            }
+        };
+        self.ask_for(reader, cache, &piece, selected)
+    }
+
+    fn bring(
+        &mut self,
+        reader: &Reader<'_>,
+        cache: &Cache,
+        layer: usize,
+        numbers: &[u32],
+    ) -> Result<Brought, Error> {
+        if self.recent.len() < layer {
+            self.recent.resize_with(layer, Recent::default);
+        }
+        no_grad(|| reader.values.bring(reader, &mut self.recent[layer - 1], numbers, cache.memory()))
+    }
+
+    /// Asks for what a piece gives.
+    fn ask_for(
+        &mut self,
+        reader: &Reader<'_>,
+        cache: &Cache,
+        piece: &Piece,
+        selected: Selected,
+    ) -> Result<(), Error> {
+        let (Range { start, end }, first) = (piece.tokens.clone(), self.first);
+        if piece.rows == 0 {
             return Ok(());
         }
+        let here = piece.tokens.contains(&first);
+        let Selected { logits, weights, indices, scores } = selected;
         if here {
             self.scores = scores;
         }
         let selected = match (weights, indices) {
             (Some(weights), Some(indices)) if here => {
                 let [_, _, heads, k] = weights.axes();
-                Some(Chosen {
+                Some(Box::new(Chosen {
                     weights: Coming::No(weights.download()?),
                     indices: Coming::No(indices.download()?),
                     row: (first - start) * heads * k..(first - start + 1) * heads * k,
                     heads,
                     held: reader.visible(cache.position - (end - first)).min(k),
-                })
+                }))
             }
             _ => None,
         };
-        self.pending = Some(Pending { logits: Coming::No(logits.download()?), selected });
+        self.pending = Some(Pending::Said { logits: Coming::No(logits.download()?), selected });
         Ok(())
     }
 
-    /// Whether what the last piece gives is there.
+    /// Whether what was asked for last is there.
     fn poll(&mut self) -> Result<bool, Error> {
-        let Some(pending) = &mut self.pending else { return Ok(true) };
-        Ok(pending.logits.poll()?
-            && match &mut pending.selected {
-                Some(chosen) => chosen.weights.poll()? && chosen.indices.poll()?,
-                None => true,
-            })
+        Ok(match &mut self.pending {
+            None => true,
+            Some(Pending::Chunks(chunks)) => chunks.poll()?,
+            Some(Pending::Said { logits, selected }) => {
+                logits.poll()?
+                    && match selected {
+                        Some(chosen) => chosen.weights.poll()? && chosen.indices.poll()?,
+                        None => true,
+                    }
+            }
+        })
     }
 
     /// Waits until it is.
     async fn arrive(&mut self) -> Result<(), Error> {
-        let Some(pending) = &mut self.pending else { return Ok(()) };
-        if let Some(chosen) = &mut pending.selected {
-            chosen.weights.arrive().await?;
-            chosen.indices.arrive().await?;
+        match &mut self.pending {
+            None => Ok(()),
+            Some(Pending::Chunks(chunks)) => chunks.arrive().await,
+            Some(Pending::Said { logits, selected }) => {
+                if let Some(chosen) = selected {
+                    chosen.weights.arrive().await?;
+                    chosen.indices.arrive().await?;
+                }
+                logits.arrive().await
+            }
         }
-        pending.logits.arrive().await
     }
 
     /// Takes note of it.
     fn hear(&mut self) {
-        let Some(Pending { logits, selected }) = self.pending.take() else { return };
-        if let Some(Chosen { weights, indices, row, heads, held }) = selected {
-            self.selected = mean_over_heads(&weights.get()[row.clone()], &indices.get()[row], heads, held);
+        match self.pending.take() {
+            None => {}
+            Some(Pending::Chunks(chunks)) => {
+                self.piece.as_mut().expect("a piece waits for its chunks").chunks = Some(chunks.get());
+            }
+            Some(Pending::Said { logits, selected }) => {
+                if let Some(chosen) = selected {
+                    let Chosen { weights, indices, row, heads, held } = *chosen;
+                    self.selected =
+                        mean_over_heads(&weights.get()[row.clone()], &indices.get()[row], heads, held);
+                }
+                self.logits.extend(logits.get());
+            }
         }
-        self.logits.extend(logits.get());
     }
 
     fn is_done(&self) -> bool {
-        self.fed == self.tokens.len() && self.pending.is_none()
+        self.fed == self.tokens.len() && self.piece.is_none() && self.pending.is_none()
     }
 
     /// All pieces, one after another.
@@ -283,6 +390,39 @@ impl Asking {
         Ok(self.answer)
     }
 
+    /// Goes on with all until each answer is complete; what several look for at a time is sought in one pass over the
+    /// landmarks.
+    pub(super) async fn run_together(all: &mut [Asking], reader: &Reader<'_>) -> Result<(), Error> {
+        for asking in all.iter_mut() {
+            asking.feed.together = true;
+        }
+        while all.iter().any(|a| !a.over) {
+            // Each up to where it seeks or asks the device.
+            loop {
+                for asking in all.iter_mut().filter(|a| !a.over && a.feed.pending.is_none()) {
+                    asking.feed.record(reader, &mut asking.cache)?;
+                }
+                let mut seeking: Vec<&mut Passage> = Vec::new();
+                for asking in all.iter_mut().filter(|a| a.feed.seeks) {
+                    asking.feed.seeks = false;
+                    seeking.extend(asking.feed.piece.as_mut().map(|piece| &mut piece.passage));
+                }
+                if seeking.is_empty() {
+                    break;
+                }
+                no_grad(|| reader.model.seek(&mut seeking, reader.landmarks.pages()));
+            }
+            for asking in all.iter_mut().filter(|a| !a.over) {
+                asking.feed.arrive().await?;
+                asking.feed.hear();
+                if asking.feed.is_done() {
+                    asking.say();
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Says the most probable token, and feeds it where there is more to say.
     fn say(&mut self) {
         if self.answer.text.is_empty() {
@@ -297,7 +437,7 @@ impl Asking {
             self.answer.text.push(best);
             let stopped = !self.stop.is_empty() && self.answer.text.ends_with(&self.stop);
             if !stopped && self.answer.text.len() < self.most {
-                self.feed = Feed::new(vec![best], 0, self.scored);
+                self.feed.again(vec![best]);
                 return;
             }
         }

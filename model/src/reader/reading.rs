@@ -1,13 +1,13 @@
 //! A text being read: all at once, or in slices that fit a frame.
 
-use std::{borrow::Cow, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use rambutan_engine::{
-    Gpu, Tensor,
-    gpu::{Instant, Purpose, Ticket, with_purpose},
+    Gpu,
+    gpu::{Instant, Ticket},
 };
 
-use super::{Memory, PAGE_BYTES, Reader};
+use super::{Paged, Reader, Text, Values};
 use crate::Error;
 
 /// How far a text is read.
@@ -28,7 +28,7 @@ impl Progress {
 
 /// A text on its way into a reader's memory, which stays as it was until all of it is read; dropping this cancels.
 pub struct Reading<'t> {
-    text: Cow<'t, [u8]>,
+    text: Text<'t>,
     /// The reader's tokens when this began, and those of them in no whole segment.
     held: usize,
     rest: Vec<u8>,
@@ -40,10 +40,10 @@ pub struct Reading<'t> {
     batch: usize,
     /// Calls of [`Reading::step`] that the batch under way took so far.
     steps: usize,
-    pages: Vec<Memory>,
-    /// Where the next segment goes: the page, and the tokens that it holds.
-    page: usize,
-    filled: usize,
+    /// What the text adds; there is room on the device once the first batch was recorded.
+    landmarks: Paged,
+    values: Values,
+    grown: bool,
     /// Bytes that a batch needs beside the text's memory.
     working: u64,
     /// One batch is recorded while the device works on the one before.
@@ -52,7 +52,7 @@ pub struct Reading<'t> {
 }
 
 impl<'t> Reading<'t> {
-    pub(super) fn new(reader: &Reader<'_>, text: Cow<'t, [u8]>) -> Reading<'t> {
+    pub(super) fn new(reader: &Reader<'_>, text: Text<'t>) -> Reading<'t> {
         let rest = reader.rest.clone();
         Reading {
             held: reader.len(),
@@ -61,9 +61,9 @@ impl<'t> Reading<'t> {
             done: 0,
             batch: reader.segment,
             steps: 0,
-            pages: Vec::new(),
-            page: 0,
-            filled: 0,
+            landmarks: reader.landmarks.like(),
+            values: reader.values.like(),
+            grown: false,
             working: 0,
             before: None,
             over: false,
@@ -121,7 +121,7 @@ impl<'t> Reading<'t> {
     fn concluded<T>(&mut self, reader: &Reader<'_>, result: Result<T, Error>) -> Result<T, Error> {
         result.inspect_err(|_| {
             self.over = true;
-            self.pages.clear();
+            (self.landmarks, self.values) = (reader.landmarks.like(), reader.values.like());
             // Work that was under way when the first error came may add to it; all of it is void.
             reader.gpu().trim();
             let _ = reader.gpu().check();
@@ -135,6 +135,10 @@ impl<'t> Reading<'t> {
         let mut recorded = false;
         self.steps += 1;
         while gpu.advance(left()).map_err(|e| self.too_long(reader, e, self.tokens))? {
+            // What leaves the device may take a moment more.
+            if !self.values.settle(false)? {
+                break;
+            }
             // A batch that one frame sees through could be longer; one that takes many holds more memory than it need.
             if self.recorded > self.done {
                 let batch = match self.steps {
@@ -146,7 +150,7 @@ impl<'t> Reading<'t> {
             }
             self.done = self.recorded;
             if self.done == self.tokens {
-                self.commit(reader);
+                self.commit(reader)?;
                 break;
             }
             if recorded && left().is_zero() {
@@ -164,6 +168,7 @@ impl<'t> Reading<'t> {
             self.record(reader)?;
             if let Some((ticket, done)) = self.before.replace((gpu.ticket(), self.recorded)) {
                 self.wait(reader, &gpu, &ticket)?;
+                self.values.settle(false)?;
                 self.done = done;
                 progress(self.progress().done);
             }
@@ -172,8 +177,14 @@ impl<'t> Reading<'t> {
             self.wait(reader, &gpu, &ticket)?;
         }
         gpu.check().map_err(|e| self.too_long(reader, e, self.tokens))?;
-        self.commit(reader);
-        Ok(())
+        if !self.values.settle(cfg!(not(target_arch = "wasm32")))? {
+            return Err(Error::Setting {
+                field: "reading".into(),
+                value: "keys and values on the host, at once".into(),
+                expected: "`read_in_slices`, where nothing can wait for the device".into(),
+            });
+        }
+        self.commit(reader)
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -188,22 +199,32 @@ impl<'t> Reading<'t> {
     }
 
     /// All of it is in memory.
-    fn commit(&mut self, reader: &mut Reader<'_>) {
-        let kept = self.rest.len();
+    fn commit(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
+        let (kept, total) = (self.rest.len(), self.text.len());
         if self.tokens == 0 {
-            reader.rest.extend_from_slice(&self.text);
+            reader.rest.extend_from_slice(&self.text.bytes(0..total)?);
         } else {
-            reader.pages.append(&mut self.pages);
-            reader.rest = self.text[self.tokens - kept..].to_vec();
+            let rest = self.text.bytes(self.tokens - kept..total)?.into_owned();
+            // What was left before is part of the first segment.
+            let head = if kept > 0 { self.bytes(0..reader.segment)? } else { Vec::new() };
+            let at = head.len().saturating_sub(kept);
+            let new = self.values.like();
+            let values = std::mem::replace(&mut self.values, new);
+            reader.values.append(values, self.tokens, head, &self.text, at);
+            reader.landmarks.append(std::mem::replace(&mut self.landmarks, reader.landmarks.like()));
+            reader.rest = rest;
         }
         self.over = true;
+        Ok(())
     }
 
     /// Bytes of the segments' stretch `range`, which may begin in what was left.
-    fn bytes(&self, range: Range<usize>) -> Vec<u8> {
+    fn bytes(&self, range: Range<usize>) -> Result<Vec<u8>, Error> {
         let kept = self.rest.len();
-        let cut = range.start.min(kept)..range.end.min(kept);
-        [&self.rest[cut], &self.text[range.start.max(kept) - kept..range.end.max(kept) - kept]].concat()
+        let mut bytes = self.rest[range.start.min(kept)..range.end.min(kept)].to_vec();
+        let text = self.text.bytes(range.start.max(kept) - kept..range.end.max(kept) - kept)?;
+        bytes.extend_from_slice(&text);
+        Ok(bytes)
     }
 
     /// Records one batch of whole segments, a smaller one where the device's memory does not suffice.
@@ -211,7 +232,7 @@ impl<'t> Reading<'t> {
         let gpu = reader.gpu();
         let (memory, n) = loop {
             let n = self.batch.min(self.tokens - self.recorded);
-            let memory = reader.remember(&self.bytes(self.recorded..self.recorded + n))?;
+            let memory = reader.remember(&self.bytes(self.recorded..self.recorded + n)?)?;
             match gpu.check() {
                 Err(rambutan_engine::Error::OutOfMemory { .. }) if n > reader.segment => {
                     drop(memory);
@@ -219,63 +240,28 @@ impl<'t> Reading<'t> {
                     self.batch = n / 2 / reader.segment * reader.segment;
                 }
                 result => {
-                    result.map_err(|e| match self.pages.is_empty() {
-                        true => e.into(),
-                        false => self.too_long(reader, e, self.tokens),
+                    result.map_err(|e| match self.grown {
+                        false => e.into(),
+                        true => self.too_long(reader, e, self.tokens),
                     })?;
                     break (memory, n);
                 }
             }
         };
-        if self.pages.is_empty() {
+        if !self.grown {
             // Only now is it known what a batch needs beside the text's memory.
             let report = gpu.memory();
             self.working = report.reserved.saturating_sub(report.in_use);
-            self.allocate(reader)?;
+            let mut sets = vec![&mut self.landmarks];
+            sets.extend(self.values.paged());
+            let grown = Paged::grow(&mut sets, self.tokens, reader.segment, self.batch);
+            grown.map_err(|(e, fit)| self.too_long(reader, e, fit))?;
+            self.grown = true;
         }
-        // A batch may fill several pages where bindings are small.
-        let mut from = 0;
-        while from < n {
-            let to = &self.pages[self.page];
-            let room = to.k.shape()[1] - self.filled;
-            let count = room.min(n - from);
-            reader.write(to, self.filled, &reader.rows_of(&memory, from..from + count));
-            from += count;
-            (self.page, self.filled) =
-                if count == room { (self.page + 1, 0) } else { (self.page, self.filled + count) };
-        }
+        self.landmarks.write(self.recorded, &memory.landmarks);
+        self.values.write(self.recorded, &memory)?;
         self.recorded += n;
         Ok(())
-    }
-
-    /// Adds empty pages for all tokens.
-    fn allocate(&mut self, reader: &Reader<'_>) -> Result<(), Error> {
-        let (gpu, tokens, batch) = (reader.gpu(), self.tokens, self.batch);
-        let capabilities = gpu.capabilities();
-        let limit = capabilities.max_binding.min(capabilities.max_buffer).min(PAGE_BYTES);
-        let dtype = reader.model.dtype();
-        let bytes = |s: [usize; 4]| (s.iter().product::<usize>() * dtype.bytes()) as u64;
-        let widest = reader.shapes(reader.segment).map(bytes).into_iter().max();
-        let fitting = (limit / widest.expect("three shapes")).max(1) as usize * reader.segment;
-        let mut size = if fitting > batch { fitting / batch * batch } else { fitting };
-        let (mut left, mut failure) = (tokens, None);
-        while left > 0 && (failure.is_none() || size > batch) {
-            let n = size.min(left);
-            let [k, v, landmarks] =
-                with_purpose(Purpose::Memory, || reader.shapes(n).map(|s| Tensor::empty(gpu, s, dtype)));
-            match gpu.check() {
-                Ok(()) => {
-                    self.pages.push(Memory { k, v, landmarks });
-                    left -= n;
-                }
-                // It is lost, but smaller pages tell how much would have fitted.
-                Err(e) => {
-                    size = n / 2 / reader.segment * reader.segment;
-                    failure.get_or_insert(e);
-                }
-            }
-        }
-        failure.map_or(Ok(()), |e| Err(self.too_long(reader, e, tokens - left)))
     }
 
     /// Says how much would have fitted, where it was memory that failed with pages for `allocated` tokens.

@@ -1,10 +1,12 @@
-//! The heat map: scores drawn straight from the tensor's buffer, in the renderer's own pass.
+//! The heat map: scores drawn straight from the tensor's buffer.
 
-use eframe::{
-    egui,
-    egui_wgpu::{self, CallbackResources, CallbackTrait, ScreenDescriptor, wgpu},
-};
+use eframe::egui;
 use rambutan_engine::gpu::shared::SharedBuffer;
+
+use crate::canvas;
+
+/// What draws it, for [`canvas::Canvas`].
+pub const SHADER: &str = include_str!("heat.wgsl");
 
 /// Chunks in rows, from the text's start at the top left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,100 +44,10 @@ impl Grid {
     }
 }
 
-/// What is drawn in one frame.
-struct Heat {
-    /// Held until egui has submitted what draws it.
-    scores: SharedBuffer,
-    grid: Grid,
-}
-
-/// The pipeline, made once.
-pub struct Painter {
-    pipeline: wgpu::RenderPipeline,
-    params: wgpu::Buffer,
-    group: Option<wgpu::BindGroup>,
-}
-
-impl Painter {
-    /// For targets of `format`.
-    pub fn new(device: &wgpu::Device, format: wgpu::TextureFormat) -> Painter {
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some("heat map"),
-            source: wgpu::ShaderSource::Wgsl(include_str!("heat.wgsl").into()),
-        });
-        let pipeline = device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
-            label: Some("heat map"),
-            layout: None,
-            vertex: wgpu::VertexState {
-                module: &module,
-                entry_point: Some("corner"),
-                compilation_options: Default::default(),
-                buffers: &[],
-            },
-            fragment: Some(wgpu::FragmentState {
-                module: &module,
-                entry_point: Some("colour"),
-                compilation_options: Default::default(),
-                targets: &[Some(format.into())],
-            }),
-            primitive: Default::default(),
-            depth_stencil: None,
-            multisample: Default::default(),
-            multiview_mask: None,
-            cache: None,
-        });
-        let params = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("heat map"),
-            size: 16,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        Painter { pipeline, params, group: None }
-    }
-}
-
-impl CallbackTrait for Heat {
-    fn prepare(
-        &self,
-        device: &wgpu::Device,
-        queue: &wgpu::Queue,
-        _: &ScreenDescriptor,
-        _: &mut wgpu::CommandEncoder,
-        resources: &mut CallbackResources,
-    ) -> Vec<wgpu::CommandBuffer> {
-        let Some(painter) = resources.get_mut::<Painter>() else { return Vec::new() };
-        let Some(scores) = self.scores.binding() else { return Vec::new() };
-        let words = [self.grid.columns, self.grid.rows, self.grid.chunks, 0].map(|n| n as u32);
-        queue.write_buffer(&painter.params, 0, &words.map(u32::to_le_bytes).concat());
-        painter.group = Some(device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("heat map"),
-            layout: &painter.pipeline.get_bind_group_layout(0),
-            entries: &[
-                wgpu::BindGroupEntry { binding: 0, resource: painter.params.as_entire_binding() },
-                wgpu::BindGroupEntry { binding: 1, resource: scores },
-            ],
-        }));
-        Vec::new()
-    }
-
-    fn paint(
-        &self,
-        _: egui::PaintCallbackInfo,
-        pass: &mut wgpu::RenderPass<'static>,
-        resources: &CallbackResources,
-    ) {
-        let Some(painter) = resources.get::<Painter>() else { return };
-        let Some(group) = &painter.group else { return };
-        // egui has set the viewport to the map's rectangle.
-        pass.set_pipeline(&painter.pipeline);
-        pass.set_bind_group(0, group, &[]);
-        pass.draw(0..3, 0..1);
-    }
-}
-
 /// Draws the first `grid.chunks` of `scores` into `rect`.
 pub fn show(ui: &egui::Ui, rect: egui::Rect, scores: SharedBuffer, grid: Grid) {
-    ui.painter().add(egui_wgpu::Callback::new_paint_callback(rect, Heat { scores, grid }));
+    let words = [grid.columns, grid.rows, grid.chunks, 0].map(|n| n as u32);
+    canvas::show(ui, rect, words, vec![scores]);
 }
 
 #[cfg(test)]

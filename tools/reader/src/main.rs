@@ -2,6 +2,7 @@
 //!
 //! The engine runs on eframe's own device, between its frames, and the heat map is drawn from the engine's buffer.
 
+mod canvas;
 mod heat;
 mod offscreen;
 mod script;
@@ -16,11 +17,8 @@ use std::{
     time::Instant,
 };
 
-use eframe::{
-    egui,
-    egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew},
-};
-use rambutan_engine::{Gpu, GpuOptions};
+use eframe::egui;
+use rambutan_engine::Gpu;
 
 use script::{Command, Frames};
 use session::Session;
@@ -96,7 +94,8 @@ impl eframe::App for Window {
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
         // Frames that follow each other without a pause: those while there is work.
         let now = Instant::now();
-        if let (Some(last), true) = (self.last, self.ui.session.is_busy()) {
+        let working = self.ui.session.is_busy() && self.ui.session.warming().is_none();
+        if let (Some(last), true) = (self.last, working) {
             self.frames.push((now - last).as_secs_f64());
         }
         self.last = Some(now);
@@ -219,13 +218,6 @@ fn save(path: &Path, [width, height]: [usize; 2], rgb: &[u8]) -> Result<(), Stri
         .map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
-/// How eframe opens its device, so that the engine has all it can use there.
-fn setup() -> WgpuConfiguration {
-    let mut new = WgpuSetupCreateNew::without_display_handle();
-    new.device_descriptor = Arc::new(|adapter| GpuOptions::default().descriptor(adapter));
-    WgpuConfiguration { wgpu_setup: WgpuSetup::CreateNew(new), ..WgpuConfiguration::default() }
-}
-
 fn windowed(arguments: &Arguments) -> Result<(), String> {
     let script = match &arguments.script {
         None => None,
@@ -238,7 +230,7 @@ fn windowed(arguments: &Arguments) -> Result<(), String> {
     let options = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default().with_inner_size([900.0, 640.0]).with_title("Rambutan"),
         renderer: eframe::Renderer::Wgpu,
-        wgpu_options: setup(),
+        wgpu_options: canvas::setup(),
         ..Default::default()
     };
     let (checkpoint, file, told) = (arguments.checkpoint(), arguments.file.clone(), failed.clone());
@@ -247,9 +239,14 @@ fn windowed(arguments: &Arguments) -> Result<(), String> {
         options,
         Box::new(move |cc| {
             let state = cc.wgpu_render_state.as_ref().ok_or("eframe runs without wgpu")?;
-            let gpu = Gpu::from_device(&state.adapter, state.device.clone(), state.queue.clone());
-            let painter = heat::Painter::new(&state.device, state.target_format);
-            state.renderer.write().callback_resources.insert(painter);
+            let gpu = Gpu::from_device(
+                &state.adapter,
+                state.device.clone(),
+                state.queue.clone(),
+                &canvas::options(),
+            );
+            let canvas = canvas::Canvas::new(&state.device, state.target_format, heat::SHADER);
+            state.renderer.write().callback_resources.insert(canvas);
             let mut session = Session::new(&gpu, &checkpoint)?;
             if let Some(file) = file {
                 session.open(&file);

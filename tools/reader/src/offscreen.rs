@@ -6,13 +6,13 @@ use eframe::{
     egui,
     egui_wgpu::{Renderer, RendererOptions, ScreenDescriptor, wgpu},
 };
-use rambutan_engine::{Gpu, GpuOptions};
+use rambutan_engine::Gpu;
 use rambutan_model::{
     data,
     tasks::{FactKind, Haystack},
 };
 
-use crate::{Arguments, heat, said, save, script::Frames, session::Session, ui::Ui};
+use crate::{Arguments, canvas, heat, said, save, script::Frames, session::Session, ui::Ui};
 
 const SIZE: [u32; 2] = [1280, 800];
 const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8Unorm;
@@ -30,7 +30,7 @@ struct Screen {
 impl Screen {
     fn new(device: wgpu::Device, queue: wgpu::Queue) -> Screen {
         let mut renderer = Renderer::new(&device, FORMAT, RendererOptions::default());
-        renderer.callback_resources.insert(heat::Painter::new(&device, FORMAT));
+        renderer.callback_resources.insert(canvas::Canvas::new(&device, FORMAT, heat::SHADER));
         let target = device.create_texture(&wgpu::TextureDescriptor {
             label: Some("screen"),
             size: wgpu::Extent3d { width: SIZE[0], height: SIZE[1], depth_or_array_layers: 1 },
@@ -93,6 +93,15 @@ impl Screen {
         Ok(begin.elapsed().as_secs_f64())
     }
 
+    /// Frames for as long as there is work.
+    fn frames(&mut self, ui: &mut Ui) -> Result<Frames, String> {
+        let mut frames = Frames::default();
+        while ui.session.is_busy() {
+            frames.push(self.frame(ui)?);
+        }
+        ui.session.problem.take().map_or(Ok(frames), Err)
+    }
+
     /// The latest frame's pixels, RGB.
     fn pixels(&self) -> Result<Vec<u8>, String> {
         let row = SIZE[0] * 4; // a multiple of 256, as copies ask
@@ -123,9 +132,9 @@ impl Screen {
     }
 }
 
-/// Reads a text, asks for a fact in it, and prints the frames' times of both as JSON.
+/// Warms up, reads a text, asks for a fact in it, and prints the frames' times of all three as JSON.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
-    let options = GpuOptions::from_env();
+    let options = canvas::options();
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::all();
     let instance = wgpu::Instance::new(descriptor);
@@ -136,7 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let adapter = pollster::block_on(instance.request_adapter(&preference)).map_err(|e| e.to_string())?;
     let device = pollster::block_on(adapter.request_device(&options.descriptor(&adapter)));
     let (device, queue) = device.map_err(|e| e.to_string())?;
-    let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone());
+    let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone(), &options);
     let mut screen = Screen::new(device, queue);
     let mut ui = Ui::new(Session::new(&gpu, &arguments.checkpoint()).map_err(|e| e.to_string())?);
 
@@ -151,35 +160,28 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
             (hay.text().to_vec(), Some(fact.question.clone()), Some(fact.answer.clone()))
         }
     };
-    // Kernels compile and fonts are laid out before anything is timed.
-    ui.session.load(text[..text.len().min(1 << 14)].to_vec());
-    while ui.session.is_busy() {
-        screen.frame(&mut ui)?;
-    }
+    // Fonts are laid out once.
+    screen.frame(&mut ui)?;
+    let begin = Instant::now();
+    let frames = screen.frames(&mut ui)?;
+    let (seconds, kernels) = (begin.elapsed().as_secs_f64(), ui.session.kernels());
+    println!("{{\"warm_s\": {seconds:.3}, \"kernels\": {kernels}, {}}}", frames.json());
     ui.session.load(text);
-    let mut frames = Frames::default();
-    while ui.session.is_busy() {
-        frames.push(screen.frame(&mut ui)?);
-    }
-    if let Some(problem) = ui.session.problem.take() {
-        return Err(problem);
-    }
+    let frames = screen.frames(&mut ui)?;
     let (tokens, seconds) = ui.session.read.unwrap_or_default();
     println!(
-        "{{\"device\": {:?}, \"read\": {tokens}, \"tokens_per_s\": {:.0}, \"device_bytes\": {}, {}}}",
+        "{{\"device\": {:?}, \"read\": {tokens}, \"tokens_per_s\": {:.0}, \"device_bytes\": {}, \"kernels\": {}, {}}}",
         ui.session.device(),
         tokens as f64 / seconds,
         ui.session.memory(),
+        ui.session.kernels(),
         frames.json()
     );
     if let Some(question) = question {
-        let mut frames = Frames::default();
         ui.session.ask(&question);
-        while ui.session.is_busy() {
-            frames.push(screen.frame(&mut ui)?);
-        }
+        let frames = screen.frames(&mut ui)?;
         screen.frame(&mut ui)?;
-        println!("{{{}}}", frames.json());
+        println!("{{\"kernels\": {}, {}}}", ui.session.kernels(), frames.json());
         println!("{}", said(&ui, 1.0));
         let said = ui.session.said();
         if let Some(expected) = expected.filter(|e| e.trim_end_matches('|') != said) {
@@ -189,5 +191,5 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     if let Some(path) = &arguments.screenshot {
         save(path, SIZE.map(|n| n as usize), &screen.pixels()?)?;
     }
-    ui.session.problem.take().map_or(Ok(()), Err)
+    Ok(())
 }

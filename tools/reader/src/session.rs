@@ -2,10 +2,15 @@
 
 use std::{
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use rambutan_engine::{Gpu, Tensor};
+use rambutan_engine::{DType, Gpu, Tensor};
 use rambutan_model::{
     Checkpoint, Error, Ramba, data,
     ramba::Options,
@@ -18,10 +23,78 @@ const LONGEST: usize = 32;
 /// Places shown, at most.
 const PLACES: usize = 6;
 
+/// What the first text and the first question need is compiled on a thread of the app's own, between whose launches frames
+/// are drawn: a driver may take longer for one kernel than a frame has, and for all of them seconds.
+struct Warming {
+    thread: JoinHandle<Result<(), Error>>,
+    stop: Arc<AtomicBool>,
+    begun: Instant,
+}
+
+/// How long it may take to begin with: a GPU that is slow needs no kernels for large batches.
+const WARMING: Duration = Duration::from_secs(3);
+/// Tokens of a long text: batches have doubled up to the largest, and the scores of its chunks fill a device.
+const LONG: usize = 1 << 21;
+
+impl Warming {
+    fn start(model: &'static Ramba) -> Warming {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = thread::spawn(move || warm(model, &told));
+        Warming { thread, stop, begun: Instant::now() }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(warming) = self.warming.take() {
+            warming.stop.store(true, Ordering::Relaxed);
+            let _ = warming.thread.join();
+        }
+    }
+}
+
+/// Reads and asks as the window will, in slices: about a text of spaces, short and then long enough for what large batches
+/// and many chunks take; questions of all lengths.
+fn warm(model: &'static Ramba, stop: &AtomicBool) -> Result<(), Error> {
+    let (gpu, budget, begun) = (model.gpu(), Duration::from_millis(4), Instant::now());
+    let stopped = || stop.load(Ordering::Relaxed);
+    let ask = |reader: &Reader<'_>, length: usize| -> Result<(), Error> {
+        let mut asking = reader.asking(&vec![b' '; length], &[], 2)?.scored();
+        while !stopped() && !asking.step(reader, budget)? {}
+        Ok(())
+    };
+    let mut reader = Reader::new(model)?;
+    let segment = reader.segment();
+    let mut reading = reader.start(vec![b' '; segment]);
+    while !stopped() && !reading.step(&mut reader, budget)?.is_done() {}
+    // A CPU's kernels are the same for all sizes.
+    let most = if gpu.capabilities().cpu { 1 } else { segment };
+    for length in (0..).map(|i| 1 << i).take_while(|n| *n <= most && !stopped()) {
+        ask(&reader, length)?;
+    }
+    if !gpu.capabilities().cpu {
+        let mut reading = reader.start(vec![b' '; LONG]);
+        while begun.elapsed() < WARMING && !stopped() {
+            match reading.step(&mut reader, budget) {
+                Ok(progress) if !progress.is_done() => {}
+                // A device with too little memory for this text needs none of it.
+                Ok(_) | Err(Error::TextTooLong { .. }) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        ask(&reader, 1)?;
+    }
+    drop(reader);
+    gpu.trim();
+    gpu.keep_pipelines();
+    Ok(())
+}
+
 /// A text that is being read.
 struct Task {
     reading: Reading<'static>,
-    begun: Instant,
+    begun: Option<Instant>,
     progress: Progress,
 }
 
@@ -42,6 +115,9 @@ pub struct Session {
     model: &'static Ramba,
     reader: Reader<'static>,
     text: Vec<u8>,
+    warming: Option<Warming>,
+    /// A score, drawn while the window warms up: then what draws scores is compiled, too.
+    blank: Tensor,
     task: Option<Task>,
     /// Tokens and seconds of the latest text.
     pub read: Option<(usize, f64)>,
@@ -58,17 +134,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// Uploads the weights. They stay for as long as the program runs.
+    /// Uploads the weights, which stay for as long as the program runs, and begins to warm up.
     pub fn new(gpu: &Gpu, checkpoint: &Path) -> Result<Session, Error> {
         let checkpoint = Checkpoint::open(checkpoint)?;
         let options =
             Options { half: gpu.capabilities().f16 && !gpu.capabilities().cpu, ..Options::default() };
         let model: &'static Ramba = Box::leak(Box::new(Ramba::with(gpu, &checkpoint, options)?));
+        // Too low to be seen.
+        let blank = Tensor::full(gpu, [1], DType::F32, -100.0);
+        gpu.submit();
         Ok(Session {
             gpu: gpu.clone(),
+            blank,
             model,
             reader: Reader::new(model)?,
             text: Vec::new(),
+            warming: Some(Warming::start(model)),
             task: None,
             read: None,
             asking: None,
@@ -94,7 +175,7 @@ impl Session {
         self.text = text;
         let reading = self.reader.start(self.text.clone());
         let progress = reading.progress();
-        self.task = Some(Task { reading, begun: Instant::now(), progress });
+        self.task = Some(Task { reading, begun: None, progress });
     }
 
     /// Opens a file.
@@ -128,7 +209,17 @@ impl Session {
 
     /// Whether there is work for [`Session::step`].
     pub fn is_busy(&self) -> bool {
-        self.task.is_some() || self.asking.is_some()
+        self.warming.is_some() || self.task.is_some() || self.asking.is_some()
+    }
+
+    /// For how long kernels have been compiling, as long as they do; what was asked for begins afterwards.
+    pub fn warming(&self) -> Option<Duration> {
+        self.warming.as_ref().map(|w| w.begun.elapsed())
+    }
+
+    /// Kernels compiled so far. Waits for the one that is being compiled.
+    pub fn kernels(&self) -> usize {
+        self.gpu.counters().pipelines as usize
     }
 
     /// Reads or answers on for about `budget`.
@@ -140,10 +231,18 @@ impl Session {
     }
 
     fn try_step(&mut self, budget: Duration) -> Result<(), Error> {
+        if self.warming.as_ref().is_some_and(|w| !w.thread.is_finished()) {
+            return Ok(());
+        }
+        if let Some(warming) = self.warming.take() {
+            // A panic there is one here.
+            warming.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
         if let Some(task) = &mut self.task {
+            let begun = *task.begun.get_or_insert_with(Instant::now);
             task.progress = task.reading.step(&mut self.reader, budget)?;
             if task.progress.is_done() {
-                self.read = Some((task.progress.total, task.begun.elapsed().as_secs_f64()));
+                self.read = Some((task.progress.total, begun.elapsed().as_secs_f64()));
                 self.task = None;
             }
         } else if let Some(asking) = &mut self.asking {
@@ -159,15 +258,19 @@ impl Session {
     }
 
     /// The scores of all chunks, for drawing: while an answer is being said those of its latest token, then of its first,
-    /// as [`Session::places`] has them.
+    /// as [`Session::places`] has them; while warming up a blank one.
     pub fn scores(&self) -> Option<&Tensor> {
+        if self.warming.is_some() {
+            return Some(&self.blank);
+        }
         if self.asking.is_some() { self.latest.as_ref() } else { self.first.as_ref() }
     }
 
     /// How far the text is read, and tokens a second.
     pub fn progress(&self) -> Option<(Progress, f64)> {
         let task = self.task.as_ref()?;
-        Some((task.progress, task.progress.done as f64 / task.begun.elapsed().as_secs_f64().max(1e-9)))
+        let seconds = task.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        Some((task.progress, task.progress.done as f64 / seconds.max(1e-9)))
     }
 
     /// Bytes of device memory in use.

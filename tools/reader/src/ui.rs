@@ -92,7 +92,7 @@ impl Ui {
     fn reading(&self, ui: &mut egui::Ui) {
         let memory = format!("{} MiB on {}", self.session.memory() >> 20, self.session.device());
         let (part, text) = match (self.session.progress(), self.session.read) {
-            (Some((progress, rate)), _) => (
+            (Some((progress, rate)), _) if self.session.warming().is_none() => (
                 progress.done as f32 / progress.total.max(1) as f32,
                 format!("{} of {} tokens, {} a second, {memory}", progress.done, progress.total, rate as u64),
             ),
@@ -100,7 +100,10 @@ impl Ui {
                 1.0,
                 format!("{tokens} tokens read, {} a second, {memory}", (tokens as f64 / seconds) as u64),
             ),
-            (None, None) => (0.0, format!("nothing read yet, {memory}")),
+            _ => match self.session.warming() {
+                Some(since) => (0.0, format!("warming up for {:.1} s, {memory}", since.as_secs_f64())),
+                None => (0.0, format!("nothing read yet, {memory}")),
+            },
         };
         ui.add(egui::ProgressBar::new(part).desired_height(18.0).text(text));
     }
@@ -123,14 +126,15 @@ impl Ui {
     fn heat(&mut self, ui: &mut egui::Ui) {
         self.map = None;
         let Some(scores) = self.session.scores() else { return };
-        let chunks = self.session.chunks().min(scores.len());
+        let warming = self.session.warming().is_some();
+        let chunks = if warming { 1 } else { self.session.chunks().min(scores.len()) };
         if chunks == 0 {
             return;
         }
-        ui.label(format!(
-            "{chunks} chunks of {} tokens, from the text's start, by score",
-            self.session.chunk()
-        ));
+        if !warming {
+            let chunk = self.session.chunk();
+            ui.label(format!("{chunks} chunks of {chunk} tokens, from the text's start, by score"));
+        }
         let (rect, response) = ui.allocate_exact_size(ui.available_size(), egui::Sense::hover());
         if rect.width() < 8.0 || rect.height() < 8.0 {
             return;

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -38,7 +39,9 @@ struct Display(Child, String);
 
 impl Display {
     fn open() -> Option<Display> {
-        let number = 90 + std::process::id() % 1000;
+        // Tests run side by side.
+        static OPENED: AtomicU32 = AtomicU32::new(0);
+        let number = 90 + std::process::id() % 1000 * 10 + OPENED.fetch_add(1, Ordering::Relaxed);
         let name = format!(":{number}");
         let screen = ["-screen", "0", "1280x800x24", "-nolisten", "tcp"];
         let child = Command::new("Xvfb").arg(&name).args(screen).stderr(Stdio::null()).spawn().ok()?;
@@ -143,6 +146,59 @@ fn a_window_reads_answers_and_draws() {
     }
 }
 
+/// The window of `examples/learn.rs`, closed after so many frames: the lines that it printed at half of them and at the
+/// end, and how far apart the halves of what it showed are, of 255: what is learnt, and what the network makes of it.
+fn learn(display: &Display, frames: usize, shot: &Path) -> ([String; 2], f64) {
+    let program = Path::new(PROGRAM).with_file_name("examples").join("learn");
+    let output = Command::new(program)
+        .args(["--frames", &frames.to_string(), "--screenshot"])
+        .arg(shot)
+        .env("DISPLAY", &display.1)
+        .env_remove("WAYLAND_DISPLAY")
+        .output()
+        .expect("the example runs: `cargo test` builds it");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    println!("{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    let [half, end] = lines[..] else { panic!("two lines: {out}") };
+    let [x, y, width, height] = ["x", "y", "width", "height"].map(|k| number(end, k) as u32);
+    let image = image::open(shot).expect("the screenshot is a PNG").to_rgb8();
+    let (mut sum, mut count) = (0, 0);
+    // The pictures take four fifths of the height.
+    for row in y + 2..y + height * 4 / 5 - 2 {
+        for column in x + 2..x + width / 2 - 2 {
+            let (a, b) = (image.get_pixel(column, row).0, image.get_pixel(column + width / 2, row).0);
+            sum += a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(b))).sum::<u64>();
+            count += 3;
+        }
+    }
+    ([half.to_owned(), end.to_owned()], sum as f64 / count as f64)
+}
+
+#[test]
+fn a_network_learns_while_it_is_drawn() {
+    let Some(display) = Display::open() else {
+        println!("SKIPPED: no Xvfb: install xvfb, or run ./tools/reader/check");
+        assert!(std::env::var_os("RAMBUTAN_NEED_DISPLAY").is_none(), "a display is asked for");
+        return;
+    };
+    let folder = Folder::new("learn");
+    let shot = folder.0.join("shot.png");
+    let (_, apart) = learn(&display, 4, &shot);
+    let ([half, end], close) = learn(&display, 200, &shot);
+    let [before, after] = [&half, &end].map(|line| number(line, "loss"));
+    assert!(after < 0.01 && after < before, "{half}\n{end}");
+    // It is drawn as it is learnt.
+    assert!(apart > 20.0 && close < apart / 3.0, "{apart} apart at first, {close} at last");
+    for what in ["bytes", "buffers"] {
+        assert_eq!(number(&half, what), number(&end, what), "{what} between\n{half}\n{end}");
+    }
+    if let Some(to) = std::env::var_os("RAMBUTAN_LEARN_SCREENSHOT") {
+        fs::copy(&shot, to).expect("the screenshot is kept");
+    }
+}
+
 #[test]
 fn without_a_window_the_same_frames_are_drawn() {
     let folder = Folder::new("offscreen");
@@ -155,9 +211,14 @@ fn without_a_window_the_same_frames_are_drawn() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     println!("{out}");
-    let first = out.lines().next().expect("a line");
-    assert_eq!(number(first, "read"), 4096.0);
-    assert!(number(first, "frames") > 5.0 && number(first, "p95_ms") > 0.0, "{first}");
+    let lines: Vec<&str> = out.lines().collect();
+    let [warm, read, asked, _] = lines[..] else { panic!("four lines: {out}") };
+    assert_eq!(number(read, "read"), 4096.0);
+    assert!(number(read, "frames") > 5.0 && number(read, "p95_ms") > 0.0, "{read}");
+    // Nothing is compiled while somebody waits.
+    for line in [read, asked] {
+        assert_eq!(number(line, "kernels"), number(warm, "kernels"), "{out}");
+    }
     let image = image::open(&shot).expect("a PNG").to_rgb8();
     let colours: std::collections::HashSet<_> = image.pixels().map(|p| p.0).collect();
     assert!(colours.len() > 50, "{} colours", colours.len());

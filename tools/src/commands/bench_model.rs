@@ -204,6 +204,8 @@ impl ModelBench {
         let mut optimizer = AdamW::new(model.parameters(), options);
         let mut at_once = sequences;
         loop {
+            // What an attempt that failed had in use is not what a step takes.
+            timer.gpu.reset_peaks();
             match self.train_in_parts(timer, model, &mut optimizer, sequences, at_once, length) {
                 Ok((steps, loss)) => {
                     line["at_once"] = json!(at_once);
@@ -243,9 +245,7 @@ impl ModelBench {
         let mut last = None;
         let steps = timer.steps(|| {
             for _ in 0..sequences / at_once {
-                let logits = model.forward(&ids, segment.as_ref(), &sharing);
-                let (loss, _) = model.loss(&logits, &ids, &weights);
-                drop(logits);
+                let (loss, _) = model.loss(&ids, segment.as_ref(), &sharing, &ids, &weights);
                 loss.backward_from(&optimizer.loss_scale());
                 last = Some(loss.detach());
             }

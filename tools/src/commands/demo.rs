@@ -19,7 +19,7 @@ use crate::{
     Device,
     picture::HeatMap,
     problem::{Problem, print, print_json},
-    reading::{self, MAX_TOKENS, Weights, short, tokens},
+    reading::{self, MAX_TOKENS, MemoryIn, Read, Weights, short, tokens},
 };
 
 /// Hides facts in a long text, reads the text into memory, and asks for them
@@ -42,6 +42,8 @@ pub struct Demo {
     out: PathBuf,
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    memory: MemoryIn,
     /// Draws other facts, places and prose
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -88,22 +90,22 @@ impl Demo {
             }
         };
         // Where nobody asked for a length, a smaller memory means a shorter text.
-        let (hay, needles, planted, mut reader, rate) = loop {
+        let (hay, needles, planted, Read { mut reader, time, place }) = loop {
             let (hay, planted, needles) = self.hide(text.as_deref(), n)?;
             gpu.reset_peaks();
-            let mut reader = Reader::new(&model)?;
-            match reading::read(&mut reader, &gpu, planted.text()) {
-                Ok(time) => break (hay, needles, planted, reader, n as f64 / time.as_secs_f64()),
+            match self.memory.read(&model, &gpu, || planted.text()) {
+                Ok(read) => break (hay, needles, planted, read),
                 Err(Error::TextTooLong { fit, .. }) if self.tokens.is_none() && fit.min(n / 2) >= LEAST => {
                     n = fit.min(n / 2);
                 }
                 Err(e) => return Err(e.into()),
             }
         };
+        let rate = n as f64 / time.as_secs_f64();
         let memory = gpu.memory();
         if !self.json {
             print(&format!(
-                "read {} tokens at {} tokens/s, device memory {} MiB\n\n",
+                "read {} tokens at {} tokens/s, device memory {} MiB; keys and values in: {place}\n\n",
                 planted.len(),
                 short(rate),
                 memory.peak >> 20
@@ -143,7 +145,7 @@ impl Demo {
             "picture": picture.display().to_string(),
             "map": { "lengths": map.lengths, "depths": map.depths, "exact": map.exact, "trials_per_cell": map.trials },
             "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
-            "device": c.name, "backend": c.backend, "seed": self.seed,
+            "memory_in": reader.placement().name(), "device": c.name, "backend": c.backend, "seed": self.seed,
         }))
     }
 
@@ -252,7 +254,7 @@ impl Demo {
                 let kinds: Vec<_> = kinds.into_iter().collect::<Result<_, _>>()?;
                 for (depth, right) in right.iter_mut().enumerate() {
                     let needle = &kinds[(column + depth + trial) % kinds.len()][depth];
-                    *right += u32::from(examine(reader, model, &part, needle, &[])?.exact);
+                    *right += u32::from(examine(reader, model, &part, &needle.into(), &[])?.exact);
                     bar.inc(1);
                 }
             }

@@ -1,26 +1,30 @@
-//! `rambutan eval`: how much of what was hidden is found.
+//! `rambutan eval`: how much of what was hidden is found, and how well text is foretold.
 
-use std::{path::PathBuf, time::Instant};
+mod passkey;
+mod perplexity;
+mod ruler;
+
+use std::{ops::Range, path::PathBuf};
 
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Ramba, data,
     reader::Reader,
     rng::Rng,
-    tasks::{FactKind, Haystack, Needle},
+    tasks::{FactKind, Haystack, Task, Trial},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Device,
     problem::{Problem, print, print_json},
-    reading::{self, MAX_TOKENS, Weights, short},
+    reading::{self, MAX_TOKENS, MemoryIn, Weights, short},
 };
 
-/// Measures how often hidden facts are found
+/// Measures how often hidden facts are found, and how well text is foretold
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json"
+    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json\n  rambutan eval ruler --lengths 4096,65536 --tasks multi-query,variables\n  rambutan eval perplexity --text book.txt --lengths 4096,65536"
 )]
 pub struct Eval {
     #[command(subcommand)]
@@ -29,39 +33,32 @@ pub struct Eval {
 
 #[derive(clap::Subcommand)]
 enum What {
-    Passkey(Passkey),
+    Passkey(passkey::Passkey),
+    Ruler(ruler::Ruler),
+    Perplexity(perplexity::Perplexity),
 }
 
-/// Which facts.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Kinds {
-    Plain,
-    Named,
-    Both,
-}
-
-/// Hides one fact a trial, at uniform depth, and asks for it
+/// Which model examines what text at which lengths: what every examination asks.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --text book.txt --lengths 1048576 --kind named --json\n  rambutan eval passkey --random --lengths 65536\n  rambutan eval passkey --no-hsa --lengths 65536\n\nexact: the whole answer and its end, by greedy decoding. selected: all chunks of the fact are among those selected at the\nanswer's first token. Each length is read once; a trial reads only the segments again that its fact touches. Up to 300\nbytes of text stand between the last restart and the question."
-)]
-struct Passkey {
+struct Setup {
     #[command(flatten)]
     weights: Weights,
-    /// A text to hide facts in, continued by pieces of itself where it is too short [default: generated prose]
+    #[command(flatten)]
+    memory: MemoryIn,
+    /// A text of one's own [default: generated prose]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Generated code, logs, tables and other languages in place of prose
+    #[arg(long, conflicts_with = "text")]
+    formats: bool,
     /// Lengths of the text in tokens
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4096,16384,65536",
         value_parser = clap::value_parser!(u64).range(1..=MAX_TOKENS))]
     lengths: Vec<u64>,
-    /// Trials for each length and kind
+    /// Trials for each length and each kind, task or text
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trials: u32,
-    /// The kind of fact: |The passkey is:48213| or |The code of Rivaze is:7731942|
-    #[arg(long, value_enum, default_value_t = Kinds::Both)]
-    kind: Kinds,
-    /// Draws other facts, places and prose
+    /// Draws other facts, places and text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Switches the HSA layers off: memory stays unread
@@ -70,7 +67,7 @@ struct Passkey {
     /// Random weights of the checkpoint's configuration
     #[arg(long)]
     random: bool,
-    /// Prints a line of JSON for each length and kind
+    /// Prints a line of JSON for each row
     #[arg(long)]
     json: bool,
 }
@@ -80,13 +77,17 @@ const LEAD: usize = 300;
 
 impl Eval {
     pub fn run(&self, device: &Device) -> Result<(), Problem> {
-        let What::Passkey(passkey) = &self.what;
-        passkey.run(device)
+        match &self.what {
+            What::Passkey(passkey) => passkey.run(device),
+            What::Ruler(ruler) => ruler.run(device),
+            What::Perplexity(perplexity) => perplexity.run(device),
+        }
     }
 }
 
-impl Passkey {
-    fn run(&self, device: &Device) -> Result<(), Problem> {
+impl Setup {
+    /// The text of one's own, and the model on its device, all kernels compiled.
+    fn open(&self, device: &Device) -> Result<(Option<Vec<u8>>, Gpu, Ramba), Problem> {
         let text = self.text.as_deref().map(data::read_text).transpose()?;
         let mut checkpoint = self.weights.open()?;
         let config = &checkpoint.config;
@@ -107,73 +108,95 @@ impl Passkey {
         let batch = warm.batch().min(longest);
         reading::warm_up(&mut warm, &gpu, batch)?;
         drop(warm);
-        let c = gpu.capabilities();
-        if !self.json {
-            let header =
-                ["length", "kind", "trials", "exact", "selected", "tokens/s", "device MiB", "s/trial"];
-            let [length, kind, trials, exact, selected, rate, memory, each] = header;
-            print(&format!(
-                "{} · {}\n\n{length:>12} {kind:>6} {trials:>7} {exact:>7} {selected:>9} {rate:>9} {memory:>11} {each:>8}\n",
-                c.name, c.backend
-            ))?;
-        }
-        for &length in &self.lengths {
-            self.length(&gpu, &model, text.as_deref(), length as usize)?;
-        }
-        Ok(())
+        Ok((text, gpu, model))
     }
 
-    fn length(&self, gpu: &Gpu, model: &Ramba, text: Option<&[u8]>, length: usize) -> Result<(), Problem> {
-        let hay = match text {
+    fn hay(&self, text: Option<&[u8]>, length: usize) -> Result<Haystack, Problem> {
+        Ok(match text {
             Some(text) => Haystack::from_text(text, length, self.seed)?,
+            None if self.formats => Haystack::formats(self.seed, length)?,
             None => Haystack::prose(self.seed, length)?,
-        };
-        gpu.reset_peaks();
-        let mut reader = Reader::new(model)?;
-        let rate = length as f64 / reading::read(&mut reader, gpu, hay.text())?.as_secs_f64();
-        let kinds: &[FactKind] = match self.kind {
-            Kinds::Plain => &[FactKind::Plain],
-            Kinds::Named => &[FactKind::Named],
-            Kinds::Both => &FactKind::ALL,
-        };
-        for &kind in kinds {
-            let trials = self.trials as usize;
-            let (bar, begin) = (reading::bar(kind.name(), trials), Instant::now());
-            let Score { exact, selected } =
-                score(&mut reader, model, &hay, kind, trials, self.seed, || bar.inc(1))?;
-            bar.finish_and_clear();
-            let each = begin.elapsed().as_secs_f64() / f64::from(self.trials);
-            let (memory, c) = (gpu.memory(), gpu.capabilities());
-            if self.json {
-                let line: Value = json!({
-                    "length": length, "kind": kind.name(), "trials": self.trials,
-                    "exact": exact, "selected": selected, "tokens_per_s": rate,
-                    "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
-                    "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
-                    "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
-                });
-                print_json(&line)?;
-            } else {
-                print(&format!(
-                    "{length:>12} {:>6} {:>7} {:>7.3} {:>9.3} {:>9} {:>11} {each:>8.3}\n",
-                    kind.name(),
-                    self.trials,
-                    exact,
-                    selected,
-                    short(rate),
-                    memory.peak >> 20
-                ))?;
-            }
+        })
+    }
+}
+
+/// What a row of the report says of a text that was read.
+struct Read<'a> {
+    gpu: &'a Gpu,
+    length: usize,
+    tokens_per_s: f64,
+    /// Where its keys and values are, and why there.
+    place: String,
+    memory_in: &'static str,
+}
+
+impl Setup {
+    /// The table's head; `what` names the second column.
+    fn head(&self, gpu: &Gpu, what: &str) -> Result<(), Problem> {
+        if self.json {
+            return Ok(());
         }
-        Ok(())
+        let c = gpu.capabilities();
+        let header =
+            ["length", "trials", "exact", "selected", "tokens/s", "device MiB", "s/trial", "memory in"];
+        let [length, trials, exact, selected, rate, memory, each, place] = header;
+        print(&format!(
+            "{} · {}\n\n{length:>12} {what:>11} {trials:>7} {exact:>7} {selected:>9} {rate:>9} {memory:>11} {each:>8}  {place}\n",
+            c.name, c.backend
+        ))
+    }
+
+    /// Reads the text of a length.
+    fn read<'a, 'm>(
+        &self,
+        gpu: &'a Gpu,
+        model: &'m Ramba,
+        hay: &Haystack,
+    ) -> Result<(Reader<'m>, Read<'a>), Problem> {
+        gpu.reset_peaks();
+        let reading::Read { reader, time, place } = self.memory.read(model, gpu, || hay.text())?;
+        let (length, memory_in) = (hay.len(), reader.placement().name());
+        let tokens_per_s = length as f64 / time.as_secs_f64();
+        Ok((reader, Read { gpu, length, tokens_per_s, place, memory_in }))
+    }
+
+    /// One row: `what` is the column's name in JSON and `which` what stands in it.
+    fn row(
+        &self,
+        read: &Read<'_>,
+        what: &str,
+        which: &str,
+        score: Score,
+        seconds: f64,
+    ) -> Result<(), Problem> {
+        let (memory, c) = (read.gpu.memory(), read.gpu.capabilities());
+        let each = seconds / f64::from(self.trials);
+        let Score { exact, selected } = score;
+        if self.json {
+            return print_json(&json!({
+                "length": read.length, what: which, "trials": self.trials,
+                "exact": exact, "selected": selected, "tokens_per_s": read.tokens_per_s,
+                "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
+                "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
+                "memory_in": read.memory_in, "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
+            }));
+        }
+        print(&format!(
+            "{:>12} {which:>11} {:>7} {exact:>7.3} {selected:>9.3} {:>9} {:>11} {each:>8.3}  {}\n",
+            read.length,
+            self.trials,
+            short(read.tokens_per_s),
+            memory.peak >> 20,
+            read.place
+        ))
     }
 }
 
 /// Shares of the trials of one kind.
 pub struct Score {
-    /// Answered to the last digit.
+    /// Answered to the last byte.
     pub exact: f64,
-    /// With all of the needle's chunks selected.
+    /// With all chunks of the statement that the answer begins with selected.
     pub selected: f64,
 }
 
@@ -185,46 +208,97 @@ pub fn score(
     kind: FactKind,
     trials: usize,
     seed: u64,
+    tried: impl FnMut(),
+) -> Result<Score, Problem> {
+    let trials: Vec<Trial> = hay.trials(kind, trials, seed)?.iter().map(Trial::from).collect();
+    score_all(reader, model, hay, &trials, &[seed, hay.len() as u64, kind as u64], tried)
+}
+
+/// Reads `length` tokens of `text`, or of generated prose, and tries all tasks in them.
+pub fn examine_tasks(
+    model: &Ramba,
+    text: Option<&[u8]>,
+    length: usize,
+    tasks: &[Task],
+    trials: usize,
+) -> Result<Vec<(Task, Score)>, Problem> {
+    let hay = match text {
+        Some(text) => Haystack::from_text(text, length, 0)?,
+        None => Haystack::prose(0, length)?,
+    };
+    let mut reader = Reader::new(model)?;
+    reader.read(hay.text(), |_| ())?;
+    let mut scores = Vec::new();
+    for &task in tasks {
+        let trials = hay.ruler(task, trials, 0)?;
+        scores.push((task, score_all(&mut reader, model, &hay, &trials, &[0, task as u64], || ())?));
+    }
+    Ok(scores)
+}
+
+/// Goes through trials; `seed` draws what stands before each question.
+fn score_all(
+    reader: &mut Reader<'_>,
+    model: &Ramba,
+    hay: &Haystack,
+    trials: &[Trial],
+    seed: &[u64],
     mut tried: impl FnMut(),
 ) -> Result<Score, Problem> {
-    let needles = hay.trials(kind, trials, seed)?;
     let (mut exact, mut selected) = (0, 0);
-    for (trial, needle) in needles.iter().enumerate() {
-        let mut rng = Rng::from_parts(&[seed, hay.len() as u64, kind as u64, trial as u64]);
-        let found = examine(reader, model, hay, needle, hay.lead(LEAD, &mut rng))?;
+    for (number, trial) in trials.iter().enumerate() {
+        let mut rng = Rng::from_parts(&[seed, &[number as u64]].concat());
+        let found = examine(reader, model, hay, trial, hay.lead(LEAD, &mut rng))?;
         exact += usize::from(found.exact);
         selected += usize::from(found.selected);
         tried();
     }
-    let share = |n: usize| n as f64 / trials as f64;
+    let share = |n: usize| n as f64 / trials.len() as f64;
     Ok(Score { exact: share(exact), selected: share(selected) })
 }
 
 /// How a trial went.
 pub struct Found {
-    /// The answer was right to the last digit and the stop.
+    /// The answer was right to the last byte and the stop.
     pub exact: bool,
-    /// All chunks of the needle were among those selected at the answer's first token.
+    /// All chunks of the statement that the answer begins with were among those selected at its first token.
     pub selected: bool,
 }
 
-/// Hides the needle in what `reader` has read of `hay`, asks for it after `lead`, and takes it out again.
+/// Hides the trial's statements in what `reader` has read of `hay`, asks after `lead`, and takes them out again.
 pub fn examine(
     reader: &mut Reader<'_>,
     model: &Ramba,
     hay: &Haystack,
-    needle: &Needle,
+    trial: &Trial,
     lead: &[u8],
 ) -> Result<Found, Problem> {
-    let stretch = reader.stretch(needle.span());
-    let saved = reader.replace(stretch.start, &hay.with(needle, stretch))?;
-    let question = [lead, needle.fact.question.as_bytes()].concat();
-    let expected = needle.fact.answer.as_bytes();
+    // Whole segments; what several statements touch is read once.
+    let mut stretches: Vec<Range<usize>> =
+        (0..trial.statements.len()).map(|i| reader.stretch(trial.span(i))).collect();
+    stretches.sort_by_key(|s| s.start);
+    stretches.dedup_by(|next, last| {
+        let touches = next.start < last.end;
+        if touches {
+            last.end = last.end.max(next.end);
+        }
+        touches
+    });
+    let mut saved = Vec::new();
+    for stretch in stretches {
+        let statements = trial.statements.iter().map(|(at, text)| (*at, text.as_str()));
+        saved.push(reader.replace(stretch.start, &hay.with_all(statements, stretch))?);
+    }
+    let question = [lead, trial.question.as_bytes()].concat();
+    let expected = trial.answer.as_bytes();
     let answer = pollster::block_on(reader.examine(&question, expected))?;
     // A chunk that is not complete there, at the text's very end, is in the state's own sight and needs no selection.
     let visible = reader.visible(reader.len() + question.len() - 1);
-    reader.restore(saved);
-    let mut chunks = needle.blocks(model.config.chunk_size).filter(|c| *c < visible);
+    for saved in saved.into_iter().rev() {
+        reader.restore(saved);
+    }
+    let (chunk, span) = (model.config.chunk_size, trial.span(trial.first));
+    let mut chunks = (span.start / chunk..(span.end - 1) / chunk + 1).filter(|c| *c < visible);
     let selected = chunks.all(|c| answer.selected.iter().any(|s| s.0 == c));
-    Ok(Found { exact: needle.fact.is_answered_by(&answer.text), selected })
+    Ok(Found { exact: answer.text == expected, selected })
 }

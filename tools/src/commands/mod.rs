@@ -13,6 +13,8 @@ pub mod eval;
 pub mod generate;
 pub mod info;
 pub mod inspect;
+pub mod jobs;
+pub mod read;
 pub mod selfcheck;
 pub mod shaders;
 pub mod train;

@@ -39,35 +39,35 @@ use crate::{
 )]
 pub struct Train {
     /// The plan
-    config: PathBuf,
+    pub config: PathBuf,
     /// Where everything is written
     #[arg(long, default_value = "out/train", value_name = "DIR")]
-    out: PathBuf,
+    pub out: PathBuf,
     /// Text to train on beside the generated one; may be given several times
     #[arg(long, value_name = "FILE")]
-    text: Vec<PathBuf>,
+    pub text: Vec<PathBuf>,
     /// Goes on from the folder's checkpoint
     #[arg(long)]
-    resume: bool,
+    pub resume: bool,
     /// Begins with this checkpoint's parameters instead of random ones
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
-    init: Option<PathBuf>,
+    pub init: Option<PathBuf>,
     /// Stops after so many seconds, with a checkpoint
     #[arg(long, value_name = "N")]
-    seconds: Option<u64>,
+    pub seconds: Option<u64>,
     /// Prints the log's lines
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// The plan's file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub struct File {
     /// Published keys over those of a preset (`preset = "small"` or `"ramba-370m"`).
     #[serde(default)]
     model: toml::Table,
-    plan: Plan,
+    pub plan: Plan,
     #[serde(default)]
     tasks: TaskMix,
     #[serde(default)]
@@ -111,16 +111,27 @@ impl Default for Run {
     }
 }
 
+const PLAN_HINT: &str = "a plan is a TOML file such as model/weights/passkey.toml";
+
+/// The text of a plan's file.
+pub fn read_plan(path: &Path) -> Result<String, Problem> {
+    fs::read_to_string(path)
+        .map_err(|e| Problem::input(format!("cannot read the plan {}: {e}", path.display()), PLAN_HINT))
+}
+
 /// Set by Ctrl-C.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 impl File {
     fn read(path: &Path) -> Result<File, Problem> {
+        File::of(path, &read_plan(path)?)
+    }
+
+    /// The plan that `text` holds; `path` is for errors.
+    pub fn of(path: &Path, text: &str) -> Result<File, Problem> {
         let name = path.display();
-        let hint = "a plan is a TOML file such as model/weights/passkey.toml";
-        let text = fs::read_to_string(path)
-            .map_err(|e| Problem::input(format!("cannot read the plan {name}: {e}"), hint))?;
-        let file: File = toml::from_str(&text)
+        let hint = PLAN_HINT;
+        let file: File = toml::from_str(text)
             .map_err(|e| Problem::input(format!("the plan {name} does not parse: {e}"), hint))?;
         file.plan.check()?;
         let run = &file.run;
@@ -146,7 +157,7 @@ impl File {
     }
 
     /// The preset with the file's keys over it.
-    fn config(&self) -> Result<Config, Problem> {
+    pub fn config(&self) -> Result<Config, Problem> {
         let mut keys = self.model.clone();
         let preset = match keys.remove("preset") {
             None => Config::small(),
@@ -167,7 +178,11 @@ impl File {
 
 impl Train {
     pub fn run(&self, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<(), Problem> {
-        let file = File::read(&self.config)?;
+        self.follow(&File::read(&self.config)?, open).map(|_| ())
+    }
+
+    /// Follows a plan, in `config`'s place → whether it came to its end.
+    pub fn follow(&self, file: &File, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<bool, Problem> {
         let config = file.config()?;
         let corpus = match self.text.as_slice() {
             [] => None,
@@ -312,10 +327,14 @@ impl Train {
         let step = trainer.next_step();
         match stopped {
             Some(why) => {
-                print(&format!("{why} at step {step} of {total}: --resume goes on from {}\n", kept.display()))
+                print(&format!(
+                    "{why} at step {step} of {total}: --resume goes on from {}\n",
+                    kept.display()
+                ))?;
             }
-            None => print(&format!("{step} steps, {} tokens: {}\n", trainer.tokens(), self.out.display())),
+            None => print(&format!("{step} steps, {} tokens: {}\n", trainer.tokens(), self.out.display()))?,
         }
+        Ok(stopped.is_none())
     }
 }
 

@@ -1,0 +1,274 @@
+//! Where the keys and values of what was read are kept: one interface, a file a place.
+
+mod host;
+mod int8;
+mod recomputed;
+
+use std::{fmt, str::FromStr};
+
+use rambutan_engine::{Tensor, ops};
+
+use super::{Reader, Text, bringing::Recent, paged::Paged};
+use crate::{Error, Ramba, chunking::Memory, ramba::Brought};
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) use host::{Coming, Stored};
+pub(super) use {host::Host, int8::Int8, recomputed::Recomputed};
+
+/// Where the keys and values of a text are kept. Landmarks stay on the device in any case. Answers are the same bit for bit
+/// in all but [`Placement::Int8`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// On the device, in pages.
+    #[default]
+    Device,
+    /// On the host; those of selected chunks go to the device, all that a step needs at once.
+    Host,
+    /// Nowhere: the text is kept, a byte a token, and the segments of selected chunks are read again.
+    Text,
+    /// On the device in eight bits, with a scale for each chunk and head: a value differs by no more than 1/254 of the
+    /// largest of its chunk and head.
+    Int8,
+}
+
+impl Placement {
+    /// All of them.
+    pub const ALL: [Placement; 4] = [Placement::Device, Placement::Host, Placement::Text, Placement::Int8];
+
+    /// Where the memory of `tokens` tokens may fit, of the places that change no answer: the device, unless it is known to be
+    /// too small, then the text itself. (The host answers a little faster than the text, but reads at half its speed and
+    /// takes a hundred times the memory: it is for those who ask for it.) What a device has beyond
+    /// [`GpuOptions::max_memory`] only reading tells: where it fails with [`Error::TextTooLong`], the next one is to be
+    /// tried.
+    ///
+    /// [`GpuOptions::max_memory`]: rambutan_engine::GpuOptions::max_memory
+    ///
+    /// # Errors
+    /// As [`Reader::new`].
+    pub fn fitting(model: &Ramba, tokens: usize) -> Result<Vec<Placement>, Error> {
+        let bytes = Reader::new(model)?.bytes_per_token() as u64 * tokens as u64;
+        let most = model.gpu().capabilities().max_memory;
+        let room = most.map(|most| most.saturating_sub(model.gpu().memory().in_use));
+        let device = room.is_none_or(|room| bytes <= room).then_some(Placement::Device);
+        Ok(device.into_iter().chain([Placement::Text]).collect())
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Placement::Device => "device",
+            Placement::Host => "host",
+            Placement::Text => "text",
+            Placement::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Placement {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Placement, Error> {
+        Placement::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| Error::Setting {
+            field: "the memory's place".into(),
+            value: name.into(),
+            expected: "device, host, text or int8".into(),
+        })
+    }
+}
+
+/// Keys and values of whole segments.
+pub(super) enum Values {
+    Device([Paged; 2]),
+    Host(Host),
+    Text(Recomputed),
+    Int8(Box<Int8>),
+}
+
+/// What was replaced.
+pub(super) enum Old {
+    Device([Tensor; 2]),
+    Host(Vec<(usize, Option<[Vec<u8>; 2]>)>),
+    Text(Vec<(usize, Option<Vec<u8>>)>),
+    Int8([Tensor; 4]),
+}
+
+impl Values {
+    pub fn new(model: &Ramba, segment: usize, placement: Placement) -> Result<Values, Error> {
+        let c = &model.config;
+        let row = [c.num_kv_heads, c.attention_head_dim];
+        Ok(match placement {
+            Placement::Device => {
+                Values::Device([(); 2].map(|()| Paged::new(model.gpu(), 1, row, model.dtype())))
+            }
+            Placement::Host => Values::Host(Host::new(c.chunk_size, row, model.dtype())),
+            Placement::Text => Values::Text(Recomputed::new(segment)),
+            Placement::Int8 => Values::Int8(Box::new(Int8::new(model, c.chunk_size, row)?)),
+        })
+    }
+
+    /// None of the same kind.
+    pub fn like(&self) -> Values {
+        match self {
+            Values::Device(kv) => Values::Device(kv.each_ref().map(Paged::like)),
+            Values::Host(host) => Values::Host(host.like()),
+            Values::Text(text) => Values::Text(text.like()),
+            Values::Int8(int8) => Values::Int8(Box::new(int8.like())),
+        }
+    }
+
+    pub fn placement(&self) -> Placement {
+        match self {
+            Values::Device(_) => Placement::Device,
+            Values::Host(_) => Placement::Host,
+            Values::Text(_) => Placement::Text,
+            Values::Int8(_) => Placement::Int8,
+        }
+    }
+
+    /// What of it lies on the device.
+    pub fn paged(&mut self) -> Vec<&mut Paged> {
+        match self {
+            Values::Device(kv) => kv.iter_mut().collect(),
+            Values::Int8(int8) => int8.parts.iter_mut().collect(),
+            Values::Host(_) | Values::Text(_) => Vec::new(),
+        }
+    }
+
+    /// Bytes of so many tokens on the device, and on the host.
+    pub fn bytes(&self, tokens: usize) -> [usize; 2] {
+        let sum = |sets: &[Paged]| [sets.iter().map(|s| s.bytes(tokens)).sum(), 0];
+        match self {
+            Values::Device(kv) => sum(kv),
+            Values::Int8(int8) => sum(&int8.parts),
+            Values::Host(host) => [0, host.bytes(tokens)],
+            Values::Text(_) => [0, tokens],
+        }
+    }
+
+    /// Takes note of the next whole segments, which begin at token `start`; where they lie on the device there is room.
+    pub fn write(&mut self, start: usize, memory: &Memory) -> Result<(), Error> {
+        match self {
+            Values::Device([k, v]) => {
+                k.write(start, &memory.k);
+                v.write(start, &memory.v);
+            }
+            Values::Int8(int8) => int8.write(start, memory),
+            Values::Host(host) => host.push(memory)?,
+            Values::Text(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether all that was written has arrived; with `wait` it waits for it.
+    pub fn settle(&mut self, wait: bool) -> Result<bool, Error> {
+        match self {
+            Values::Host(host) => host.settle(wait),
+            _ => Ok(true),
+        }
+    }
+
+    /// Adds those of the text's next `tokens` tokens, `head` first, then `text` from `at` on.
+    pub fn append(&mut self, further: Values, tokens: usize, head: Vec<u8>, text: &Text<'_>, at: usize) {
+        match (self, further) {
+            (Values::Device([k, v]), Values::Device([more_k, more_v])) => {
+                k.append(more_k);
+                v.append(more_v);
+            }
+            (Values::Int8(int8), Values::Int8(more)) => int8.append(*more),
+            (Values::Host(host), Values::Host(more)) => host.append(more),
+            (Values::Text(parts), Values::Text(_)) => parts.push(tokens, head, text.shared(), at),
+            _ => unreachable!("a reading keeps values where its reader does"),
+        }
+    }
+
+    /// Those of the first `tokens` tokens, shared.
+    pub fn prefix(&self, tokens: usize) -> Values {
+        match self {
+            Values::Device(kv) => Values::Device(kv.each_ref().map(|p| p.prefix(tokens))),
+            Values::Host(host) => Values::Host(host.prefix(tokens)),
+            Values::Text(text) => Values::Text(text.prefix(tokens)),
+            Values::Int8(int8) => Values::Int8(Box::new(int8.prefix(tokens))),
+        }
+    }
+
+    /// Overwrites whole segments from token `start` on by `memory`, that of `text`, and gives what was there.
+    pub fn replace(&self, start: usize, memory: &Memory, text: &[u8]) -> Result<Old, Error> {
+        let range = start..start + text.len();
+        Ok(match self {
+            Values::Device([k, v]) => {
+                let old = [k.copy(range.clone()), v.copy(range)];
+                k.write(start, &memory.k);
+                v.write(start, &memory.v);
+                Old::Device(old)
+            }
+            Values::Int8(int8) => {
+                let old = int8.parts.each_ref().map(|p| p.copy(range.clone()));
+                int8.write(start, memory);
+                Old::Int8(old)
+            }
+            Values::Host(host) => Old::Host(host.replace(start, memory)?),
+            Values::Text(parts) => Old::Text(parts.replace(start, text)),
+        })
+    }
+
+    /// Puts back what [`Values::replace`] gave.
+    pub fn restore(&self, start: usize, old: Old) {
+        match (self, old) {
+            (Values::Device(kv), Old::Device(old)) => {
+                kv.iter().zip(&old).for_each(|(p, old)| p.write(start, old));
+            }
+            (Values::Int8(int8), Old::Int8(old)) => {
+                int8.parts.iter().zip(&old).for_each(|(p, old)| p.write(start, old));
+            }
+            (Values::Host(host), Old::Host(old)) => host.restore(old),
+            (Values::Text(parts), Old::Text(old)) => parts.restore(old),
+            _ => unreachable!("values come back to where they were kept"),
+        }
+    }
+
+    /// Whether bringing chunks needs their numbers on the host.
+    pub fn by_number(&self) -> bool {
+        matches!(self, Values::Host(_) | Values::Text(_))
+    }
+
+    /// The keys and values of the chunks that `indices` name, of the text and then of `own`, for a place on the device.
+    pub fn gather(&self, reader: &Reader<'_>, indices: &Tensor, own: Option<&Memory>) -> Brought {
+        let chunk = reader.model.config.chunk_size;
+        let own = own.map(|m| [rows(&m.k), rows(&m.v)]);
+        if let Values::Int8(int8) = self {
+            return int8.gather(reader, indices, own);
+        }
+        let Values::Device(kv) = self else { unreachable!("{} brings chunks by number", self.placement()) };
+        let [k, v] = [0, 1].map(|i| {
+            let mut pages = kv[i].flat();
+            pages.extend(own.as_ref().map(|own| own[i].clone()));
+            ops::gather_chunks(&pages.iter().collect::<Vec<_>>(), indices, chunk)
+        });
+        Brought { k, v }
+    }
+
+    /// The same by their numbers, for a place that is not. `recent` has what was fetched lately.
+    pub fn bring(
+        &self,
+        reader: &Reader<'_>,
+        recent: &mut Recent,
+        numbers: &[u32],
+        own: Option<&Memory>,
+    ) -> Result<Brought, Error> {
+        recent.bring(reader, numbers, own, |chunks| match self {
+            Values::Host(host) => host.fetch(reader, chunks),
+            Values::Text(text) => text.fetch(reader, chunks),
+            Values::Device(_) | Values::Int8(_) => unreachable!("{} gathers", self.placement()),
+        })
+    }
+}
+
+/// (1, rows, …) as (rows, …).
+pub(super) fn rows(x: &Tensor) -> Tensor {
+    x.reshape(&x.shape()[1..])
+}
