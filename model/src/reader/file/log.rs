@@ -5,12 +5,14 @@
 //! commit is cut off when the file is next written to. A page of a number that is there already takes its place. All
 //! numbers are little-endian; every part carries a CRC-32.
 //!
-//!     0      magic, version, length of the description, the description in JSON …, CRC
-//!     4096   slot 0: sequence, end of the log, tokens, bytes of the text, place, length and CRC of the tail, complete, CRC
-//!     8192   slot 1
-//!     12288  pages: "PAGE", number, segments, CRC of the head, bytes of head and values, CRC; then the head (for each
-//!            segment the hash of its text and the CRC of its values; all landmarks) and the values (for each segment its
-//!            keys, then its values); tails: the text's path and its last tokens, fewer than a segment
+//! ```text
+//! 0      magic, version, length of the description, the description in JSON …, CRC
+//! 4096   slot 0: sequence, end of the log, tokens, bytes of the text, place, length and CRC of the tail, complete, CRC
+//! 8192   slot 1
+//! 12288  pages: "PAGE", number, segments, CRC of the head, bytes of head and values, CRC; then the head (for each
+//!        segment the hash of its text and the CRC of its values; all landmarks) and the values (for each segment its
+//!        keys, then its values); tails: the text's path and its last tokens, fewer than a segment
+//! ```
 
 use std::{
     fs::{File, OpenOptions},
