@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         out = elem(params.scale * f32(x[row * params.x_width + c]));
     } else {
         let code = c - params.d;
-        let digit = segment[params.first + row / params.heads] >> (2u * (code / 4u)) & 3u;
+        let digit = (segment[params.first + row / params.heads] >> (2u * (code / 4u))) & 3u;
         if digit == code % 4u { out = elem(params.value); }
     }
     y[i] = out;

@@ -144,6 +144,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i]; } // unroll
         workgroupBarrier();
     }
+    var products: array<vec4f, RUN>;                                  // of a head: set before they are read
     var weights: array<vec4f, RUN>;                                   // Σ L ∘ Z ∘ dt
     for (var m = 0u; m < RUN; m++) { weights[m] = vec4f(0.0); } // unroll
     var pair = load_later(place, 0u, lane);
@@ -210,7 +211,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         sums = Sums();
         multiply_nt(&sums, lane);                                     // Z
         // W = F ∘ dt, then its sums over s < t.
-        var products = array<vec4f, RUN>();
         var through = 0.0;
         for (var j = 0u; j < TURNS; j++) { // unroll
             leave(&sums, j, lane);
