@@ -518,7 +518,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Tiles without borders.
     let [wide_tiles, _] = by!(Kernel::Large(128), wholes, any_matmul, "matmul.large.whole", any_linear, "");
     let [narrow_tiles, _] = by!(Kernel::Large(64), wholes, any_matmul, "matmul.large64.whole", any_linear, "");
-    cases.extend([wide_tiles, narrow_tiles]);
+    cases.extend([wide_tiles, narrow_tiles].map(|case| Case { large: true, ..case }));
     cases.extend(by!(Kernel::Few, fours, any_matmul, "matmul.few", any_linear, "linear.few"));
     cases.extend(by!(Kernel::Direct, fours, any_matmul, "matmul.direct", any_linear, "linear.direct"));
     cases.extend(by!(Kernel::Lane, fours, any_matmul, "matmul.lane", any_linear, "linear.lane"));
