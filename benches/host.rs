@@ -3,7 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rambutan_model::{Checkpoint, Config, checkpoint::Precision, data::Prose};
+use rambutan_model::{
+    Checkpoint, Config,
+    checkpoint::Precision,
+    data::{Prose, TextStream},
+};
 
 /// Names, shapes and roles of all parameters, and the layers they belong to.
 fn shapes(c: &mut Criterion) {

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/four.wgsl
+// uses: lib/grid.wgsl, lib/attention_tile.wgsl
 // variants: D=32 | D=16 TT=1 | D=128 | TT=8
 // attention_backward_query.wgsl on cooperative matrices, as attention_coop.wgsl: a workgroup takes all queries of a
 // (chunk, query head), two lanes a query, whose probabilities and their slopes they keep in registers. delta = do·o is
@@ -6,17 +6,8 @@
 const D: u32 = 64u;                                                   // head dim, a multiple of 16
 const TT: u32 = 5u;                                                   // ⌈tokens / 16⌉
 const WG: u32 = 32u * TT;
-const D8: u32 = D / 8u;
-const DT: u32 = D / 16u;
-const PARTS: u32 = D8 / 2u;                                           // eights a lane stages
-const STRIDE: u32 = D / 4u + 2u;                                      // of a token, in vectors; strides leave banks apart
-const ROW: u32 = 5u;                                                  // of 16 scores, in vectors
 const P_ROW: u32 = 6u;                                                // of 16 ds, in vectors
 const UNIT: f32 = 64.0;
-const LOG2_E: f32 = 1.44269504;
-struct Params { chunks: u32, tokens: u32, heads: u32, kv_heads: u32, stride: u32, scale: f32 }
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (chunks, tokens, heads, d)
 @group(0) @binding(2) var<storage, read> k: array<vec4u>;             // (chunks, tokens, kv_heads, d)
 @group(0) @binding(3) var<storage, read> v: array<vec4u>;             // (chunks, tokens, kv_heads, d)
@@ -25,25 +16,8 @@ struct Params { chunks: u32, tokens: u32, heads: u32, kv_heads: u32, stride: u32
 @group(0) @binding(6) var<storage, read_write> dq: array<vec4u>;      // (chunks, tokens, heads, d)
 @group(0) @binding(7) var<storage, read_write> delta: array<f32>;     // as lse, for the keys' pass
 
-var<workgroup> tile: array<vec4<f16>, 16u * TT * STRIDE>;             // (token, dim)
 var<workgroup> scores: array<vec4f, 16u * TT * ROW>;                  // (query, 16 keys); or 16 dims of a query's sums
 var<workgroup> ds: array<vec4<f16>, 16u * TT * P_ROW>;                // (query, 16 keys)
-
-// Where the i-th eight of a head lies; beyond the last token, at it. Eight elements are read at a time, as words: 16-bit
-// vectors would come in pieces.
-fn place_of(i: u32, chunk: u32, heads: u32, head: u32) -> u32 {
-    return ((chunk * params.tokens + min(i / D8, params.tokens - 1u)) * heads + head) * D8 + i % D8;
-}
-
-fn stage(i: u32, x: vec4u) {
-    let to = i / D8 * STRIDE + i % D8 * 2u;
-    tile[to] = four(x.xy);
-    tile[to + 1u] = four(x.zw);
-}
-
-fn words(a: vec4f, b: vec4f) -> vec4u {
-    return vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32,

@@ -11,6 +11,40 @@ pub use prose::Prose;
 
 use std::path::{Path, PathBuf};
 
+/// An endless text that is written a piece at a time and read at any length; equal seeds give equal texts.
+pub trait TextStream {
+    /// What is written, and how much of it was read.
+    fn written(&mut self) -> (&mut Vec<u8>, &mut usize);
+
+    /// Writes the next piece.
+    fn write(&mut self);
+
+    /// Fills `out` with the next bytes.
+    fn fill(&mut self, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            let (text, read) = self.written();
+            let n = out.len().min(text.len() - *read);
+            if n == 0 {
+                text.clear();
+                *read = 0;
+                self.write();
+                continue;
+            }
+            let (now, later) = out.split_at_mut(n);
+            now.copy_from_slice(&text[*read..*read + n]);
+            *read += n;
+            out = later;
+        }
+    }
+
+    /// The next `length` bytes.
+    fn text(&mut self, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        self.fill(&mut out);
+        out
+    }
+}
+
 /// What can be wrong with texts, task settings and the building of batches.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

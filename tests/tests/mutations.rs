@@ -190,7 +190,7 @@ const DEFECTS: &[Defect] = &[
         ("+ dot(x3, x3)", ""),
         ("rms_norm.quads", &[5, 120])),
     defect("a block's dweight without the rows' rstd", "rms_norm_quads_backward",
-        ("s1 += d1 * x1 * r;", "s1 += d1 * x1;"),
+        ("s1 += k1.d * k1.x * r;", "s1 += k1.d * k1.x;"),
         ("rms_norm.quads", &[20, 60])),
     defect("what the stream itself gives back is lost", "add_rms_norm_backward",
         ("let v = k.on + r *", "let v = r *"),

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use rambutan_engine::{Gpu, GpuOptions};
 use rambutan_model::{
     Checkpoint, Ramba,
-    data::Prose,
+    data::{Prose, TextStream},
     ramba::Options,
     reader::{Asking, Reader, Reading},
     tasks::{self, FactKind, Haystack, Needle},

@@ -1,5 +1,6 @@
 //! An endless stream of text that is no English prose: code, logs, tables, settings and sentences in other languages.
 
+use super::TextStream;
 use super::words::{IDEAS, INTRANSITIVE, PLACES, THINGS, TRAITS, TRANSITIVE};
 use crate::rng::Rng;
 
@@ -113,6 +114,16 @@ const LANGUAGES: [Language; 10] = [
     },
 ];
 
+impl TextStream for Formats {
+    fn written(&mut self) -> (&mut Vec<u8>, &mut usize) {
+        (&mut self.out, &mut self.read)
+    }
+
+    fn write(&mut self) {
+        self.piece();
+    }
+}
+
 impl Formats {
     /// The stream of a seed; equal seeds give equal streams.
     pub fn new(seed: u64) -> Self {
@@ -135,29 +146,6 @@ impl Formats {
     fn from_rng(mut rng: Rng) -> Self {
         let doc = Self::document(&mut rng);
         Self { rng, out: Vec::with_capacity(4096), read: 0, doc }
-    }
-
-    /// Fills `out` with the stream's next bytes.
-    pub fn fill(&mut self, mut out: &mut [u8]) {
-        while !out.is_empty() {
-            if self.read == self.out.len() {
-                self.out.clear();
-                self.read = 0;
-                self.piece();
-            }
-            let n = out.len().min(self.out.len() - self.read);
-            let (now, later) = out.split_at_mut(n);
-            now.copy_from_slice(&self.out[self.read..self.read + n]);
-            self.read += n;
-            out = later;
-        }
-    }
-
-    /// The stream's next `length` bytes.
-    pub fn text(&mut self, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length];
-        self.fill(&mut out);
-        out
     }
 
     fn document(rng: &mut Rng) -> Doc {

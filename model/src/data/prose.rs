@@ -5,6 +5,7 @@
 //! stretch of every word list that it prefers, so that it keeps to a subject. Now and then come runs of digits and
 //! lines with `|` that look like facts and are none: a reader must not fall for them.
 
+use super::TextStream;
 use super::phrases::*;
 use super::words::*;
 use crate::rng::Rng;
@@ -12,7 +13,7 @@ use crate::rng::Rng;
 /// A deterministic generator of English-like ASCII text.
 ///
 /// ```
-/// use rambutan_model::data::Prose;
+/// use rambutan_model::data::{Prose, TextStream};
 /// let (mut whole, mut parts) = ([0; 100], [0; 100]);
 /// Prose::new(7).fill(&mut whole);
 /// let mut prose = Prose::new(7);
@@ -71,6 +72,16 @@ enum Form {
     Ing,
 }
 
+impl TextStream for Prose {
+    fn written(&mut self) -> (&mut Vec<u8>, &mut usize) {
+        (&mut self.out, &mut self.read)
+    }
+
+    fn write(&mut self) {
+        self.piece();
+    }
+}
+
 impl Prose {
     /// The stream of a seed; equal seeds give equal streams.
     pub fn new(seed: u64) -> Self {
@@ -106,29 +117,6 @@ impl Prose {
         let mut prose = Self { rng, out: Vec::with_capacity(8192), read: 0, doc };
         prose.begin_document();
         prose
-    }
-
-    /// Fills `out` with the stream's next bytes.
-    pub fn fill(&mut self, mut out: &mut [u8]) {
-        while !out.is_empty() {
-            if self.read == self.out.len() {
-                self.out.clear();
-                self.read = 0;
-                self.piece();
-            }
-            let n = out.len().min(self.out.len() - self.read);
-            let (now, later) = out.split_at_mut(n);
-            now.copy_from_slice(&self.out[self.read..self.read + n]);
-            self.read += n;
-            out = later;
-        }
-    }
-
-    /// The stream's next `length` bytes.
-    pub fn text(&mut self, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length];
-        self.fill(&mut out);
-        out
     }
 
     // ---- documents

@@ -4,7 +4,12 @@ mod host;
 mod int8;
 mod recomputed;
 
-use std::{fmt, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use rambutan_engine::{Tensor, ops};
 
@@ -92,9 +97,44 @@ pub(super) enum Values {
 /// What was replaced.
 pub(super) enum Old {
     Device([Tensor; 2]),
-    Host(Vec<(usize, Option<[Vec<u8>; 2]>)>),
-    Text(Vec<(usize, Option<Vec<u8>>)>),
+    Host(Before<[Vec<u8>; 2]>),
+    Text(Before<Vec<u8>>),
     Int8([Tensor; 4]),
+}
+
+/// Chunks or segments that were replaced on the host, by their number. Clones share them, so that prefixes do.
+#[derive(Clone)]
+struct Replaced<T>(Arc<Mutex<BTreeMap<usize, T>>>);
+
+/// What stood in each number's place before, if it was replaced at all.
+pub(super) type Before<T> = Vec<(usize, Option<T>)>;
+
+impl<T> Default for Replaced<T> {
+    fn default() -> Self {
+        Replaced(Arc::default())
+    }
+}
+
+impl<T> Replaced<T> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<usize, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `new` from `number` on.
+    fn put(&self, number: usize, new: impl Iterator<Item = T>) -> Before<T> {
+        let mut all = self.all();
+        (number..).zip(new).map(|(number, new)| (number, all.insert(number, new))).collect()
+    }
+
+    fn restore(&self, before: Before<T>) {
+        let mut all = self.all();
+        for (number, old) in before {
+            match old {
+                Some(old) => all.insert(number, old),
+                None => all.remove(&number),
+            };
+        }
+    }
 }
 
 impl Values {
@@ -225,8 +265,8 @@ impl Values {
             (Values::Int8(int8), Old::Int8(old)) => {
                 int8.parts.iter().zip(&old).for_each(|(p, old)| p.write(start, old));
             }
-            (Values::Host(host), Old::Host(old)) => host.restore(old),
-            (Values::Text(parts), Old::Text(old)) => parts.restore(old),
+            (Values::Host(host), Old::Host(old)) => host.replaced.restore(old),
+            (Values::Text(parts), Old::Text(old)) => parts.replaced.restore(old),
             _ => unreachable!("values come back to where they were kept"),
         }
     }

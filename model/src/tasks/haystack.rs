@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EXAMINATION, Fact, FactKind, PIECES, TaskMix, setting};
 use crate::{
-    data::{DataError, Formats, Prose},
+    data::{DataError, Formats, Prose, TextStream},
     rng::Rng,
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use super::{Chain, Fact, FactKind, TRAINING, TaskMix, fact::both, setting};
 use crate::{
-    data::{Corpus, DataError, Formats, Prose},
+    data::{Corpus, DataError, Formats, Prose, TextStream},
     rng::Rng,
 };
 

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    data::{Corpus, DataError, Formats, Prose},
+    data::{Corpus, DataError, Formats, Prose, TextStream},
     rng::Rng,
 };
 

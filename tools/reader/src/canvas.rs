@@ -31,12 +31,12 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// For targets of `format`. The shader has one vertex and one fragment stage, which draw a triangle that covers the
-    /// viewport; a uniform of four words in binding 0, and the buffers from binding 1 on.
+    /// For targets of `format`. The shader has a fragment stage that takes a `Corner` of canvas.wgsl, a uniform of four words
+    /// in binding 0, and the buffers from binding 1 on.
     pub fn new(device: &wgpu::Device, format: wgpu::TextureFormat, wgsl: &str) -> Canvas {
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some("canvas"),
-            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl([wgsl, include_str!("canvas.wgsl")].concat().into()),
         });
         let pipeline = device.create_render_pipeline(&wgpu::RenderPipelineDescriptor {
             label: Some("canvas"),

@@ -4,15 +4,6 @@ struct Params { columns: u32, rows: u32, chunks: u32, unused: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;   // (chunks)
 
-struct Corner { @builtin(position) position: vec4f, @location(0) part: vec2f }
-
-@vertex
-fn corner(@builtin(vertex_index) i: u32) -> Corner {
-    // One triangle that covers the viewport; `part` runs from its top left to its bottom right.
-    let at = vec2f(f32(i & 1u), f32(i >> 1u)) * 2.0;
-    return Corner(vec4f(at.x * 2.0 - 1.0, 1.0 - at.y * 2.0, 0.0, 1.0), at);
-}
-
 @fragment
 fn colour(corner: Corner) -> @location(0) vec4f {
     let column = min(u32(corner.part.x * f32(params.columns)), params.columns - 1u);

@@ -1,15 +1,11 @@
 //! Keys and values on the host, or in a file that is mapped there: chunks go to the device when they are selected.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use half::f16;
 use rambutan_engine::{DType, Element, Tensor, gpu::Download};
 
-use super::Reader;
+use super::{Before, Reader, Replaced};
 use crate::{Error, chunking::Memory};
 
 /// The keys and the values of a chunk or of more.
@@ -39,8 +35,7 @@ pub(in super::super) struct Host {
     tokens: usize,
     /// What is on its way from the device.
     coming: VecDeque<[Coming; 2]>,
-    /// Chunks that were replaced, by their number; prefixes share them.
-    replaced: Arc<Mutex<BTreeMap<usize, Bytes>>>,
+    pub(super) replaced: Replaced<Bytes>,
 }
 
 #[derive(Clone)]
@@ -104,7 +99,7 @@ impl Coming {
 impl Host {
     pub fn new(chunk: usize, row: [usize; 2], dtype: DType) -> Host {
         let (parts, coming) = (Vec::new(), VecDeque::new());
-        Host { chunk, row, dtype, parts, tokens: 0, coming, replaced: Arc::default() }
+        Host { chunk, row, dtype, parts, tokens: 0, coming, replaced: Replaced::default() }
     }
 
     /// Those of a file.
@@ -166,12 +161,8 @@ impl Host {
         Host { parts, tokens, coming, replaced, ..*self }
     }
 
-    fn replaced(&self) -> MutexGuard<'_, BTreeMap<usize, Bytes>> {
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Replaces whole chunks from token `start` on, and gives what replaced them before.
-    pub fn replace(&self, start: usize, memory: &Memory) -> Result<Vec<(usize, Option<Bytes>)>, Error> {
+    pub fn replace(&self, start: usize, memory: &Memory) -> Result<Before<Bytes>, Error> {
         let mut new = Vec::new();
         for x in [&memory.k, &memory.v] {
             let mut coming = Coming::new(x)?;
@@ -185,22 +176,8 @@ impl Host {
             new.push(coming.bytes());
         }
         let size = self.half(self.chunk);
-        let mut replaced = self.replaced();
-        let chunks = new[0].chunks(size).zip(new[1].chunks(size)).zip(start / self.chunk..);
-        let put = |((k, v), number): ((&[u8], &[u8]), usize)| {
-            (number, replaced.insert(number, [k.to_vec(), v.to_vec()]))
-        };
-        Ok(chunks.map(put).collect())
-    }
-
-    pub fn restore(&self, old: Vec<(usize, Option<Bytes>)>) {
-        let mut replaced = self.replaced();
-        for (number, bytes) in old {
-            match bytes {
-                Some(bytes) => replaced.insert(number, bytes),
-                None => replaced.remove(&number),
-            };
-        }
+        let chunks = new[0].chunks(size).zip(new[1].chunks(size)).map(|(k, v)| [k.to_vec(), v.to_vec()]);
+        Ok(self.replaced.put(start / self.chunk, chunks))
     }
 
     fn copy(&self, chunk: usize, keys: &mut [u8], values: &mut [u8]) -> Result<(), Error> {
@@ -209,7 +186,7 @@ impl Host {
             values.copy_from_slice(&kv[1][range]);
         };
         let size = self.half(self.chunk);
-        if let Some(bytes) = self.replaced().get(&chunk) {
+        if let Some(bytes) = self.replaced.all().get(&chunk) {
             here(bytes, 0..size, keys, values);
             return Ok(());
         }

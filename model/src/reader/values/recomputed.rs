@@ -1,21 +1,17 @@
 //! Keys and values that are kept nowhere: memory is local, so a segment read again has the same ones.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use rambutan_engine::{Error as EngineError, Tensor, ops};
 
-use super::{super::text::Source, Reader};
+use super::{super::text::Source, Before, Reader, Replaced};
 use crate::Error;
 
 /// The text itself, in parts.
 pub(in super::super) struct Recomputed {
     segment: usize,
     parts: Vec<Part>,
-    /// Segments that were replaced, by their number; prefixes share them.
-    replaced: Arc<Mutex<BTreeMap<usize, Vec<u8>>>>,
+    pub(super) replaced: Replaced<Vec<u8>>,
 }
 
 /// Whole segments: `head`, then the source from `at` on.
@@ -29,7 +25,7 @@ struct Part {
 
 impl Recomputed {
     pub fn new(segment: usize) -> Recomputed {
-        Recomputed { segment, parts: Vec::new(), replaced: Arc::default() }
+        Recomputed { segment, parts: Vec::new(), replaced: Replaced::default() }
     }
 
     pub fn like(&self) -> Recomputed {
@@ -51,30 +47,13 @@ impl Recomputed {
         Recomputed { segment: self.segment, parts, replaced: self.replaced.clone() }
     }
 
-    fn replaced(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<u8>>> {
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn replace(&self, start: usize, text: &[u8]) -> Vec<(usize, Option<Vec<u8>>)> {
-        let mut replaced = self.replaced();
-        let numbers = start / self.segment..;
-        let new = text.chunks(self.segment).zip(numbers);
-        new.map(|(bytes, number)| (number, replaced.insert(number, bytes.to_vec()))).collect()
-    }
-
-    pub fn restore(&self, old: Vec<(usize, Option<Vec<u8>>)>) {
-        let mut replaced = self.replaced();
-        for (number, bytes) in old {
-            match bytes {
-                Some(bytes) => replaced.insert(number, bytes),
-                None => replaced.remove(&number),
-            };
-        }
+    pub fn replace(&self, start: usize, text: &[u8]) -> Before<Vec<u8>> {
+        self.replaced.put(start / self.segment, text.chunks(self.segment).map(<[u8]>::to_vec))
     }
 
     /// The text of a segment.
     fn fill(&self, number: usize, into: &mut [u8]) -> Result<(), Error> {
-        if let Some(bytes) = self.replaced().get(&number) {
+        if let Some(bytes) = self.replaced.all().get(&number) {
             into.copy_from_slice(bytes);
             return Ok(());
         }
