@@ -10,7 +10,9 @@ use rambutan_shaders::{kernel, whole};
 /// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
 /// operand, each half of it in a sum; a right operand is where it lies.
 fn spelled_out(stem: &str) -> String {
-    spell(kernel(stem).unwrap_or_else(|e| panic!("{e}")))
+    // Products and tiles may be a library's.
+    let text = kernel(stem).and_then(whole).unwrap_or_else(|e| panic!("{e}"));
+    spell(&text.replace("array<four,", "array<vec4<f16>,"))
 }
 
 /// [`spelled_out`] of a kernel's text.
@@ -470,19 +472,14 @@ fn scans_on_matrices_spelled_out() {
     let cases = ops::cases();
     let case = cases.iter().find(|c| c.stem == "ssd_scan.coop").expect("the case is listed");
     let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
-    // Their products are a library's.
-    let spelled = |stem: &str| {
-        let text = kernel(stem).and_then(whole).unwrap_or_else(|e| panic!("{e}"));
-        spell(&text.replace("array<four,", "array<vec4<f16>,"))
-    };
     for stem in SCAN {
-        replace(stem, &spelled(stem));
+        replace(stem, &spelled_out(stem));
     }
     for sizes in SEQUENCES {
         check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     for (stem, right, wrong, sizes) in LAPSES {
-        let text = spelled(stem);
+        let text = spelled_out(stem);
         assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
         replace(stem, &text.replace(right, wrong));
         let seen = check(&gpu, case, &sizes).expect_err(right);
