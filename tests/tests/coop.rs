@@ -292,10 +292,9 @@ const DEFECTS: [Mistake<6>; 6] = [
 #[test]
 fn windows_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let (plain, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
-    hold(&gpu, &[FORWARD, QUERY, KEY], &SIZES, &[], |sizes| check(&gpu, &plain, sizes));
-    hold(&gpu, &[], &SIZES[..1], &DEFECTS, |sizes| {
-        check(&gpu, &plain, sizes).and_then(|()| check(&gpu, &steep, sizes))
+    let both = ["window_attention.coop", "window_attention.coop_steep"].map(case);
+    hold(&gpu, &[FORWARD, QUERY, KEY], &SIZES, &DEFECTS, |sizes| {
+        both.iter().try_for_each(|case| check(&gpu, case, sizes))
     });
 }
 
