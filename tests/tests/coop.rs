@@ -6,6 +6,7 @@ use rambutan_engine::{
     testing::{self, Case},
 };
 use rambutan_shaders::{kernel, whole};
+use rambutan_tests::machine::Watch;
 
 /// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
 /// operand, each half of it in a sum; a right operand is where it lies.
@@ -187,6 +188,24 @@ fn device() -> Option<Gpu> {
     able.then_some(gpu)
 }
 
+/// The same on the kit's abstract machine: barriers between those who share a tile, indices, tiles that nobody filled. What
+/// a subgroup does in step, or a matrix takes from where it lies, is as it is spelled out here.
+fn follow(gpu: &Gpu, case: &Case, sizes: &[usize], kernels: &[&str]) {
+    let start = std::time::Instant::now();
+    // What stands in for matrices takes many steps.
+    let mut watch = Watch::default();
+    watch.budget = 200_000_000;
+    watch.case(gpu, case, &case.exactly(sizes.to_vec()), 5);
+    for kernel in kernels {
+        let seen = watch.seen.get(kernel).copied().unwrap_or_default();
+        println!("{kernel}: {} launches followed, {} too long", seen.launches, seen.long);
+    }
+    println!("{} {:.2} s", case.stem, start.elapsed().as_secs_f64());
+    assert!(watch.findings.is_empty(), "{} findings:\n{}", watch.findings.len(), watch.findings.join("\n"));
+    let left = kernels.iter().find(|k| watch.seen.get(**k).is_none_or(|s| s.launches == 0));
+    assert!(left.is_none(), "no launch of {left:?} was followed");
+}
+
 const FORWARD: &str = "window_attention_coop";
 const QUERY: &str = "window_attention_coop_backward_query";
 const KEY: &str = "window_attention_coop_backward_key";
@@ -225,6 +244,7 @@ fn attention_within_chunks_on_matrices_spelled_out() {
     for stem in CHUNK {
         replace(stem, &spelled_out(stem));
     }
+    follow(&gpu, case, &ENCODED[0], &CHUNK);
     for sizes in ENCODED {
         check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -279,6 +299,7 @@ fn windows_on_matrices_spelled_out() {
     for stem in [FORWARD, QUERY, KEY] {
         replace(stem, &spelled_out(stem));
     }
+    follow(&gpu, case, &[1, 61, 33, 1, 1, 16], &[FORWARD, QUERY, KEY]);
     for sizes in SIZES {
         check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -326,6 +347,7 @@ fn products_on_matrices_spelled_out() {
     let replace = |text: &str| gpu.replace_kernel(PRODUCT, Some(text)).expect("the kernel exists");
     let text = spelled_out(PRODUCT);
     replace(&text);
+    follow(&gpu, case("matmul.coop64.f16"), &PRODUCTS[3], &[PRODUCT]);
     for sizes in PRODUCTS {
         check(&gpu, case("matmul.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -386,6 +408,7 @@ fn hsa_on_matrices_spelled_out() {
     for stem in HSA {
         replace(stem, &spelled_out(stem));
     }
+    follow(&gpu, both[0], &CHUNKS[2], &HSA);
     for sizes in CHUNKS {
         check(&gpu, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -421,6 +444,7 @@ fn selections_on_matrices_spelled_out() {
         gpu.trim();
         testing::check(&gpu, exact, &exact.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
     };
+    follow(&gpu, exact, &SELECTIONS[2], &[SELECT]);
     for sizes in SELECTIONS {
         values(&sizes).unwrap_or_else(|e| panic!("{e}"));
     }
@@ -475,6 +499,7 @@ fn scans_on_matrices_spelled_out() {
     for stem in SCAN {
         replace(stem, &spelled_out(stem));
     }
+    follow(&gpu, case, &[1, 40, 1, 1, 4, 4, 0, 1, 1], &SCAN);
     for sizes in SEQUENCES {
         check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
