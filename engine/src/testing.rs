@@ -821,6 +821,43 @@ pub async fn determinism(gpu: &Gpu, case: &Case, sizes: &Sizes, seed: u64) -> Re
     }
 }
 
+/// What a case came to on an adapter, over several sizes.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The sizes drawn.
+    pub sizes: Vec<String>,
+    /// The worst error, by what is allowed there.
+    pub worst: Report,
+    /// What did not hold.
+    pub failures: Vec<String>,
+}
+
+/// Holds a case against its definition, for users to see whether their adapter computes what it should: values at `draws`
+/// sizes, gradients and repeatability at the first two of them.
+pub async fn selfcheck(gpu: &Gpu, case: &Case, draws: u64) -> Outcome {
+    let mut outcome = Outcome::default();
+    for seed in 1..=draws {
+        let sizes = case.draw(seed);
+        outcome.sizes.push(sizes.to_string());
+        let mut results = vec![values(gpu, case, &sizes, seed).await];
+        if seed <= 2 {
+            results.push(gradients(gpu, case, &sizes, seed).await);
+            let repeated = determinism(gpu, case, &sizes, seed).await;
+            results.extend(repeated.err().map(Err));
+        }
+        let worst = &mut outcome.worst;
+        for result in results {
+            match result {
+                // What has no bound (a case without gradients) says nothing about errors.
+                Ok(r) if r.allowed > 0.0 && r.worst * worst.allowed >= worst.worst * r.allowed => *worst = r,
+                Ok(_) => {}
+                Err(e) => outcome.failures.push(e.to_string()),
+            }
+        }
+    }
+    outcome
+}
+
 /// Strategies for proptest.
 #[cfg(feature = "proptest")]
 pub mod strategy {

@@ -30,7 +30,8 @@ pub enum Check {
     Compilers,
     /// Whether it stays within limits, WebGPU's defaults, at the largest sizes declared.
     Limits,
-    /// Whether the device computes what the reference says; without one, what the abstract machine does.
+    /// Whether the device computes what the reference says; without one, what the abstract machine does, which knows one
+    /// order: where any will do, declare a reference or waive this.
     Values,
     /// Whether the backward kernel agrees with central differences of the reference.
     Gradients,
@@ -102,6 +103,8 @@ struct Subject<'a> {
     kernel: &'a Kernel,
     program: Program,
     backward: bool,
+    /// Invocations of the device's smallest subgroups.
+    subgroup: Option<u32>,
     /// What the machine made of a trial, in ascending order.
     interpreted: RefCell<HashMap<String, Rc<Result<Outcome, Stop>>>>,
 }
@@ -129,9 +132,9 @@ struct Loaded {
 
 impl<'a> Subject<'a> {
     #[track_caller]
-    fn new(kernel: &'a Kernel, program: Program, backward: bool) -> Subject<'a> {
+    fn new(kernel: &'a Kernel, program: Program, backward: bool, subgroup: Option<u32>) -> Subject<'a> {
         let what = if backward { "backward of " } else { "" };
-        let subject = Subject { kernel, program, backward, interpreted: RefCell::default() };
+        let subject = Subject { kernel, program, backward, subgroup, interpreted: RefCell::default() };
         let name = &kernel.name;
         for v in &subject.program.variables {
             let role = subject.role(&v.name).unwrap_or_else(|| {
@@ -282,20 +285,22 @@ impl<'a> Subject<'a> {
     }
 
     fn interpret(&self, loaded: &Loaded, order: Order) -> Result<Outcome, Stop> {
-        let (mut buffers, mut blank, mut outputs) = (HashMap::new(), Vec::new(), Vec::new());
+        let (mut buffers, mut holes, mut outputs) = (HashMap::new(), HashMap::new(), Vec::new());
         for (v, contents) in self.program.variables.iter().zip(&loaded.dispatch.buffers) {
             let poison = |n: &usize| Traps::PLAIN.poison.to_le_bytes().repeat(n.div_ceil(4));
             buffers.insert(v.handle, contents.as_ref().map_or_else(poison, Clone::clone));
         }
         for w in loaded.written.iter().filter(|w| !w.filled) {
             let v = &self.program.variables[w.variable];
-            blank.push(v.handle);
+            holes.insert(v.handle, vec![0..u32::MAX]);
             if w.result {
                 outputs.push((v.handle, v.places(w.n)));
             }
         }
         let (workgroups, budget) = (loaded.dispatch.workgroups, self.kernel.budget);
-        self.program.interpret(Launch { buffers, blank, outputs, workgroups, order, budget })
+        let subgroup = self.subgroup;
+        let launch = Launch { buffers, holes, outputs, workgroups, order, subgroup, poison: 0, budget };
+        self.program.interpret(launch)
     }
 
     fn interpreted(&self, trial: &Trial, loaded: &Loaded) -> Rc<Result<Outcome, Stop>> {
@@ -621,14 +626,15 @@ impl<'a> Bench<'a> {
             let Some(text) = compared(&|i| after[i].clone()) else { return Ok(()) };
             let outcome = subject.interpreted(trial, &loaded);
             let opinion = match outcome.as_ref() {
-                _ if self.kernel.reference.is_none() => "no reference is declared: this is what the machine says",
+                _ if self.kernel.reference.is_none() => NO_REFERENCE,
                 Ok(o) => match compared(&|i| o.buffers[&subject.program.variables[i].handle].clone()) {
                     None => "in step, invocation by invocation, the kernel computes what is expected: look for a race, or the driver's mistake",
                     Some(_) => "in step, invocation by invocation, the kernel is wrong too: its arithmetic is",
                 },
                 Err(_) => "",
             };
-            Err(failed(format!("{}\n{text}\n{opinion}", subject.where_(trial, &loaded))))
+            let text = format!("{}\n{text}\n{opinion}", subject.where_(trial, &loaded));
+            Err(failed(if self.kernel.reference.is_none() { self.ordered(text) } else { text }))
         })
     }
 
@@ -692,7 +698,7 @@ impl<'a> Bench<'a> {
             for _ in 0..3 {
                 let again = compiled.run(&loaded.dispatch, Traps::PLAIN).map_err(failed)?;
                 if let Some(text) = first_difference(subject, loaded, &first, &again) {
-                    return Err(failed(text));
+                    return Err(failed(self.ordered(text)));
                 }
             }
             Ok(())
@@ -728,7 +734,8 @@ impl<'a> Bench<'a> {
             let same = first_difference(subject, loaded, &run(Traps::PLAIN)?, &run(Traps::OTHER)?).is_none();
             match first_difference(subject, loaded, &a, &b).filter(|_| same) {
                 Some(text) => {
-                    Err(failed(format!("a result depends on what lies beyond a buffer's end:\n{text}")))
+                    let why = "a result depends on what lies beyond a buffer's end";
+                    Err(failed(self.ordered(format!("{why}:\n{text}"))))
                 }
                 None => Ok(()),
             }
@@ -742,16 +749,28 @@ impl<'a> Bench<'a> {
             let differs = |other: &[Vec<u8>]| first_difference(subject, loaded, &plain, other);
             if let Some(text) = differs(&run(Traps::OTHER)?) {
                 let why = "what an output held before the launch is seen after it: it is read, or not all is written";
-                return Err(failed(format!("{why}:\n{text}")));
+                return Err(failed(self.ordered(format!("{why}:\n{text}"))));
             }
             for traps in [Traps::PLAIN, Traps::OTHER] {
                 if let Some(text) = differs(&run(Traps { dirty: true, ..traps })?) {
                     let why = "what workgroup memory held before the launch matters, where it is not zeroed";
-                    return Err(failed(format!("{why}:\n{text}")));
+                    return Err(failed(self.ordered(format!("{why}:\n{text}"))));
                 }
             }
             Ok(())
         })
+    }
+
+    /// A failure that two runs show by differing: where results may come in any order, they differ without a defect.
+    fn ordered(&self, text: String) -> String {
+        let unordered = |(check, _): &&(Check, String)| matches!(check, Check::Order | Check::Repeats);
+        match self.kernel.waived.iter().find(unordered) {
+            Some((check, _)) => format!(
+                "{text}\n`{}` is waived: where any order of results will do, two runs differ without a defect, so waive this check, too",
+                check.name()
+            ),
+            None => text,
+        }
     }
 
     fn order(&self) -> Verdict {
@@ -769,7 +788,8 @@ impl<'a> Bench<'a> {
                     if let Some(text) = first_difference(subject, &loaded, &bytes(first), &bytes(&other)) {
                         let head = subject.where_(trial, &loaded);
                         let what = "workgroups and invocations in another order give another result";
-                        return Err(failed(format!("{head}\n{what}:\n{text}")));
+                        let hint = "where any order will do, say so with .waive(Check::Order, …), and waive repeats, guards and poison, too";
+                        return Err(failed(format!("{head}\n{what}:\n{text}\n{hint}")));
                     }
                 }
             }
@@ -778,7 +798,10 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn why(stop: &Stop) -> String {
+/// What stands under values that differ from the machine's.
+const NO_REFERENCE: &str = "no reference is declared: expected is what the abstract machine computes, workgroup after workgroup. Where that is not the only right result, declare what is with .reference(…), or say .waive(Check::Values, …)";
+
+pub(crate) fn why(stop: &Stop) -> String {
     match stop {
         Stop::Unsupported(what) => format!("the abstract machine does not know {what}"),
         Stop::Budget => "too long for the abstract machine at these sizes: declare smaller ones".into(),
@@ -786,7 +809,7 @@ fn why(stop: &Stop) -> String {
 }
 
 /// A finding with its line.
-fn told(program: &Program, finding: &Finding) -> String {
+pub(crate) fn told(program: &Program, finding: &Finding) -> String {
     let hint = match finding.kind {
         Kind::Uninitialised => {
             "\n  WGSL zeroes workgroup memory; who relies on that says so with .waive(Check::Uninitialised, …)"
@@ -817,11 +840,12 @@ pub(crate) fn examine(kernel: &Kernel, device: &Device, checks: &[Check]) -> Exa
             return done(checks.iter().map(verdict).collect());
         }
     };
+    let subgroup = device.subgroup();
     let bench = Bench {
         kernel,
         device,
-        forward: Subject::new(kernel, forward, false),
-        backward: backward.map(|b| Subject::new(kernel, b, true)),
+        forward: Subject::new(kernel, forward, false, subgroup),
+        backward: backward.map(|b| Subject::new(kernel, b, true, subgroup)),
     };
     done(checks.iter().map(|check| (*check, bench.verdict(*check))).collect())
 }

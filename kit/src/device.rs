@@ -46,6 +46,12 @@ impl Device {
         self.device.limits()
     }
 
+    /// Invocations of its smallest subgroups, where it was opened with any.
+    pub(crate) fn subgroup(&self) -> Option<u32> {
+        let has = self.device.features().contains(wgpu::Features::SUBGROUP);
+        has.then(|| self.device.adapter_info().subgroup_min_size)
+    }
+
     fn scoped<T>(&self, f: impl FnOnce() -> T) -> Result<T, String> {
         let scopes =
             [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]

@@ -59,6 +59,8 @@
 //! *On an abstract machine*, which interprets naga's IR in step and watches each access. It needs no luck: a race is found
 //! where two invocations touch one place and no barrier lies between, whatever order they ran in; so are an index
 //! outside of its array, one whose arithmetic wrapped, a read of what nobody wrote, and a barrier that not all reach.
+//! Subgroups are as wide there as the device's smallest. An engine that makes its launches by itself hands them to a
+//! [`Machine`]: text and bytes, nothing declared.
 //!
 //! # What catches what
 //!
@@ -84,10 +86,11 @@
 //! - Mistakes that need more memory than a test has: that a product of sizes leaves 32 bits at billions of elements is seen
 //!   only if `limits` does, at the largest sizes declared.
 //! - Races of atomics that mean to race. Updates commute, and are ordered against loads and stores alone; a ticket drawn by
-//!   `atomicAdd` shows under `order` where the result depends on it. A kernel that waits for another workgroup has no
+//!   `atomicAdd` shows under `order` where the result depends on it. Where that is meant, `repeats`, `guards` and `poison`
+//!   are to be waived with `order`, and `values` wants a reference, as the machine knows one order alone. A kernel that waits for another workgroup has no
 //!   guarantee to end, and the machine gives up on it.
-//! - What only a GPU's own memory does: the machine has one memory, in order. It knows no subgroups, no textures, no
-//!   cooperative matrices and no 64-bit numbers, and skips its checks there.
+//! - What only a GPU's own memory does: the machine has one memory, in order. It knows no textures, no cooperative
+//!   matrices and no 64-bit numbers, and skips its checks there.
 //! - Compilers' mistakes, but where values differ on the device and not on the machine: the report says which.
 //! - Numbers that a poor reference shares with the kernel: write what is meant, not how.
 //!
@@ -99,6 +102,7 @@ pub mod judges;
 mod kernel;
 mod machine;
 mod program;
+mod replay;
 mod report;
 mod trial;
 mod values;
@@ -110,6 +114,7 @@ pub use rambutan_engine::{
     testing::{Dim, Draw, Sizes},
     wgpu,
 };
+pub use replay::{Launch, Machine, Trace};
 pub use report::{Examination, Verdict};
 pub use values::Values;
 

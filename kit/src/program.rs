@@ -70,6 +70,12 @@ impl Variable {
         self.stride.is_none().then_some(self.leaves.len())
     }
 
+    /// Scalars in so many bytes.
+    pub fn holds(&self, bytes: usize) -> usize {
+        let elements = self.stride.map_or(1, |stride| bytes / stride as usize);
+        elements * self.leaves.len()
+    }
+
     /// Bytes of `n` scalars.
     pub fn bytes(&self, n: usize) -> u64 {
         let elements = n.div_ceil(self.leaves.len().max(1)) as u64;
@@ -81,6 +87,7 @@ impl Variable {
         (0..n).map(|i| self.place(i).0 as u32).collect()
     }
 
+    /// Whether its first scalar is a float.
     pub fn is_float(&self) -> bool {
         self.leaves[0].1.kind == ScalarKind::Float
     }

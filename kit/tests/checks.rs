@@ -140,6 +140,33 @@ fn an_order_of_arrival_is_caught() {
     says(&compaction(), Check::Order, &["in another order", "next: all 0", "y[0] is "]);
 }
 
+/// Whoever waives one of the checks that an order of arrival fails is told of the others.
+#[test]
+fn what_else_to_waive_is_told() {
+    says(&compaction(), Check::Order, &["waive repeats, guards and poison, too"]);
+    let holes = element_wise("holes", "if i < n && i != 5u { y[i] = x[i] * x[i] * x[i]; }");
+    assert!(!said(&holes, Check::Poison).contains("waive"));
+    says(
+        &holes.waive(Check::Order, "whoever reads it sorts"),
+        Check::Poison,
+        &["`order` is waived", "waive this check, too"],
+    );
+    // No two compilers round these alike.
+    let source = "@group(0) @binding(0) var<storage, read> x: array<f32>;
+        @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+        @compute @workgroup_size(64)
+        fn main(@builtin(global_invocation_id) id: vec3u) {
+            if id.x < arrayLength(&x) { y[id.x] = sin(exp(x[id.x])) * exp(x[id.x]); }
+        }";
+    let rough = Kernel::new("rough", source)
+        .dim("n", 300, 400)
+        .input("x", Values::uniform(1.0, 5.0), |s| s["n"])
+        .output("y", |s| s["n"])
+        .workgroups(|s| [s["n"].div_ceil(64), 1, 1])
+        .tolerance(|_| 0.0);
+    says(&rough, Check::Values, &["no reference is declared", ".reference(…)", ".waive(Check::Values, …)"]);
+}
+
 #[test]
 fn a_check_is_waived_with_a_reason() {
     // No two runs need agree, the machine's (`values`, where no reference is declared) among them.

@@ -1,6 +1,6 @@
 //! The abstract machine computes what devices do.
 
-use rambutan_kit::{Kernel, Values, Verdict};
+use rambutan_kit::{Check, Kernel, Machine, Values, Verdict};
 
 /// A kernel that writes `y` from `x` and `k`, without reference: the device is held against the machine.
 fn agrees(name: &str, head: &str, body: &str, roundings: f64) {
@@ -148,10 +148,99 @@ var<workgroup> chosen: u32;",
 #[test]
 fn what_it_does_not_know_is_said() {
     let source = "@group(0) @binding(0) var<storage, read_write> y: array<u32>;
-@compute @workgroup_size(8) fn main(@builtin(local_invocation_index) i: u32) { y[i] = subgroupAdd(1u); }";
-    let kernel = Kernel::new("subgroups", source).output("y", |_| 8);
+@compute @workgroup_size(8) fn main(@builtin(local_invocation_index) i: u32) { y[i] = u32(i64(i)); }";
+    let kernel = Kernel::new("wide", source).output("y", |_| 8);
     match kernel.verdict(rambutan_kit::Check::Races) {
-        Verdict::Skipped(why) => assert!(why.contains("Subgroup"), "{why}"),
+        Verdict::Skipped(why) => assert!(why.contains("wider than 32 bits"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Subgroups on the machine are as wide as the device's smallest.
+#[test]
+fn subgroups() {
+    let gpu = rambutan_engine::testing::gpu();
+    if !gpu.device().features().contains(rambutan_kit::wgpu::Features::SUBGROUP) {
+        println!("no subgroups on {}", gpu.capabilities().name);
+        return;
+    }
+    let source = "
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@group(0) @binding(2) var<storage, read_write> z: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(subgroup_invocation_id) lane: u32,
+        @builtin(subgroup_id) own: u32, @builtin(subgroup_size) size: u32, @builtin(num_subgroups) all: u32) {
+    let i = id.x;
+    let v = x[i];
+    var sum = subgroupAdd(v) + 3u * subgroupExclusiveAdd(v) + 5u * subgroupInclusiveAdd(v) + 7u * subgroupMax(v);
+    sum ^= subgroupMin(v) ^ subgroupAnd(v) ^ (subgroupOr(v) << 3u) ^ (subgroupXor(v) << 5u);
+    sum += subgroupBroadcast(v, 2u) + 3u * subgroupBroadcastFirst(v) + 5u * subgroupShuffle(v, lane ^ 3u);
+    sum += 7u * subgroupShuffleXor(v, 1u) + 11u * quadSwapX(v) + 13u * quadSwapY(v) + 17u * quadSwapDiagonal(v);
+    sum += 19u * quadBroadcast(v, 1u) + subgroupBallot(v > 4u).x;
+    if lane > 0u { sum += 23u * subgroupAdd(1u); }
+    if subgroupAny(v > 7u) { sum += 29u; }
+    if subgroupAll(v > 1u) { sum += 31u; }
+    y[i] = sum + 1000u * (lane + 100u * own + 1000u * size + 10000u * all);
+    z[i] = subgroupMax(f32(v) - 3.5) + subgroupMul(1.0 + f32(v) / 64.0);
+}";
+    Kernel::new("subgroups", source)
+        .dim("groups", 1, 3)
+        .input("x", Values::integers(0..12), |s| 64 * s["groups"])
+        .output("y", |s| 64 * s["groups"])
+        .output("z", |s| 64 * s["groups"])
+        .workgroups(|s| [s["groups"], 1, 1])
+        .tolerance(|_| 64.0)
+        .trials(16)
+        .check();
+}
+
+/// A lane that takes no part gives nothing.
+#[test]
+fn a_value_from_nobody_is_found() {
+    let machine = Machine::new(
+        "@group(0) @binding(0) var<storage, read_write> x: array<u32>;
+@compute @workgroup_size(8)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    if lane < 4u { x[lane] = subgroupShuffle(x[lane], lane + 2u); }
+}",
+    )
+    .expect("it compiles");
+    let launch = machine.launch([1, 1, 1]).bind(0, 0, &[1; 32]);
+    assert!(launch.clone().run().is_err_and(|e| e.contains("subgroups")));
+    let trace = launch.subgroups(8).run().expect("the machine knows it");
+    let [(check, text)] = &trace.findings[..] else { panic!("{:?}", trace.findings) };
+    assert!(*check == Check::Uninitialised && text.contains("line 4"), "{text}");
+    assert!(text.contains("invocation 2 of workgroup 0 takes from lane 4"), "{text}");
+}
+
+/// What an engine binds need not be written in whole.
+#[test]
+fn holes_are_followed() {
+    let machine = Machine::new(
+        "@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(4)
+fn main(@builtin(local_invocation_index) lane: u32) { if lane != 2u { y[lane] = x[lane]; } }",
+    )
+    .expect("it compiles");
+    let launch = |hole| {
+        let launch = machine.launch([1, 1, 1]).bind(0, 0, &[1; 16]).bind(0, 1, &[0; 16]);
+        launch.holes(0, 0, &[hole]).holes(0, 1, &[0..16])
+    };
+    let trace = launch(8..12).run().expect("it runs");
+    assert!(trace.findings.is_empty(), "the hole is not read: {:?}", trace.findings);
+    assert_eq!(trace.holes(0, 1).expect("it is bound"), [8..12]);
+    assert_eq!(
+        machine.decode(0, 1, trace.bytes(0, 1).expect("it is bound")).expect("it is bound")[3],
+        16843009.0
+    );
+    let trace = launch(12..16).run().expect("it runs");
+    assert!(
+        trace.findings[0].1.contains("reads `x[3]` before anything is written there"),
+        "{:?}",
+        trace.findings
+    );
+    let missing = machine.launch([1, 1, 1]).bind(0, 0, &[1; 16]).run();
+    assert!(missing.is_err_and(|e| e.contains("`y`, binding 1 of group 0, is not given")));
 }

@@ -1,4 +1,4 @@
-//! The RAMba model: Mamba-2 with hierarchical sparse attention.
+#![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
 pub mod chunking;

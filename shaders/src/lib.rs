@@ -1,4 +1,6 @@
-//! WGSL kernels of Rambutan and the composer that specialises them.
+#![doc = include_str!("../README.md")]
+//!
+//! # A kernel
 //!
 //! A kernel is one file, valid WGSL by itself once its libraries are appended, with the entry point `main`:
 //!

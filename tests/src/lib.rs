@@ -1,6 +1,7 @@
 //! What the integration tests in `tests/` share.
 
 pub mod golden;
+pub mod machine;
 pub mod small;
 
 /// The README's examples compile.

@@ -6,6 +6,7 @@ use rambutan_engine::{
     testing::{self, Case},
 };
 use rambutan_shaders::{kernel, whole};
+use rambutan_tests::machine::Watch;
 
 /// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
 /// operand, each half of it in a sum; a right operand is where it lies.
@@ -231,6 +232,22 @@ fn values(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
     testing::check(gpu, case, &case.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
 }
 
+/// The same on the kit's abstract machine: barriers between those who share a tile, indices, tiles that nobody filled. What
+/// a subgroup does in step, or a matrix takes from where it lies, is as it is spelled out here.
+fn follow(gpu: &Gpu, case: &Case, sizes: &[usize], kernels: &[&str]) {
+    // What stands in for matrices takes many steps.
+    let mut watch = Watch::default();
+    watch.budget = 200_000_000;
+    watch.case(gpu, case, &case.exactly(sizes.to_vec()), 5);
+    for kernel in kernels {
+        let seen = watch.seen.get(kernel).copied().unwrap_or_default();
+        println!("{kernel}: {} launches followed, {} too long", seen.launches, seen.long);
+    }
+    assert!(watch.findings.is_empty(), "{} findings:\n{}", watch.findings.len(), watch.findings.join("\n"));
+    let left = kernels.iter().find(|k| watch.seen.get(**k).is_none_or(|s| s.launches == 0));
+    assert!(left.is_none(), "no launch of {left:?} was followed");
+}
+
 const FORWARD: &str = "window_attention_coop";
 const QUERY: &str = "window_attention_coop_backward_query";
 const KEY: &str = "window_attention_coop_backward_key";
@@ -264,6 +281,7 @@ fn attention_within_chunks_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let case = case("attention.coop");
     hold(&gpu, &CHUNK, &ENCODED, &MISREADINGS, |sizes| check(&gpu, &case, sizes));
+    follow(&gpu, &case, &ENCODED[0], &CHUNK);
 }
 
 const SELECT: &str = "select_coop";
@@ -296,6 +314,7 @@ fn windows_on_matrices_spelled_out() {
     hold(&gpu, &[FORWARD, QUERY, KEY], &SIZES, &DEFECTS, |sizes| {
         both.iter().try_for_each(|case| check(&gpu, case, sizes))
     });
+    follow(&gpu, &both[0], &[1, 61, 33, 1, 1, 16], &[FORWARD, QUERY, KEY]);
 }
 
 const PRODUCT: &str = "matmul_coop";
@@ -327,6 +346,7 @@ fn products_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let product = case("matmul.coop64.f16");
     hold(&gpu, &[PRODUCT], &PRODUCTS, &SLIPS, |sizes| check(&gpu, &product, sizes));
+    follow(&gpu, &product, &PRODUCTS[3], &[PRODUCT]);
     for (block, sizes) in [
         ("matmul.coop64x128.f16", PRODUCTS[1]),
         ("matmul.coop128.f16", PRODUCTS[4]),
@@ -372,6 +392,7 @@ fn hsa_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let both = ["hsa.coop", "hsa.coop_pairs"].map(case);
     hold(&gpu, &HSA, &CHUNKS, &OVERSIGHTS, |sizes| both.iter().try_for_each(|case| check(&gpu, case, sizes)));
+    follow(&gpu, &both[0], &CHUNKS[2], &HSA);
 }
 
 const MISTAKES: [Mistake<10>; 5] = [
@@ -388,6 +409,7 @@ fn selections_on_matrices_spelled_out() {
     let exact = case("select.coop.f16");
     hold(&gpu, &[SELECT], &SELECTIONS, &MISTAKES, |sizes| values(&gpu, &exact, sizes));
     check(&gpu, &case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
+    follow(&gpu, &exact, &SELECTIONS[2], &[SELECT]);
 }
 
 const SCAN: [&str; 4] = ["ssd_coop_states", "ssd_coop_output", "ssd_coop_backward", "ssd_coop_groups"];
@@ -427,4 +449,5 @@ fn scans_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let case = case("ssd_scan.coop");
     hold(&gpu, &SCAN, &SEQUENCES, &LAPSES, |sizes| check(&gpu, &case, sizes));
+    follow(&gpu, &case, &[1, 40, 1, 1, 4, 4, 0, 1, 1], &SCAN);
 }

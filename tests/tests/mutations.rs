@@ -5,6 +5,7 @@ use rambutan_engine::{
     Gpu, GpuOptions, ops,
     testing::{self, Case},
 };
+use rambutan_tests::machine::Watch;
 
 /// One mistake in one kernel.
 struct Defect {
@@ -19,8 +20,9 @@ struct Defect {
     /// The case that catches it, and sizes where it shows.
     case: &'static str,
     sizes: &'static [usize],
-    /// A barrier is missing: what an adapter shows of it hangs on the order in which it runs a workgroup's invocations.
-    race: Option<Race>,
+    /// A barrier is missing: what an adapter shows of it hangs on the order in which it runs a workgroup's invocations, so
+    /// that the kit's abstract machine is asked.
+    race: bool,
 }
 
 const fn defect(
@@ -29,32 +31,12 @@ const fn defect(
     (find, replace): (&'static str, &'static str),
     (case, sizes): (&'static str, &'static [usize]),
 ) -> Defect {
-    Defect { what, stem, find, replace, case, sizes, race: None }
-}
-
-/// Who must show a race. GPUs may: theirs is a matter of time.
-#[derive(Clone, Copy, PartialEq)]
-enum Race {
-    /// A software adapter, whose order is fixed, shows it.
-    OutOfOrder,
-    /// Nobody must.
-    InOrder,
-}
-
-impl Race {
-    /// Why an adapter may show nothing; none where it must.
-    fn excuse(self, cpu: bool) -> Option<&'static str> {
-        match self {
-            _ if !cpu => Some("a subgroup runs in step, and others were in time"),
-            Race::InOrder => Some("invocations run in their order, and each reads what earlier ones wrote"),
-            Race::OutOfOrder => None,
-        }
-    }
+    Defect { what, stem, find, replace, case, sizes, race: false }
 }
 
 impl Defect {
-    const fn race(self, race: Race) -> Defect {
-        Defect { race: Some(race), ..self }
+    const fn race(self) -> Defect {
+        Defect { race: true, ..self }
     }
 }
 
@@ -73,49 +55,49 @@ const DEFECTS: &[Defect] = &[
          "reduce_scratch[lane] = value;
     for (var width = WG / 2u; width > 0u; width /= 2u) {
         if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }"),
-        (NORM, &[5, 301])).race(Race::OutOfOrder),
+        (NORM, &[5, 301])).race(),
     defect("no barrier inside a sum's tree", NORM,
         ("if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }
         workgroupBarrier();",
          "if lane < width { reduce_scratch[lane] += reduce_scratch[lane + width]; }"),
-        (NORM, &[5, 301])).race(Race::OutOfOrder),
+        (NORM, &[5, 301])).race(),
     defect("no barrier before the scratch of a sum is used again", "rms_norm_backward",
         ("let total = reduce_scratch[0];
     workgroupBarrier();",
          "let total = reduce_scratch[0];"),
-        (NORM, &[5, 301])).race(Race::OutOfOrder),
+        (NORM, &[5, 301])).race(),
     defect("no barrier after a tile is loaded", "ssd_scan",
         ("step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
         }
         workgroupBarrier();",
          "step_tile[lane] = steps[(b * params.tokens + t) * params.heads + h]; }
         }"),
-        ("ssd_scan", &[1, 20, 1, 1, 20, 10, 0, 0, 0])).race(Race::OutOfOrder),
+        ("ssd_scan", &[1, 20, 1, 1, 20, 10, 0, 0, 0])).race(),
     defect("no barrier after both operands' tiles are loaded", "matmul",
         ("b_tile[k * TILE + n] = v;
         }
         workgroupBarrier();", "b_tile[k * TILE + n] = v;
         }"),
-        ("matmul.tile", &[1, 20, 36, 36, 0, 0])).race(Race::OutOfOrder),
+        ("matmul.tile", &[1, 20, 36, 36, 0, 0])).race(),
     defect("no barrier before prefix sums are read", "inverse_list_scan",
         ("scan_scratch[lane] = sum;
     workgroupBarrier();
     for (var step = 1u;",
          "scan_scratch[lane] = sum;
     for (var step = 1u;"),
-        ("inverse_list", &[2600, 255])).race(Race::InOrder),
+        ("inverse_list", &[2600, 255])).race(),
     defect("no barrier before the next step of prefix sums", "inverse_list_scan",
         ("workgroupBarrier();
         scan_scratch[lane] = sum;
         workgroupBarrier();",
          "workgroupBarrier();
         scan_scratch[lane] = sum;"),
-        ("inverse_list", &[2600, 255])).race(Race::InOrder),
+        ("inverse_list", &[2600, 255])).race(),
     defect("prefix sums overwritten before they are read", "inverse_list_scan",
         ("if lane >= step { sum += scan_scratch[lane - step]; }
         workgroupBarrier();",
          "if lane >= step { sum += scan_scratch[lane - step]; }"),
-        ("inverse_list", &[2600, 255])).race(Race::OutOfOrder),
+        ("inverse_list", &[2600, 255])).race(),
     defect("wrong stride in a sum's tree", "reduce",
         ("reduce_scratch[lane] += reduce_scratch[lane + width];", "reduce_scratch[lane] += reduce_scratch[lane + width - 1u];"),
         ("sum_last", &[3, 70])),
@@ -350,7 +332,7 @@ const DEFECTS: &[Defect] = &[
     defect("no barrier after a chunk's tiles are filled", "ssd_chunk_states",
         ("        workgroupBarrier();
         let chunk_total", "        let chunk_total"),
-        ("ssd_scan.chunk.f16", &[1, 190, 1, 1, 4, 4, 0, 0, 0])).race(Race::OutOfOrder),
+        ("ssd_scan.chunk.f16", &[1, 190, 1, 1, 4, 4, 0, 0, 0])).race(),
     defect("a token's sums of logarithms without those far back", "ssd_logs",
         ("back < WG; back *= 2u", "back < WG / 4u; back *= 2u"),
         ("ssd_scan.chunk.f16", &[1, 190, 1, 1, 4, 4, 0, 0, 0])),
@@ -389,7 +371,7 @@ const DEFECTS: &[Defect] = &[
         ("segment_runs", &[2, 600])),
     defect("stretches read counts that are not there yet", "segment_runs",
         ("    workgroupBarrier();\n", ""),
-        ("segment_runs", &[2, 600])).race(Race::InOrder),
+        ("segment_runs", &[2, 600])).race(),
     defect("dt's gradient passes its limits", "ssd_dt_backward",
         ("dt >= params.low && dt <= params.high", "true"),
         ("ssd_scan", &[2, 190, 2, 1, 4, 4, 0, 0, 0])),
@@ -416,7 +398,7 @@ const DEFECTS: &[Defect] = &[
         ("linear_step", &[3, 136, 17, 0, 1])),
     defect("no barrier before the next round of a line", "linear_step",
         ("if LINE > SPAN { workgroupBarrier(); }", ""),
-        ("linear_step", &[2, 4104, 17, 0, 0])).race(Race::OutOfOrder),
+        ("linear_step", &[2, 4104, 17, 0, 0])).race(),
     defect("a mixer's step without the state's decay", "mamba2_step",
         ("decay * s[i]", "s[i]"),
         ("mamba2_step", &[2, 3, 2, 5, 19, 4, 1])),
@@ -434,7 +416,7 @@ const DEFECTS: &[Defect] = &[
         ("mamba2_step", &[2, 3, 2, 5, 19, 4, 1])),
     defect("no barrier before the next round of states", "mamba2_step",
         ("if N > SPAN { workgroupBarrier(); }", ""),
-        ("mamba2_step", &[1, 1, 1, 5, 150, 4, 1])).race(Race::OutOfOrder),
+        ("mamba2_step", &[1, 1, 1, 5, 150, 4, 1])).race(),
     defect("c and b swapped", "selective_scan",
         ("sum += h[n] * c[at];", "sum += h[n] * b[at];"),
         ("selective_scan", &[1, 5, 40, 1, 4, 0])),
@@ -583,9 +565,15 @@ const DEFECTS: &[Defect] = &[
 /// Draws a check: several, since a tie or a large value may be missing in one.
 const SEEDS: u64 = 4;
 
-/// The first check of the case that fails, by name.
-fn caught(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Option<(&'static str, String)> {
+/// The first check of the case that fails, by name; of races alone the abstract machine's.
+fn caught(gpu: &Gpu, case: &Case, sizes: &[usize], race: bool) -> Option<(&'static str, String)> {
     let sizes = case.exactly(sizes.to_vec());
+    if race {
+        let mut watch = Watch::default();
+        watch.case(gpu, case, &sizes, 1);
+        assert!(watch.seen.values().all(|seen| seen.long == 0), "{}: too long for the machine", case.stem);
+        return watch.findings.into_iter().find(|f| f.contains("races: ")).map(|f| ("races", f));
+    }
     for seed in 1..=SEEDS {
         // No buffer may come back with what the last run, right or wrong, left in it.
         gpu.trim();
@@ -622,7 +610,7 @@ impl Defect {
 fn every_defect_has_a_place() {
     let lost: Vec<String> = DEFECTS.iter().filter_map(|d| d.planted().err()).collect();
     assert!(lost.is_empty(), "{} defects no longer fit the kernels:\n{}", lost.len(), lost.join("\n"));
-    let sure = DEFECTS.iter().filter(|d| d.race.is_none()).count();
+    let sure = DEFECTS.iter().filter(|d| !d.race).count();
     assert!(sure >= 20, "only {sure} defects must be caught everywhere");
 }
 
@@ -634,7 +622,7 @@ fn planted_defects_are_caught() {
     let wide = default.capabilities().cpu.then(|| Gpu::new(without).unwrap_or_else(|e| panic!("{e}")));
     let devices: Vec<&Gpu> = wide.iter().chain([&default]).collect();
     let cases = ops::cases();
-    let (mut missed, mut unseen, mut sound) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut missed, mut sound) = (Vec::new(), Vec::new());
     println!("{:52} {:30} {:20} check", "defect", "kernel", "case");
     for defect in DEFECTS {
         let Some(case) = cases.iter().find(|c| c.stem == defect.case) else {
@@ -646,10 +634,10 @@ fn planted_defects_are_caught() {
             continue;
         };
         // What fails without the defect would prove nothing.
-        if !sound.contains(&(defect.case, defect.sizes)) {
-            let failure = caught(gpu, case, defect.sizes);
+        if !sound.contains(&(defect.case, defect.sizes, defect.race)) {
+            let failure = caught(gpu, case, defect.sizes, defect.race);
             assert!(failure.is_none(), "without any defect: {failure:?}");
-            sound.push((defect.case, defect.sizes));
+            sound.push((defect.case, defect.sizes, defect.race));
         }
         let text = match defect.planted() {
             Ok(text) => text,
@@ -659,30 +647,22 @@ fn planted_defects_are_caught() {
             }
         };
         gpu.replace_kernel(defect.stem, Some(&text)).expect("the kernel exists");
-        let failure = caught(gpu, case, defect.sizes);
+        let failure = caught(gpu, case, defect.sizes, defect.race);
         gpu.replace_kernel(defect.stem, None).expect("the kernel exists");
-        let excuse = defect.race.and_then(|race| race.excuse(default.capabilities().cpu));
-        let check = match (&failure, excuse) {
-            (Some((check, why)), _) => {
+        let check = match &failure {
+            Some((check, why)) => {
                 // A defect that does not compile would be caught by anything.
                 if why.contains("kernel `") {
                     missed.push(format!("{}: {why}", defect.what));
                 }
                 *check
             }
-            (None, Some(why)) => {
-                unseen.push(format!("{}: {why}", defect.what));
-                "unseen here"
-            }
-            (None, None) => {
+            None => {
                 missed.push(format!("{} in {}.wgsl passes case {}", defect.what, defect.stem, defect.case));
                 "MISSED"
             }
         };
         println!("{:52} {:30} {:20} {check}", defect.what, defect.stem, defect.case);
-    }
-    if !unseen.is_empty() {
-        println!("\nnot shown by {}:\n{}", default.capabilities().name, unseen.join("\n"));
     }
     assert!(missed.is_empty(), "{} defects were not caught:\n{}", missed.len(), missed.join("\n"));
 }

@@ -2,7 +2,7 @@
 
 use rambutan_engine::{
     Gpu, GpuOptions, ops as engine_ops,
-    testing::{self, Case, Report},
+    testing::{self, Case},
 };
 use serde_json::json;
 use wasm_bindgen::prelude::*;
@@ -38,29 +38,10 @@ impl Selfcheck {
         if !case.runs(gpu) {
             return json!({ "op": case.stem, "ok": null }).to_string();
         }
-        let (mut sizes_seen, mut failures, mut worst) = (Vec::new(), Vec::new(), Report::default());
-        for seed in 1..=u64::from(draws) {
-            let sizes = case.draw(seed);
-            sizes_seen.push(sizes.to_string());
-            let mut results = vec![testing::values(gpu, case, &sizes, seed).await];
-            if seed <= 2 {
-                results.push(testing::gradients(gpu, case, &sizes, seed).await);
-                let repeated = testing::determinism(gpu, case, &sizes, seed).await;
-                results.push(repeated.map(|()| Report::default()));
-            }
-            for result in results {
-                match result {
-                    Ok(r) if r.allowed > 0.0 && r.worst * worst.allowed >= worst.worst * r.allowed => {
-                        worst = r
-                    }
-                    Ok(_) => {}
-                    Err(e) => failures.push(e.to_string()),
-                }
-            }
-        }
+        let outcome = testing::selfcheck(gpu, case, draws.into()).await;
         json!({
-            "op": case.stem, "ok": failures.is_empty(), "sizes": sizes_seen,
-            "worst": worst.worst, "allowed": worst.allowed, "failures": failures,
+            "op": case.stem, "ok": outcome.failures.is_empty(), "sizes": outcome.sizes,
+            "worst": outcome.worst.worst, "allowed": outcome.worst.allowed, "failures": outcome.failures,
         })
         .to_string()
     }

@@ -123,6 +123,15 @@ pub(crate) struct Pipeline {
     interface: Interface,
 }
 
+impl Pipeline {
+    /// The storage bindings: their numbers and names.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn storage(&self) -> impl Iterator<Item = (u32, &str)> {
+        let storage = self.interface.bindings.iter().filter(|b| b.2 != Access::Uniform);
+        storage.map(|(binding, name, _)| (*binding, name.as_str()))
+    }
+}
+
 /// Compiled kernels by stem and variant.
 #[derive(Default)]
 pub(crate) struct Pipelines {
@@ -139,7 +148,7 @@ impl Pipelines {
 
     /// (stem, variant) of each, sorted.
     pub fn names(&self) -> Vec<(&'static str, String)> {
-        let mut names: Vec<_> = self.compiled.keys().map(|(stem, v)| (*stem, v.trim().to_owned())).collect();
+        let mut names: Vec<_> = self.compiled.keys().map(|(stem, v)| (*stem, v.clone())).collect();
         names.sort();
         names
     }
@@ -266,7 +275,14 @@ impl<'a> Launch<'a> {
             }
         }
         let groups = dimensions.map(|d| u32::try_from(d).expect("workgroups fit 32 bits"));
-        gpu.stream().dispatch(inner, self.stem, pipeline, &self.params, &operands, groups)
+        let record = || gpu.stream().dispatch(inner, self.stem, pipeline, &self.params, &operands, groups);
+        #[cfg(not(target_arch = "wasm32"))]
+        if gpu.captures() {
+            let replaced = lock(&inner.pipelines).replaced.get(self.stem).cloned();
+            let named = (self.stem, self.variant(), self.composed(replaced.as_deref())?);
+            return gpu.captured_launch(named, pipeline, &self.params, &self.operands, groups, record);
+        }
+        record()
     }
 
     /// Names, types and access must be those that the kernel declares: positions alone would hide a swap. What an
@@ -311,20 +327,37 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn pipeline(&self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {
+    /// What is set in the kernel.
+    fn variant(&self) -> String {
         let mut variant = String::new();
         for (name, value) in &self.spec {
-            variant.push_str(name);
-            variant.push('=');
-            variant.push_str(value);
-            variant.push(' ');
+            let before = if variant.is_empty() { "" } else { " " };
+            [before, name, "=", value].into_iter().for_each(|part| variant.push_str(part));
         }
+        variant
+    }
+
+    /// What the compiler gets, of the launch's own text, that which stands in for ours, or ours.
+    fn composed(&self, replaced: Option<&str>) -> Result<String, Error> {
+        let fail =
+            |e: rambutan_shaders::Error| Error::Kernel { stem: self.stem.into(), reason: e.to_string() };
+        let text = match self.source.or(replaced) {
+            Some(text) => text,
+            None => rambutan_shaders::kernel(self.stem).map_err(fail)?,
+        };
+        let dialect = if cfg!(target_arch = "wasm32") { Dialect::Tint } else { Dialect::Naga };
+        rambutan_shaders::compose(text, &self.spec, dialect).map_err(fail)
+    }
+
+    fn pipeline(&self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {
+        let mut variant = self.variant();
         if let Some(text) = self.source {
             // Two users may give two kernels one name.
             use std::hash::{DefaultHasher, Hash, Hasher};
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
-            variant.push_str(&hasher.finish().to_string());
+            let own = hasher.finish().to_string();
+            variant = if variant.is_empty() { own } else { format!("{variant} {own}") };
         }
         let mut pipelines = lock(&inner.pipelines);
         let key = (self.stem, variant);
@@ -333,13 +366,7 @@ impl<'a> Launch<'a> {
         }
         let fail = |reason: String| Error::Kernel { stem: self.stem.into(), reason };
         let replaced = pipelines.replaced.get(self.stem).cloned();
-        let text = match (self.source, replaced.as_deref()) {
-            (Some(text), _) | (None, Some(text)) => text,
-            (None, None) => rambutan_shaders::kernel(self.stem).map_err(|e| fail(e.to_string()))?,
-        };
-        let dialect = if cfg!(target_arch = "wasm32") { Dialect::Tint } else { Dialect::Naga };
-        let composed =
-            rambutan_shaders::compose(text, &self.spec, dialect).map_err(|e| fail(e.to_string()))?;
+        let composed = self.composed(replaced.as_deref())?;
         let interface = rambutan_shaders::interface(&composed);
         let label = format!("rambutan {}", self.stem);
         let ((pipeline, layout), error) = inner.scoped(|| {
@@ -374,7 +401,7 @@ impl<'a> Launch<'a> {
             (pipeline, layout)
         });
         if let Some(e) = error {
-            let mut reason = format!("[{}] {e}", key.1.trim());
+            let mut reason = format!("[{}] {e}", key.1);
             // As naga words it.
             let unknown =
                 reason.split_once("in scope for identifier: `").and_then(|(_, r)| r.split_once('`'));

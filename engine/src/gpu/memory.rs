@@ -237,6 +237,8 @@ impl Gpu {
                 (buffer, self.0.id(), refused)
             }
         };
+        #[cfg(not(target_arch = "wasm32"))]
+        self.note(|| super::Event::Taken { buffer: id });
         Arc::new(Storage {
             gpu: Arc::downgrade(&self.0),
             buffer,

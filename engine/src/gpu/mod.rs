@@ -6,6 +6,8 @@
 mod adapter;
 mod cache;
 mod capabilities;
+#[cfg(not(target_arch = "wasm32"))]
+mod capture;
 mod launch;
 mod memory;
 mod pace;
@@ -26,6 +28,8 @@ use std::{
 
 pub use adapter::{AdapterSummary, GpuOptions, adapters};
 pub use capabilities::Capabilities;
+#[cfg(not(target_arch = "wasm32"))]
+pub use capture::{Binding, Dispatch, Event};
 pub use launch::{Groups, Launch, Operand, Word};
 pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
 pub use pace::Ticket;
@@ -61,6 +65,9 @@ pub(crate) struct Inner {
     pub staging: Mutex<Vec<wgpu::Buffer>>,
     pub next_id: AtomicU64,
     pub reads: AtomicU64,
+    /// What happens to memory, where somebody wants to know: see [`Gpu::capture`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub captured: Mutex<Option<Vec<Event>>>,
     /// Error scopes that are closed but not yet resolved: a browser resolves them later.
     scopes: Mutex<Vec<Scope>>,
 }
@@ -130,6 +137,8 @@ impl Gpu {
             staging: Mutex::default(),
             next_id: AtomicU64::new(1),
             reads: AtomicU64::new(0),
+            #[cfg(not(target_arch = "wasm32"))]
+            captured: Mutex::default(),
             scopes: Mutex::default(),
             device,
             queue,

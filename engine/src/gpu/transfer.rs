@@ -184,11 +184,19 @@ impl Gpu {
             self.0.fail(Error::Device(e.to_string()));
         }
         self.stream().counters.writes += 1;
+        #[cfg(not(target_arch = "wasm32"))]
+        self.note_written(storage, offset, bytes.len());
     }
 
     /// Reads bytes of a buffer once all work recorded so far is done.
     pub(crate) async fn download(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
+        #[cfg(not(target_arch = "wasm32"))]
+        self.note_read(operand);
+        self.fetch(operand).await
+    }
+
+    pub(super) async fn fetch(&self, operand: &Operand) -> Result<Vec<u8>> {
         self.loss(operand)?;
         let mut bytes = Vec::new();
         let mut at = 0;
@@ -213,6 +221,8 @@ impl Gpu {
     /// Records the copy of a whole operand to the host.
     pub(crate) fn begin_download<T: bytemuck::Pod>(&self, operand: &Operand) -> Result<Download<T>> {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
+        #[cfg(not(target_arch = "wasm32"))]
+        self.note_read(operand);
         let lost = self.loss(operand).err();
         Ok(Download { piece: self.copy_out(operand, 0, operand.size)?, lost, element: PhantomData })
     }

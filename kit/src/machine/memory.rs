@@ -1,5 +1,7 @@
 //! Variables' bytes, and for those that invocations share who touched what.
 
+use std::ops::Range;
+
 use naga::{Module, Scalar, TypeInner, VectorSize};
 
 /// How an access touches memory.
@@ -98,34 +100,46 @@ pub(super) struct Memory {
     /// For every scalar of the smallest kind there is.
     cells: Vec<Cell>,
     granule: usize,
-    /// Whether it begins unwritten.
-    blank: bool,
 }
 
 impl Memory {
     pub fn new(name: String, bytes: Vec<u8>, own: Option<usize>) -> Memory {
-        Memory { name, bytes, own, cells: Vec::new(), granule: 4, blank: false }
+        Memory { name, bytes, own, cells: Vec::new(), granule: 4 }
     }
 
-    /// Shared by invocations that write, in scalars of `granule` bytes at least; `blank` where it holds nothing yet.
-    pub fn watched(mut self, watched: bool, granule: usize, blank: bool) -> Memory {
+    /// Watches it, in scalars of `granule` bytes at least; `holes` hold nothing yet.
+    pub fn watched(mut self, granule: usize, holes: &[Range<u32>]) -> Memory {
         self.granule = granule;
-        if watched {
-            self.cells =
-                vec![Cell { written: !blank, ..Cell::default() }; self.bytes.len().div_ceil(granule)];
+        self.cells = vec![Cell { written: true, ..Cell::default() }; self.bytes.len().div_ceil(granule)];
+        for hole in holes {
+            let end = (hole.end as usize).div_ceil(granule).min(self.cells.len());
+            let cells = self.cells.get_mut(hole.start as usize / granule..end);
+            cells.into_iter().flatten().for_each(|c| c.written = false);
         }
-        self.blank = blank;
         self
+    }
+
+    /// What still holds nothing.
+    pub fn holes(&self) -> Vec<Range<u32>> {
+        let mut holes: Vec<Range<u32>> = Vec::new();
+        for (i, _) in self.cells.iter().enumerate().filter(|(_, c)| !c.written) {
+            let cell = (i * self.granule) as u32..((i + 1) * self.granule) as u32;
+            match holes.last_mut().filter(|last| last.end == cell.start) {
+                Some(last) => last.end = cell.end,
+                None => holes.push(cell),
+            }
+        }
+        holes
     }
 
     pub fn is_watched(&self) -> bool {
         !self.cells.is_empty()
     }
 
-    /// For the next workgroup.
-    pub fn restart(&mut self) {
-        self.bytes.fill(0);
-        self.cells.fill(Cell { written: !self.blank, ..Cell::default() });
+    /// For the next workgroup: nothing is written yet.
+    pub fn restart(&mut self, poison: u32) {
+        self.bytes.chunks_mut(4).for_each(|word| word.copy_from_slice(&poison.to_le_bytes()[..word.len()]));
+        self.cells.fill(Cell::default());
     }
 
     /// Bytes that one lane sees.
@@ -187,6 +201,18 @@ impl Memory {
 /// Bytes from one column of a matrix to the next.
 pub(super) fn column_stride(rows: VectorSize, scalar: Scalar) -> u32 {
     u32::from(scalar.width) * if rows == VectorSize::Bi { 2 } else { 4 }
+}
+
+/// Bytes of the narrowest scalar of a type.
+pub(super) fn narrowest(module: &Module, inner: &TypeInner) -> usize {
+    match *inner {
+        TypeInner::Array { base, .. } => narrowest(module, &module.types[base].inner),
+        TypeInner::Struct { ref members, .. } => {
+            let each = members.iter().map(|m| narrowest(module, &module.types[m.ty].inner));
+            each.min().unwrap_or(4)
+        }
+        ref inner => inner.scalar().map_or(4, |s| usize::from(s.width.clamp(1, 4))),
+    }
 }
 
 /// The scalars of a type, each with its offset in bytes.

@@ -11,13 +11,14 @@
 mod memory;
 mod scalar;
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, ops::Range, rc::Rc};
 
 pub(crate) use memory::leaves;
 use memory::{Access, Memory};
 use naga::{
-    AddressSpace, ArraySize, Barrier, Block, BuiltIn, Expression, Function, GlobalVariable, Handle, Module,
-    Scalar, ScalarKind, Span, Statement, SwitchValue, Type, TypeInner,
+    AddressSpace, ArraySize, Barrier, Block, BuiltIn, CollectiveOperation, Direction, Expression, Function,
+    GatherMode, GlobalVariable, Handle, Module, Scalar, ScalarKind, Span, Statement, SubgroupOperation,
+    SwitchValue, Type, TypeInner,
     valid::{FunctionInfo, ModuleInfo},
 };
 
@@ -80,15 +81,20 @@ impl Order {
 }
 
 /// One dispatch.
+#[derive(Clone)]
 pub(crate) struct Launch {
     /// What is bound, by variable.
     pub buffers: HashMap<Handle<GlobalVariable>, Vec<u8>>,
-    /// Holds nothing yet: what is read there must have been written.
-    pub blank: Vec<Handle<GlobalVariable>>,
+    /// Where buffers hold nothing yet, in bytes: what is read there must have been written.
+    pub holes: HashMap<Handle<GlobalVariable>, Vec<Range<u32>>>,
     /// Where scalars must have been written in the end, in bytes.
     pub outputs: Vec<(Handle<GlobalVariable>, Vec<u32>)>,
     pub workgroups: [u32; 3],
     pub order: Order,
+    /// Invocations of a subgroup, where there are any.
+    pub subgroup: Option<u32>,
+    /// What workgroup memory holds before it is written.
+    pub poison: u32,
     /// Invocations × statements before it gives up.
     pub budget: u64,
 }
@@ -96,6 +102,8 @@ pub(crate) struct Launch {
 /// What a launch left behind.
 pub(crate) struct Outcome {
     pub buffers: HashMap<Handle<GlobalVariable>, Vec<u8>>,
+    /// Where watched buffers hold nothing still.
+    pub holes: HashMap<Handle<GlobalVariable>, Vec<Range<u32>>>,
     pub findings: Vec<Finding>,
 }
 
@@ -163,7 +171,8 @@ struct Frame<'a> {
 pub(crate) struct Machine<'a> {
     module: &'a Module,
     info: &'a ModuleInfo,
-    source: &'a str,
+    /// Where the lines of the source begin.
+    lines: Vec<u32>,
     layouter: naga::proc::Layouter,
     globals: HashMap<Handle<GlobalVariable>, usize>,
     memories: Vec<Memory>,
@@ -172,6 +181,8 @@ pub(crate) struct Machine<'a> {
     group: u32,
     /// Barriers so far in this workgroup: of workgroup memory, of storage.
     epochs: [u32; 2],
+    subgroup: Option<u32>,
+    poison: u32,
     budget: u64,
     findings: Vec<Finding>,
     span: Span,
@@ -198,7 +209,7 @@ pub(crate) fn run(
     let mut machine = Machine {
         module,
         info,
-        source,
+        lines: std::iter::once(0).chain(source.match_indices('\n').map(|(i, _)| i as u32 + 1)).collect(),
         layouter,
         globals: HashMap::new(),
         memories: Vec::new(),
@@ -206,28 +217,30 @@ pub(crate) fn run(
         order: launch.order.of(lanes),
         group: 0,
         epochs: [0; 2],
+        subgroup: launch.subgroup,
+        poison: launch.poison,
         budget: launch.budget,
         findings: Vec::new(),
         span: Span::UNDEFINED,
     };
     let used = info.get_entry_point(entry);
-    let granule =
-        module.types.iter().filter_map(|(_, t)| t.inner.scalar()).map(|s| s.width.clamp(1, 4)).min();
-    let granule = usize::from(granule.unwrap_or(4));
     let mut buffers = launch.buffers;
     for (handle, variable) in module.global_variables.iter().filter(|(h, _)| !used[*h].is_empty()) {
         let name = variable.name.clone().unwrap_or_default();
+        let granule = memory::narrowest(module, &module.types[variable.ty].inner);
         let memory = match variable.space {
             AddressSpace::Storage { access } => {
-                let bytes = buffers.remove(&handle).unwrap_or_default();
+                let memory = Memory::new(name, buffers.remove(&handle).unwrap_or_default(), None);
+                let holes = launch.holes.get(&handle).map_or(&[][..], Vec::as_slice);
                 // What is only read races with nobody.
-                let watched = access.contains(naga::StorageAccess::STORE);
-                Memory::new(name, bytes, None).watched(watched, granule, launch.blank.contains(&handle))
+                let watched = access.contains(naga::StorageAccess::STORE) || !holes.is_empty();
+                if watched { memory.watched(granule, holes) } else { memory }
             }
             AddressSpace::Uniform => Memory::new(name, buffers.remove(&handle).unwrap_or_default(), None),
             AddressSpace::WorkGroup => {
                 let size = machine.layouter[variable.ty].size as usize;
-                Memory::new(name, vec![0; size], None).watched(true, granule, true)
+                Memory::new(name, vec![0; size], None)
+                    .watched(granule, std::slice::from_ref(&(0..size as u32)))
             }
             AddressSpace::Private => {
                 let size = machine.layouter[variable.ty].size as usize;
@@ -245,20 +258,30 @@ pub(crate) fn run(
         machine.group = index;
         machine.workgroup(entry, [index % x, index / x % y, index / x / y], launch.workgroups)?;
     }
-    let mut kept = HashMap::new();
+    let (mut kept, mut holes) = (HashMap::new(), HashMap::new());
     for (handle, place) in machine.globals.clone() {
         if let Some((_, must)) = launch.outputs.iter().find(|(h, _)| *h == handle) {
             machine.unwritten(place, must);
         }
-        kept.insert(handle, std::mem::take(&mut machine.memories[place].bytes));
+        let memory = &mut machine.memories[place];
+        if memory.is_watched() {
+            holes.insert(handle, memory.holes());
+        }
+        kept.insert(handle, std::mem::take(&mut memory.bytes));
     }
     machine.findings.sort_by_key(|f| (f.kind, f.line));
-    Ok(Outcome { buffers: kept, findings: machine.findings })
+    Ok(Outcome { buffers: kept, holes, findings: machine.findings })
 }
 
 impl<'a> Machine<'a> {
+    /// The line of what is being done.
+    fn line(&self) -> u32 {
+        let at = self.span.to_range().map_or(0, |r| r.start as u32);
+        self.lines.partition_point(|begin| *begin <= at) as u32
+    }
+
     fn find(&mut self, kind: Kind, text: impl FnOnce(&Self) -> String) {
-        let line = self.span.location(self.source).line_number;
+        let line = self.line();
         // The first of a kind on a line stands for all.
         if self.findings.len() < 64 && !self.findings.iter().any(|f| f.kind == kind && f.line == line) {
             let text = text(self);
@@ -295,7 +318,7 @@ impl<'a> Machine<'a> {
         for (handle, place) in self.globals.clone() {
             let variable = &module.global_variables[handle];
             match variable.space {
-                AddressSpace::WorkGroup => self.memories[place].restart(),
+                AddressSpace::WorkGroup => self.memories[place].restart(self.poison),
                 AddressSpace::Private => {
                     let zeros = vec![0; self.memories[place].bytes.len()];
                     self.memories[place].bytes = zeros;
@@ -329,6 +352,19 @@ impl<'a> Machine<'a> {
                     .iter()
                     .map(|l| std::array::from_fn(|k| id[k] * point.workgroup_size[k] + l[k]))
                     .collect(),
+                BuiltIn::SubgroupSize
+                | BuiltIn::SubgroupInvocationId
+                | BuiltIn::SubgroupId
+                | BuiltIn::NumSubgroups => {
+                    let size = self.subgroup_size()?;
+                    let one = |i: u32| match builtin {
+                        BuiltIn::SubgroupSize => size,
+                        BuiltIn::SubgroupInvocationId => i % size,
+                        BuiltIn::SubgroupId => i / size,
+                        _ => (lanes as u32).div_ceil(size),
+                    };
+                    (0..lanes as u32).map(|i| [one(i), 0, 0]).collect()
+                }
                 other => return unsupported(format!("{other:?}")),
             })
         };
@@ -531,12 +567,108 @@ impl<'a> Machine<'a> {
                     f.values[result.index()] = Some(Rc::new(value));
                 }
             }
+            Statement::SubgroupBallot { result, predicate } => {
+                let predicate = predicate.map(|p| self.value(f, p, &mask)).transpose()?;
+                let says = |i: usize| mask[i] && predicate.as_ref().is_none_or(|p| p.lane(i)[0] != 0);
+                let size = self.subgroup_size()? as usize;
+                let mut data = vec![0; 4 * lanes];
+                for i in 0..lanes {
+                    let first = i / size * size;
+                    for j in (first..lanes.min(first + size)).filter(|j| says(*j)) {
+                        data[4 * i + (j - first) / 32] |= 1 << ((j - first) % 32);
+                    }
+                }
+                f.values[result.index()] = Some(Rc::new(Value::Words { n: 4, data }));
+            }
+            Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
+                let value = self.value(f, *argument, &mask)?;
+                let scalar = self.scalar_of(f, *argument)?;
+                let value = self.collective(*op, *collective_op, scalar, &value, &mask)?;
+                f.values[result.index()] = Some(Rc::new(value));
+            }
+            Statement::SubgroupGather { mode, argument, result } => {
+                let value = self.value(f, *argument, &mask)?;
+                let value = self.gather(f, mode, &value, &mask)?;
+                f.values[result.index()] = Some(Rc::new(value));
+            }
             other => {
                 let name = format!("{other:?}");
                 return unsupported(name.split([' ', '(']).next().unwrap_or_default());
             }
         }
         Ok(mask)
+    }
+
+    fn subgroup_size(&self) -> Run<u32> {
+        self.subgroup.map_or_else(|| unsupported("subgroups where the device has none"), Ok)
+    }
+
+    /// What a subgroup's active invocations make of their values together.
+    fn collective(
+        &self,
+        op: SubgroupOperation,
+        how: CollectiveOperation,
+        scalar: Scalar,
+        value: &Value,
+        mask: &Mask,
+    ) -> Run<Value> {
+        let (size, (n, _)) = (self.subgroup_size()? as usize, value.words());
+        let mut data = vec![0; n * self.lanes];
+        for lane in (0..self.lanes).filter(|l| mask[*l]) {
+            let first = lane / size * size;
+            let end = match how {
+                CollectiveOperation::Reduce => self.lanes.min(first + size),
+                CollectiveOperation::InclusiveScan => lane + 1,
+                CollectiveOperation::ExclusiveScan => lane,
+            };
+            for k in 0..n {
+                let mut each = (first..end).filter(|l| mask[*l]).map(|l| value.lane(l)[k]);
+                let start = each.next().unwrap_or_else(|| scalar::identity(op, scalar));
+                data[lane * n + k] = each.fold(start, |a, b| scalar::together(op, scalar, a, b));
+            }
+        }
+        Ok(Value::Words { n, data })
+    }
+
+    /// What invocations take from others of their subgroup.
+    fn gather(&mut self, f: &mut Frame<'a>, mode: &GatherMode, value: &Value, mask: &Mask) -> Run<Value> {
+        let size = self.subgroup_size()? as usize;
+        let index = match mode {
+            GatherMode::BroadcastFirst | GatherMode::QuadSwap(_) => None,
+            GatherMode::Broadcast(h)
+            | GatherMode::Shuffle(h)
+            | GatherMode::ShuffleDown(h)
+            | GatherMode::ShuffleUp(h)
+            | GatherMode::ShuffleXor(h)
+            | GatherMode::QuadBroadcast(h) => Some(self.value(f, *h, mask)?),
+        };
+        let n = value.words().0;
+        let mut data = vec![0; n * self.lanes];
+        for lane in (0..self.lanes).filter(|l| mask[*l]) {
+            let (first, own) = (lane / size * size, lane % size);
+            let i = index.as_ref().map_or(0, |v| v.lane(lane)[0] as usize);
+            let from = match mode {
+                GatherMode::BroadcastFirst => {
+                    (first..self.lanes.min(first + size)).find(|l| mask[*l]).map(|l| l - first)
+                }
+                GatherMode::Broadcast(_) | GatherMode::Shuffle(_) => Some(i),
+                GatherMode::ShuffleDown(_) => own.checked_add(i),
+                GatherMode::ShuffleUp(_) => own.checked_sub(i),
+                GatherMode::ShuffleXor(_) => Some(own ^ i),
+                GatherMode::QuadBroadcast(_) => Some(own / 4 * 4 + i),
+                GatherMode::QuadSwap(Direction::X) => Some(own ^ 1),
+                GatherMode::QuadSwap(Direction::Y) => Some(own ^ 2),
+                GatherMode::QuadSwap(Direction::Diagonal) => Some(own ^ 3),
+            };
+            match from.filter(|i| *i < size && mask.get(first + i) == Some(&true)) {
+                Some(i) => data[lane * n..][..n].copy_from_slice(value.lane(first + i)),
+                None => self.find(Kind::Uninitialised, |m| {
+                    let whom = from.map_or("none".into(), |i| i.to_string());
+                    format!("{} takes from lane {whom} of its subgroup, which takes no part", m.who(lane))
+                }),
+            }
+        }
+        Ok(Value::Words { n, data })
     }
 
     fn barrier(&mut self, barrier: Barrier, mask: &Mask) {
@@ -574,8 +706,14 @@ impl<'a> Machine<'a> {
     }
 
     /// Notes an access of one lane, and what is wrong with it.
-    fn note(&mut self, place: usize, (offset, width): (u32, u8), lane: usize, access: Access, epoch: u32) {
-        let line = self.span.location(self.source).line_number;
+    fn note(
+        &mut self,
+        place: usize,
+        (offset, width): (u32, u8),
+        lane: usize,
+        access: Access,
+        (epoch, line): (u32, u32),
+    ) {
         let me = memory::Record { group: self.group, lane: lane as u32, epoch, line };
         let verdict = self.memories[place].note(offset, width, me, access);
         if verdict.unwritten {
@@ -607,7 +745,7 @@ impl<'a> Machine<'a> {
         let n = leaves.len();
         let mut data = vec![0; n * self.lanes];
         let watched = self.memories[place].is_watched();
-        let epoch = self.epoch(place);
+        let when = (self.epoch(place), self.line());
         for o in 0..self.lanes {
             let lane = self.order[o];
             if !mask[lane] || offsets[lane] == OUTSIDE {
@@ -615,7 +753,7 @@ impl<'a> Machine<'a> {
             }
             for (k, (at, scalar)) in leaves.iter().enumerate() {
                 if watched {
-                    self.note(place, (offsets[lane] + at, scalar.width), lane, Access::Read, epoch);
+                    self.note(place, (offsets[lane] + at, scalar.width), lane, Access::Read, when);
                 }
                 data[lane * n + k] = self.memories[place].load(lane, offsets[lane] + at, *scalar);
             }
@@ -633,7 +771,7 @@ impl<'a> Machine<'a> {
         access: Access,
     ) {
         let watched = self.memories[place].is_watched();
-        let epoch = self.epoch(place);
+        let when = (self.epoch(place), self.line());
         for o in 0..self.lanes {
             let lane = self.order[o];
             if !mask[lane] || offsets[lane] == OUTSIDE {
@@ -641,7 +779,7 @@ impl<'a> Machine<'a> {
             }
             for (k, (at, scalar)) in leaves.iter().enumerate() {
                 if watched {
-                    self.note(place, (offsets[lane] + at, scalar.width), lane, access, epoch);
+                    self.note(place, (offsets[lane] + at, scalar.width), lane, access, when);
                 }
                 self.memories[place].store(lane, offsets[lane] + at, *scalar, value.lane(lane)[k]);
             }
@@ -670,7 +808,7 @@ impl<'a> Machine<'a> {
         }
         let (place, offsets) = pointer_of(&pointer_value);
         self.span = span;
-        let epoch = self.epoch(place);
+        let when = (self.epoch(place), self.line());
         let n = 1 + usize::from(compare.is_some());
         let mut data = vec![0; self.lanes * n];
         for o in 0..self.lanes {
@@ -680,7 +818,7 @@ impl<'a> Machine<'a> {
             }
             let at = offsets[lane];
             if self.memories[place].is_watched() {
-                self.note(place, (at, scalar.width), lane, Access::Update, epoch);
+                self.note(place, (at, scalar.width), lane, Access::Update, when);
             }
             let old = self.memories[place].load(lane, at, scalar);
             let exchanged = compare.as_ref().is_none_or(|c| c.lane(lane)[0] == old);

@@ -3,8 +3,8 @@
 
 use half::f16;
 use naga::{
-    AtomicFunction, BinaryOperator as B, Literal, MathFunction as M, Scalar, ScalarKind as K, TypeInner,
-    UnaryOperator as U,
+    AtomicFunction, BinaryOperator as B, Literal, MathFunction as M, Scalar, ScalarKind as K,
+    SubgroupOperation as G, TypeInner, UnaryOperator as U,
 };
 
 pub(super) fn literal(literal: Literal) -> Option<u32> {
@@ -101,6 +101,31 @@ pub(super) fn atomic(fun: &AtomicFunction, kind: K, old: u32, value: u32) -> u32
         AtomicFunction::Min => old.min(value),
         AtomicFunction::Max => old.max(value),
         AtomicFunction::Exchange { .. } => value,
+    }
+}
+
+/// Two values of a subgroup as one.
+pub(super) fn together(op: G, scalar: Scalar, a: u32, b: u32) -> u32 {
+    let least = |a: u32, b: u32, fun: &AtomicFunction, pick: fn(f32, f32) -> f32| match scalar.kind {
+        K::Float => word(scalar, pick(float(scalar, a), float(scalar, b))),
+        kind => atomic(fun, kind, a, b),
+    };
+    match op {
+        G::All | G::And => a & b,
+        G::Any | G::Or => a | b,
+        G::Xor => a ^ b,
+        G::Add => binary(B::Add, scalar, a, b),
+        G::Mul => binary(B::Multiply, scalar, a, b),
+        G::Min => least(a, b, &AtomicFunction::Min, f32::min),
+        G::Max => least(a, b, &AtomicFunction::Max, f32::max),
+    }
+}
+
+/// What an exclusive scan begins with: WGSL has those of sums and products.
+pub(super) fn identity(op: G, scalar: Scalar) -> u32 {
+    match op {
+        G::Mul => convert(Scalar::U32, scalar, 1),
+        _ => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use rambutan_engine::{
     Gpu, ops,
-    testing::{self, Case, Report, Sizes},
+    testing::{self, Case, Outcome},
 };
 use rambutan_model::checkpoint::write_atomically;
 use serde_json::{Value, json};
@@ -33,30 +33,6 @@ pub struct Selfcheck {
     /// Writes a report to attach: adapter, driver, limits, variants, worst errors, failures, in Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-}
-
-#[derive(Default)]
-struct Outcome {
-    sizes: Vec<String>,
-    worst: Report,
-    failures: Vec<String>,
-}
-
-impl Outcome {
-    fn note(&mut self, result: Result<Report, String>) {
-        match result {
-            // A check without a bound of its own (repeatability) says nothing about errors.
-            Ok(r) if r.allowed == 0.0 => {}
-            Ok(r)
-                if self.worst.allowed == 0.0
-                    || r.worst / r.allowed > self.worst.worst / self.worst.allowed =>
-            {
-                self.worst = r;
-            }
-            Ok(_) => {}
-            Err(e) => self.failures.push(e),
-        }
-    }
 }
 
 impl Selfcheck {
@@ -130,23 +106,9 @@ impl Selfcheck {
     }
 
     fn check(&self, gpu: &Gpu, case: &Case) -> Outcome {
-        let mut outcome = Outcome::default();
-        let checked = |check: &dyn Fn() -> Result<Report, testing::Failure>| {
-            guarded(check).and_then(|result| result.map_err(|e| e.to_string()))
-        };
         let draws = if self.quick { 1 } else { 6 };
-        for seed in 1..=draws {
-            let sizes: Sizes = case.draw(seed);
-            outcome.sizes.push(sizes.to_string());
-            outcome.note(checked(&|| testing::check(gpu, case, &sizes, seed)));
-            if seed <= 2 {
-                outcome.note(checked(&|| testing::check_gradients(gpu, case, &sizes, seed)));
-                outcome.note(checked(&|| {
-                    testing::check_determinism(gpu, case, &sizes, seed).map(|()| Report::default())
-                }));
-            }
-        }
-        outcome
+        guarded(|| pollster::block_on(testing::selfcheck(gpu, case, draws)))
+            .unwrap_or_else(|panic| Outcome { failures: vec![panic], ..Outcome::default() })
     }
 }
 
