@@ -1,5 +1,5 @@
-// uses: lib/grid.wgsl, lib/select.wgsl, lib/eights.wgsl
-// variants: HALF=1 | K=20 | K=64
+// uses: lib/grid.wgsl, lib/select.wgsl, lib/eights.wgsl, lib/bytes.wgsl
+// variants: HALF=1 | K=20 | K=64 | BYTES=1 | BYTES=1 HALF=1
 // score[t, c] = q[t] · landmark[c] · scale over the visible chunks c of each token; the K best stay, an equal score of a
 // more recent chunk wins. One workgroup a (batch, head, tile of 64 tokens, part of the chunks): tiles of 64 chunks stream
 // by, an invocation computes 4 × 4 scores, which live in workgroup memory until 64 invocations have taken them into
@@ -18,14 +18,24 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (batches, tokens, heads, units)
-@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // (batches / group, chunks, heads, units)
-@group(0) @binding(3) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
-@group(0) @binding(5) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
+@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // (batches / group, chunks, heads, units), or sixteen bytes each
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads): with BYTES
+@group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
+@group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
 
 var<workgroup> operands: array<vec4f, 2u * TT * STRIDE>;              // tokens' lines of eight dims, then chunks'
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, CT / 32u>;
+var<workgroup> tile_scales: array<vec4f, CT / 4u>;                    // of chunks in eight bits
+
+// A unit of a landmark, or the bytes of its dims.
+fn landmark(row: u32, unit: u32) -> vec4u {
+    if BYTES == 0u { return landmarks[row * params.units + unit]; }
+    let sixteen = landmarks[row * (params.units * UNIT / 16u) + unit * UNIT / 16u];
+    let word = unit * UNIT / 4u % 4u;
+    return vec4u(sixteen[word], sixteen[(word + 1u) % 4u], 0u, 0u);
+}
 
 // What `lane` loads of the step from unit `first` on: `token` and `chunk` are the lines of a tile's first.
 fn next(lane: u32, first: u32, t0: u32, token: u32, c0: u32, chunk: u32) -> vec4u {
@@ -34,7 +44,7 @@ fn next(lane: u32, first: u32, t0: u32, token: u32, c0: u32, chunk: u32) -> vec4
     if unit < params.units {
         if lane < LOADS && t0 + line < params.tokens { return q[(token + line * params.heads) * params.units + unit]; }
         if lane >= LOADS && lane < 2u * LOADS && c0 + line < params.chunks {
-            return landmarks[(chunk + line * params.heads) * params.units + unit];
+            return landmark(chunk + line * params.heads, unit);
         }
     }
     return vec4u();
@@ -45,7 +55,8 @@ fn put(lane: u32, words: vec4u) {
     var line = lane % LOADS / PER;
     // An invocation's four chunks are neighbours: 16 lines apart, they leave banks to those of its neighbours.
     if lane >= LOADS { line = TT + line % 4u * 16u + line / 4u; }
-    let e = eight_of(words);
+    var e = eight_of(words);
+    if BYTES == 1u && lane >= LOADS { e = Eight(bytes_of(words.x), bytes_of(words.y)); }
     if HALF == 1u {
         operands[line * STRIDE] = e.x;
         operands[line * STRIDE + 1u] = e.y;
@@ -94,6 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var s3 = vec4f();
         var words = next(lane, 0u, t0, token, c0, chunk);
         if params.group > 1u && lane < CT / 32u { flags[lane] = flagged(shared_rows, c0 + 32u * lane); }
+        if BYTES == 1u && lane < CT / 4u { tile_scales[lane] = scales_from(shared_rows, c0 + 4u * lane, h); }
         for (var unit = 0u; unit < params.units; unit += PER) {
             put(lane, words);
             workgroupBarrier();
@@ -126,7 +138,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if lists {
                 let first = params.first_chunk + c0 + 32u * side;
                 let others = select(0u, flags[side], params.group > 1u);
-                take(&list, lane, first, visible(t0 + lane, own, first, others));
+                take(&list, lane, side, first, visible(t0 + lane, own, first, others));
             }
             workgroupBarrier();
         }

@@ -1,5 +1,5 @@
-// uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128
+// uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl, lib/bytes.wgsl
+// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128
 // select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
 // × every COLUMNSth matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
 // registers, also over the end of a tile. Scores leave the matrices 32 chunks at a time.
@@ -22,15 +22,17 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // f16 (batches, tokens, heads, eights)
-@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights)
-@group(0) @binding(3) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
-@group(0) @binding(5) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
+@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights), or sixteen bytes each
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads): with BYTES
+@group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
+@group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
 
 var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token, dim)
 var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, CT / 32u>;
+var<workgroup> tile_scales: array<vec4f, CT / 4u>;                    // of chunks in eight bits
 
 // Where a line of a tile begins. Those beyond the last repeat it: such tokens have no list, such chunks nobody sees.
 fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
@@ -38,7 +40,8 @@ fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
 }
 
 fn l_line(v: u32, c0: u32, shared_rows: u32, h: u32) -> u32 {
-    return ((shared_rows + min(c0 + v / EIGHTS, max(params.chunks, 1u) - 1u)) * params.heads + h) * params.units;
+    let row = (shared_rows + min(c0 + v / EIGHTS, max(params.chunks, 1u) - 1u)) * params.heads + h;
+    return row * (params.units / (1u + BYTES));
 }
 
 // An eight of a line, loaded without a branch.
@@ -47,7 +50,10 @@ fn q_next(line: u32, unit: u32) -> vec4u {
 }
 
 fn l_next(line: u32, unit: u32) -> vec4u {
-    return select(vec4u(), landmarks[line + min(unit, params.units - 1u)], unit < params.units);
+    let at = min(unit, params.units - 1u);
+    var words = landmarks[line + at / (1u + BYTES)];
+    if BYTES == 1u { words = select(words, words.zwxy, at % 2u == 1u); }
+    return select(vec4u(), words, unit < params.units);
 }
 
 fn put_q(v: u32, x: vec4u) {
@@ -59,6 +65,11 @@ fn put_q(v: u32, x: vec4u) {
 
 fn put_l(v: u32, x: vec4u) {
     let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
+    if BYTES == 1u {
+        l_tile[at] = vec4<f16>(bytes_of(x.x));
+        l_tile[at + 1u] = vec4<f16>(bytes_of(x.y));
+        return;
+    }
     l_tile[at] = four(x.xy);
     l_tile[at + 1u] = four(x.zw);
 }
@@ -106,6 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], eight); } // unroll
     for (var c0 = begin; c0 < end; c0 += CT) {
         if params.group > 1u && index < CT / 32u { flags[index] = flagged(shared_rows, c0 + 32u * index); }
+        if BYTES == 1u && index < CT / 4u { tile_scales[index] = scales_from(shared_rows, c0 + 4u * index, h); }
         for (var j = 0u; j < SIDES; j++) { // unroll
             low[j] = zero;
             high[j] = zero;
@@ -150,7 +162,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                     let word = j * PAIRS + pair;
                     let tile_first = params.first_chunk + c0 + 32u * word;
                     let others = select(0u, flags[word], params.group > 1u);
-                    take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
+                    take(&list, index, word, tile_first, visible(t0 + index, own, tile_first, others));
                 }
                 workgroupBarrier();
             }

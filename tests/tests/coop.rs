@@ -408,6 +408,20 @@ const MISTAKES: [(&str, &str, [usize; 10]); 5] = [
     ("low[j] = zero;", "", SELECTIONS[0]),
 ];
 
+/// (tokens, chunks, heads, r, k, first, parts): landmarks in eight bits, and the last in floats.
+const IN_BYTES: [[usize; 7]; 3] =
+    [[129, 200, 1, 16, 8, 2000, 3], [20, 150, 2, 48, 8, 2000, 1], [1, 65, 1, 48, 1, 2000, 1]];
+
+/// Mistakes that this must see there.
+const BYTE_MISTAKES: [(&str, &str, [usize; 7]); 2] = [
+    ("if BYTES == 1u { words = select(words, words.zwxy, at % 2u == 1u); }", "", IN_BYTES[0]),
+    (
+        "tile_scales[index] = scales_from(shared_rows, c0 + 4u * index, h);",
+        "tile_scales[index] = vec4f(params.scale);",
+        IN_BYTES[1],
+    ),
+];
+
 #[test]
 fn selections_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
@@ -416,19 +430,24 @@ fn selections_on_matrices_spelled_out() {
     let replace = |text: &str| gpu.replace_kernel(SELECT, Some(text)).expect("the kernel exists");
     let text = spelled_out(SELECT);
     replace(&text);
-    let exact = case("select.coop.f16");
-    let values = |sizes: &[usize]| {
+    let (floats, bytes) = (case("select.coop.f16"), case("select.coop.bytes.f16"));
+    let values = |case: &Case, sizes: &[usize]| {
         gpu.trim();
-        testing::check(&gpu, exact, &exact.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
+        testing::check(&gpu, case, &case.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
     };
     for sizes in SELECTIONS {
-        values(&sizes).unwrap_or_else(|e| panic!("{e}"));
+        values(floats, &sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for sizes in IN_BYTES {
+        values(bytes, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     check(&gpu, case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
-    for (right, wrong, sizes) in MISTAKES {
+    let mistakes = MISTAKES.iter().map(|(right, wrong, sizes)| (floats, *right, *wrong, &sizes[..]));
+    let of_bytes = BYTE_MISTAKES.iter().map(|(right, wrong, sizes)| (bytes, *right, *wrong, &sizes[..]));
+    for (case, right, wrong, sizes) in mistakes.chain(of_bytes) {
         assert_eq!(text.matches(right).count(), 1, "{SELECT}: `{right}`");
         replace(&text.replace(right, wrong));
-        let seen = values(&sizes).expect_err(right);
+        let seen = values(case, sizes).expect_err(right);
         assert!(!seen.contains("kernel `"), "{seen}");
     }
 }
