@@ -9,17 +9,18 @@ const CT: u32 = 64u;                                                  // chunks 
 const WG: u32 = 256u;
 const PER: u32 = 8u / UNIT;                                           // units of eight dims, staged at a time
 const LOADS: u32 = TT * PER;                                          // units of a tile
+const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STRIDE: u32 = 3u;                                               // two vectors a line, and one that keeps banks apart
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
-    scale: f32, groups: u32,
+    spans: u32, scale: f32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (batches, tokens, heads, units)
 @group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // (batches / group, chunks, heads, units), or sixteen bytes each
-@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads): with BYTES
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads, spans): with BYTES
 @group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
 @group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
 @group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
@@ -27,14 +28,14 @@ struct Params {
 var<workgroup> operands: array<vec4f, 2u * TT * STRIDE>;              // tokens' lines of eight dims, then chunks'
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, CT / 32u>;
-var<workgroup> tile_scales: array<vec4f, CT / 4u>;                    // of chunks in eight bits
 
-// A unit of a landmark, or the bytes of its dims.
+// A unit of a landmark, or the bytes of its dims and their scale.
 fn landmark(row: u32, unit: u32) -> vec4u {
     if BYTES == 0u { return landmarks[row * params.units + unit]; }
     let sixteen = landmarks[row * (params.units * UNIT / 16u) + unit * UNIT / 16u];
     let word = unit * UNIT / 4u % 4u;
-    return vec4u(sixteen[word], sixteen[(word + 1u) % 4u], 0u, 0u);
+    let by = scales[row * params.spans + unit * params.spans / params.units];
+    return vec4u(sixteen[word], sixteen[(word + 1u) % 4u], bitcast<u32>(by), 0u);
 }
 
 // What `lane` loads of the step from unit `first` on: `token` and `chunk` are the lines of a tile's first.
@@ -56,7 +57,10 @@ fn put(lane: u32, words: vec4u) {
     // An invocation's four chunks are neighbours: 16 lines apart, they leave banks to those of its neighbours.
     if lane >= LOADS { line = TT + line % 4u * 16u + line / 4u; }
     var e = eight_of(words);
-    if BYTES == 1u && lane >= LOADS { e = Eight(bytes_of(words.x), bytes_of(words.y)); }
+    if BYTES == 1u && lane >= LOADS {
+        let by = bitcast<f32>(words.z);
+        e = Eight(bytes_of(words.x) * by, bytes_of(words.y) * by);
+    }
     if HALF == 1u {
         operands[line * STRIDE] = e.x;
         operands[line * STRIDE + 1u] = e.y;
@@ -105,7 +109,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var s3 = vec4f();
         var words = next(lane, 0u, t0, token, c0, chunk);
         if params.group > 1u && lane < CT / 32u { flags[lane] = flagged(shared_rows, c0 + 32u * lane); }
-        if BYTES == 1u && lane < CT / 4u { tile_scales[lane] = scales_from(shared_rows, c0 + 4u * lane, h); }
         for (var unit = 0u; unit < params.units; unit += PER) {
             put(lane, words);
             workgroupBarrier();
@@ -138,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if lists {
                 let first = params.first_chunk + c0 + 32u * side;
                 let others = select(0u, flags[side], params.group > 1u);
-                take(&list, lane, side, first, visible(t0 + lane, own, first, others));
+                take(&list, lane, first, visible(t0 + lane, own, first, others));
             }
             workgroupBarrier();
         }

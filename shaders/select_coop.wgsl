@@ -6,6 +6,7 @@
 const TT: u32 = 128u;                                                 // tokens a tile: 128, or 32 where there are few
 const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 16 · COLUMNS
 const WG: u32 = 256u;
+const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STEP: u32 = 32u;                                                // dims staged at a time
 const EIGHTS: u32 = STEP / 8u;
 const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
@@ -17,13 +18,13 @@ const SIDES: u32 = CT / 16u / COLUMNS;                                // matrice
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
-    scale: f32, groups: u32,
+    spans: u32, scale: f32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // f16 (batches, tokens, heads, eights)
 @group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights), or sixteen bytes each
-@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads): with BYTES
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads, spans): with BYTES
 @group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
 @group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
 @group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
@@ -32,7 +33,6 @@ var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token,
 var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, CT / 32u>;
-var<workgroup> tile_scales: array<vec4f, CT / 4u>;                    // of chunks in eight bits
 
 // Where a line of a tile begins. Those beyond the last repeat it: such tokens have no list, such chunks nobody sees.
 fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
@@ -40,8 +40,7 @@ fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {
 }
 
 fn l_line(v: u32, c0: u32, shared_rows: u32, h: u32) -> u32 {
-    let row = (shared_rows + min(c0 + v / EIGHTS, max(params.chunks, 1u) - 1u)) * params.heads + h;
-    return row * (params.units / (1u + BYTES));
+    return ((shared_rows + min(c0 + v / EIGHTS, max(params.chunks, 1u) - 1u)) * params.heads + h) * params.units;
 }
 
 // An eight of a line, loaded without a branch.
@@ -50,10 +49,12 @@ fn q_next(line: u32, unit: u32) -> vec4u {
 }
 
 fn l_next(line: u32, unit: u32) -> vec4u {
-    let at = min(unit, params.units - 1u);
-    var words = landmarks[line + at / (1u + BYTES)];
-    if BYTES == 1u { words = select(words, words.zwxy, at % 2u == 1u); }
-    return select(vec4u(), words, unit < params.units);
+    let at = line + min(unit, params.units - 1u);
+    if BYTES == 0u { return select(vec4u(), landmarks[at], unit < params.units); }
+    let sixteen = landmarks[at / 2u];
+    let words = select(sixteen.xy, sixteen.zw, at % 2u == 1u);
+    let by = scales[at * params.spans / params.units];
+    return select(vec4u(), vec4u(words, bitcast<u32>(by), 0u), unit < params.units);
 }
 
 fn put_q(v: u32, x: vec4u) {
@@ -66,8 +67,9 @@ fn put_q(v: u32, x: vec4u) {
 fn put_l(v: u32, x: vec4u) {
     let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
     if BYTES == 1u {
-        l_tile[at] = vec4<f16>(bytes_of(x.x));
-        l_tile[at + 1u] = vec4<f16>(bytes_of(x.y));
+        let by = bitcast<f32>(x.z);
+        l_tile[at] = vec4<f16>(bytes_of(x.x) * by);
+        l_tile[at + 1u] = vec4<f16>(bytes_of(x.y) * by);
         return;
     }
     l_tile[at] = four(x.xy);
@@ -117,7 +119,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], eight); } // unroll
     for (var c0 = begin; c0 < end; c0 += CT) {
         if params.group > 1u && index < CT / 32u { flags[index] = flagged(shared_rows, c0 + 32u * index); }
-        if BYTES == 1u && index < CT / 4u { tile_scales[index] = scales_from(shared_rows, c0 + 4u * index, h); }
         for (var j = 0u; j < SIDES; j++) { // unroll
             low[j] = zero;
             high[j] = zero;
@@ -162,7 +163,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                     let word = j * PAIRS + pair;
                     let tile_first = params.first_chunk + c0 + 32u * word;
                     let others = select(0u, flags[word], params.group > 1u);
-                    take(&list, index, word, tile_first, visible(t0 + index, own, tile_first, others));
+                    take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
                 }
                 workgroupBarrier();
             }

@@ -2,20 +2,6 @@
 // Which chunks a token sees, and how those of a tile of scores come into its list. Chunks are counted over all pages, and
 // 32 of them are the bits of a word. `tile` holds ROW vectors a token: 32 scores, and one that keeps banks apart.
 const ROW: u32 = 9u;
-const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits, with a scale each
-
-// What a landmark in eight bits lacks of a score: its scale, of the four chunks of a page from `first` on.
-fn scales_from(row: u32, first: u32, head: u32) -> vec4f {
-    var four = vec4f();
-    for (var i = 0u; i < 4u; i++) { four[i] = scales[(row + min(first + i, params.chunks - 1u)) * params.heads + head]; }
-    return four * params.scale;
-}
-
-// What makes scores of the products with a tile's four chunks from its 4i-th on.
-fn factors(i: u32) -> vec4f {
-    if BYTES == 1u { return tile_scales[i]; }
-    return vec4f(params.scale);
-}
 
 // Chunks of its own sequence that token t sees.
 fn visible_chunks(t: u32) -> u32 {
@@ -49,20 +35,20 @@ fn visible(t: u32, own: u32, first: u32, flags: u32) -> u32 {
     return (seen | others) & before(params.first_chunk + params.chunks, first);
 }
 
-// Takes the 32 chunks from `first` on, the tile's `word`-th, whose products are row `row`. First which might improve the
-// list: soon these are few, and lanes go through theirs in step, wherever they lie.
-fn take(list: ptr<function, Best>, row: u32, word: u32, first: u32, may: u32) {
+// Takes the 32 chunks from `first` on, whose scores are row `row` of the tile. First which might improve the list: soon
+// these are few, and lanes go through theirs in step, wherever they lie.
+fn take(list: ptr<function, Best>, row: u32, first: u32, may: u32) {
     let least = (*list).score[K - 1u];
     var bits = 0u;
     for (var i = 0u; i < 8u; i++) { // unroll
-        let four = select(vec4u(), vec4u(1u, 2u, 4u, 8u), tile[row * ROW + i] * factors(word * 8u + i) >= vec4f(least));
+        let four = select(vec4u(), vec4u(1u, 2u, 4u, 8u), tile[row * ROW + i] * params.scale >= vec4f(least));
         bits |= (four.x | four.y | four.z | four.w) << (4u * i);
     }
     bits &= may;
     while bits != 0u {
         let i = firstTrailingBit(bits);
         bits &= bits - 1u;
-        let score = tile[row * ROW + i / 4u][i % 4u] * factors(word * 8u + i / 4u)[i % 4u];
+        let score = tile[row * ROW + i / 4u][i % 4u] * params.scale;
         if improves(list, score, first + i + 1u) { insert(list, score, first + i + 1u); }
     }
 }

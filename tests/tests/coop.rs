@@ -409,17 +409,12 @@ const MISTAKES: [(&str, &str, [usize; 10]); 5] = [
 ];
 
 /// (tokens, chunks, heads, r, k, first, parts): landmarks in eight bits, and the last in floats.
-const IN_BYTES: [[usize; 7]; 3] =
-    [[129, 200, 1, 16, 8, 2000, 3], [20, 150, 2, 48, 8, 2000, 1], [1, 65, 1, 48, 1, 2000, 1]];
+const IN_BYTES: [[usize; 7]; 2] = [[129, 200, 1, 64, 8, 2000, 3], [20, 150, 2, 48, 8, 2000, 1]];
 
 /// Mistakes that this must see there.
 const BYTE_MISTAKES: [(&str, &str, [usize; 7]); 2] = [
-    ("if BYTES == 1u { words = select(words, words.zwxy, at % 2u == 1u); }", "", IN_BYTES[0]),
-    (
-        "tile_scales[index] = scales_from(shared_rows, c0 + 4u * index, h);",
-        "tile_scales[index] = vec4f(params.scale);",
-        IN_BYTES[1],
-    ),
+    ("select(sixteen.xy, sixteen.zw, at % 2u == 1u)", "sixteen.xy", IN_BYTES[0]),
+    ("scales[at * params.spans / params.units]", "scales[at / params.units]", IN_BYTES[0]),
 ];
 
 #[test]

@@ -336,8 +336,20 @@ fn paging_never_changes_a_selection() {
             let row = heads * r;
             let page = Tensor::from_slice(&gpu, &landmarks[first * row..(first + n) * row], [1, n, heads, r]);
             let page = page.expect("it fills");
-            // Products of all numbers with one scale are as exact as before.
-            if eight { ops::quantize_landmarks(&page) } else { page.into() }
+            match (eight, exact) {
+                (false, _) => page.into(),
+                (true, false) => ops::quantize_landmarks(&page),
+                // The numbers as they are, eight of sixteen, and a scale of 1.
+                (true, true) => {
+                    let rows = landmarks[first * row..(first + n) * row].chunks(r);
+                    let byte = |v: f32| u32::from(v as i8 as u8);
+                    let word = |four: &[f32]| four.iter().rev().fold(0, |w, v| w << 8 | byte(*v));
+                    let words: Vec<u32> = rows.flat_map(|l| [word(&l[..4]), word(&l[4..]), 0, 0]).collect();
+                    let numbers = Tensor::from_slice(&gpu, &words, [1, n, heads, 4]).expect("it fills");
+                    let scales = Tensor::full(&gpu, [1, n, heads, 1], page.dtype(), 1.0);
+                    ops::Landmarks::Bytes { numbers, scales }
+                }
+            }
         };
         // From none to all of the chunks are visible.
         let first_position = (seed % (chunks as u64 + 2)) as usize * chunk;

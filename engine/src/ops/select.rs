@@ -1,6 +1,7 @@
 //! Scores of tokens against landmarks and the best K chunks of each (arXiv 2504.16795, section 3.2), in one pass that
-//! streams the chunks by: memory is O(tokens · K), never tokens · chunks. Landmarks that lie in pages may be in eight bits:
-//! then `score = scale · (q · numbers) / √r`, the product summed in f32 before it is scaled.
+//! streams the chunks by: memory is O(tokens · K), never tokens · chunks. Landmarks that lie in pages may be in eight bits,
+//! with a scale for each 32 dims: scores are those of scale · number. (One scale for all 64 dims of the shipped weights'
+//! landmarks changed twice as many of the selected chunks, scales for 16 hardly fewer.)
 
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
@@ -35,13 +36,15 @@ pub enum Landmarks {
     Bytes {
         /// (1, chunks, heads, r / 4), u32, r a multiple of 16: four signed bytes a word.
         numbers: Tensor,
-        /// (1, chunks, heads, 1), f32.
+        /// (1, chunks, heads, spans), f32: each for r / spans dims, a multiple of 16.
         scales: Tensor,
     },
 }
 
 /// Dims that landmarks in eight bits have a multiple of: 16 bytes, which kernels load at once.
 const SIXTEEN: usize = 16;
+/// Dims that share a scale, where landmarks have a multiple of them.
+const SPAN: usize = 32;
 /// Bytes of landmarks that are in floats at a time where all scores of a token are wanted.
 const SLAB: usize = 16 << 20;
 
@@ -75,11 +78,12 @@ impl Landmarks {
             }
             Landmarks::Bytes { numbers, scales } => (numbers, scales),
         };
-        let [_, chunks, heads, words]: [usize; 4] = numbers.axes();
-        let pages = [(numbers.reshape([chunks, heads, words]), scales.reshape([chunks, heads]))];
+        let ([_, chunks, heads, words], [.., spans]): ([usize; 4], [usize; 4]) = (numbers.axes(), scales.axes());
+        let numbers_ = numbers.reshape([chunks, heads * spans, words / spans]);
+        let pages = [(numbers_, scales.reshape([chunks, heads * spans]))];
         let indices: Vec<u32> = (first as u32..(first + count) as u32).collect();
         let indices = Tensor::from_slice(numbers.gpu(), &indices, [count]).expect("as many numbers as chunks");
-        let out = Tensor::empty(numbers.gpu(), [count, heads, 4 * words], dtype);
+        let out = Tensor::empty(numbers.gpu(), [count, heads * spans, 4 * words / spans], dtype);
         ops::gather_quantized_into(&out, &pages, &indices, 1);
         let out = out.reshape([1, count, heads, 4 * words]);
         if dims == 4 * words { out } else { ops::narrowed(&out, dims) }
@@ -94,13 +98,14 @@ impl Landmarks {
     }
 }
 
-/// Bytes of `dims` dims of a landmark in eight bits, those of zeros behind them included.
-pub fn bytes_of_landmark(dims: usize) -> usize {
-    dims.next_multiple_of(SIXTEEN)
+/// Numbers of a landmark of `dims` dims in eight bits, those of zeros behind them included, and its scales.
+pub fn landmark_in_bytes(dims: usize) -> [usize; 2] {
+    let wide = dims.next_multiple_of(SIXTEEN);
+    [wide, wide / if wide.is_multiple_of(SPAN) { SPAN } else { SIXTEEN }]
 }
 
-/// Landmarks (1, chunks, heads, r), floats of either width, in eight bits with a scale for each chunk and head: no element is
-/// off by more than 1/254 of the largest of its vector. Outside of the graph.
+/// Landmarks (1, chunks, heads, r), floats of either width, in eight bits: no element is off by more than 1/254 of the
+/// largest of those that it shares a scale with. Outside of the graph.
 ///
 /// # Panics
 /// Where there are several sequences.
@@ -108,12 +113,12 @@ pub fn bytes_of_landmark(dims: usize) -> usize {
 pub fn quantize_landmarks(landmarks: &Tensor) -> Landmarks {
     let [one, chunks, heads, r]: [usize; 4] = landmarks.axes();
     assert_eq!(one, 1, "quantize_landmarks: {:?}: expected one sequence", landmarks.shape());
-    let wide = bytes_of_landmark(r);
+    let [wide, spans] = landmark_in_bytes(r);
     let x = autograd::no_grad(|| if wide == r { landmarks.detach() } else { widened(landmarks, wide) });
-    let (numbers, scales) = quantize_chunks(&x.reshape([chunks, heads, wide]), 1);
+    let (numbers, scales) = quantize_chunks(&x.reshape([chunks, heads * spans, wide / spans]), 1);
     Landmarks::Bytes {
         numbers: numbers.reshape([1, chunks, heads, wide / 4]),
-        scales: scales.reshape([1, chunks, heads, 1]),
+        scales: scales.reshape([1, chunks, heads, spans]),
     }
 }
 
@@ -462,12 +467,12 @@ fn stream(
     for (i, page) in pages.iter().enumerate() {
         let chunks = page.chunks();
         assert_eq!(page.row(), [heads, r], "select: heads and dims of landmarks for q {:?}", q.shape());
-        let (page, scales, bytes) = match page {
+        let (page, scales, spans, bytes) = match page {
             Landmarks::Floats(x) => {
                 assert_eq!(x.dtype(), q.dtype(), "select: types of landmarks and q");
-                (x, &nothing, 0u32)
+                (x, &nothing, 1, 0u32)
             }
-            Landmarks::Bytes { numbers, scales } => (numbers, scales, 1),
+            Landmarks::Bytes { numbers, scales } => (numbers, scales, scales.shape()[3], 1),
         };
         let (resume, finish) = (stretch.resume || i > 0, stretch.finish && i + 1 == pages.len());
         // A single token has time for nothing but a tile.
@@ -490,7 +495,7 @@ fn stream(
                 launch!($stem [$($spec = $value,)* K = k, BYTES = bytes] {
                     tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
                     first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
-                    scale, groups,
+                    spans, scale, groups,
                 }, [q, page, scales, clean] -> [to[0], to[1]], groups)
             };
         }
@@ -803,7 +808,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::range("tokens", 1, 70),
             Dim::range("chunks", 2, 150),
             Dim::one_of("heads", &[1, 2]),
-            Dim::one_of("r", &[16, 48]),
+            Dim::one_of("r", &[64, 16, 48]),
             Dim::one_of("k", &[8, 1, 20]),
             Dim::one_of("first", &[2000, 0, 37]),
             Dim::one_of("parts", &[1, 3]),
@@ -816,7 +821,7 @@ pub(super) fn cases() -> Vec<Case> {
             vec![
                 Input::new("q", draw.integers(&[1, tokens, heads, r], -2, 3)),
                 Input::new("numbers", Array::new(&[1, chunks - 1, heads, r / 4], words)).of(DType::U32),
-                Input::new("scales", draw.integers(&[1, chunks - 1, heads, 1], -2, 2).map(|v| v.exp2())),
+                Input::new("scales", draw.integers(&[1, chunks - 1, heads, landmark_in_bytes(r)[1]], -2, 2).map(|v| v.exp2())),
                 Input::new("landmarks", draw.integers(&[1, 1, heads, r], -3, 4)),
             ]
         },
@@ -825,7 +830,8 @@ pub(super) fn cases() -> Vec<Case> {
             let [_, chunks, heads, r, k, first, _] = s.get();
             let byte = |word: f64, n: usize| f64::from((word as u32 >> (8 * n)) as u8 as i8);
             let before = Array::from_fn(&[1, chunks - 1, heads, r], |at| {
-                byte(i[1].at(&[0, at[1], at[2], at[3] / 4]), at[3] % 4) * i[2].at(&[0, at[1], at[2], 0])
+                let span = at[3] / (r / i[2].shape[3]);
+                byte(i[1].at(&[0, at[1], at[2], at[3] / 4]), at[3] % 4) * i[2].at(&[0, at[1], at[2], span])
             });
             let all = Array::new(&[1, chunks, heads, r], [&before.data[..], &i[3].data].concat());
             best(Rule { k, chunk: 16, first, window: 0, group: 1 }, &[i[0].clone(), all])
