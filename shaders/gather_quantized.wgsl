@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/bytes.wgsl
 // variants: elem=vec4<f16>
 // out[slot, s, h, i] = numbers[c, s, h, i] · scales[c, h], c = indices[slot] − first, for the slots whose chunk lies in this
 // page; the others stay as they are. A workgroup writes one chunk.
@@ -20,10 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if chunk < params.first || chunk - params.first >= params.chunks { return; }
     let c = chunk - params.first;
     for (var i = lane; i < params.size; i += WG) {
-        let word = bitcast<i32>(numbers[c * params.size + i]);
-        // Each byte to the top and down again with its sign.
-        let q = vec4i(word << 24u, word << 16u, word << 8u, word) >> vec4u(24u);
         let scale = scales[(params.skipped + c) * params.heads + i / params.units % params.heads];
-        out[slot * params.size + i] = elem(vec4f(q) * scale);
+        out[slot * params.size + i] = elem(bytes_of(numbers[c * params.size + i]) * scale);
     }
 }

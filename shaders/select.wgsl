@@ -1,5 +1,5 @@
-// uses: lib/grid.wgsl, lib/select.wgsl, lib/eights.wgsl
-// variants: HALF=1 | K=20 | K=64
+// uses: lib/grid.wgsl, lib/select.wgsl, lib/eights.wgsl, lib/bytes.wgsl
+// variants: HALF=1 | K=20 | K=64 | BYTES=1 | BYTES=1 HALF=1
 // score[t, c] = q[t] · landmark[c] · scale over the visible chunks c of each token; the K best stay, an equal score of a
 // more recent chunk wins. One workgroup a (batch, head, tile of 64 tokens, part of the chunks): tiles of 64 chunks stream
 // by, an invocation computes 4 × 4 scores, which live in workgroup memory until 64 invocations have taken them into
@@ -9,23 +9,34 @@ const CT: u32 = 64u;                                                  // chunks 
 const WG: u32 = 256u;
 const PER: u32 = 8u / UNIT;                                           // units of eight dims, staged at a time
 const LOADS: u32 = TT * PER;                                          // units of a tile
+const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STRIDE: u32 = 3u;                                               // two vectors a line, and one that keeps banks apart
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
-    scale: f32, groups: u32,
+    spans: u32, scale: f32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // (batches, tokens, heads, units)
-@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // (batches / group, chunks, heads, units)
-@group(0) @binding(3) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
-@group(0) @binding(5) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
+@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // (batches / group, chunks, heads, units), or sixteen bytes each
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads, spans): with BYTES
+@group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
+@group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
 
 var<workgroup> operands: array<vec4f, 2u * TT * STRIDE>;              // tokens' lines of eight dims, then chunks'
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
 var<workgroup> flags: array<u32, CT / 32u>;
+
+// A unit of a landmark, or the bytes of its dims and their scale.
+fn landmark(row: u32, unit: u32) -> vec4u {
+    if BYTES == 0u { return landmarks[row * params.units + unit]; }
+    let sixteen = landmarks[row * (params.units * UNIT / 16u) + unit * UNIT / 16u];
+    let word = unit * UNIT / 4u % 4u;
+    let by = scales[row * params.spans + unit * params.spans / params.units];
+    return vec4u(sixteen[word], sixteen[(word + 1u) % 4u], bitcast<u32>(by), 0u);
+}
 
 // What `lane` loads of the step from unit `first` on: `token` and `chunk` are the lines of a tile's first.
 fn next(lane: u32, first: u32, t0: u32, token: u32, c0: u32, chunk: u32) -> vec4u {
@@ -34,7 +45,7 @@ fn next(lane: u32, first: u32, t0: u32, token: u32, c0: u32, chunk: u32) -> vec4
     if unit < params.units {
         if lane < LOADS && t0 + line < params.tokens { return q[(token + line * params.heads) * params.units + unit]; }
         if lane >= LOADS && lane < 2u * LOADS && c0 + line < params.chunks {
-            return landmarks[(chunk + line * params.heads) * params.units + unit];
+            return landmark(chunk + line * params.heads, unit);
         }
     }
     return vec4u();
@@ -45,7 +56,11 @@ fn put(lane: u32, words: vec4u) {
     var line = lane % LOADS / PER;
     // An invocation's four chunks are neighbours: 16 lines apart, they leave banks to those of its neighbours.
     if lane >= LOADS { line = TT + line % 4u * 16u + line / 4u; }
-    let e = eight_of(words);
+    var e = eight_of(words);
+    if BYTES == 1u && lane >= LOADS {
+        let by = bitcast<f32>(words.z);
+        e = Eight(bytes_of(words.x) * by, bytes_of(words.y) * by);
+    }
     if HALF == 1u {
         operands[line * STRIDE] = e.x;
         operands[line * STRIDE + 1u] = e.y;

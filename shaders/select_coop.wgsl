@@ -1,11 +1,12 @@
-// uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128
+// uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl, lib/bytes.wgsl
+// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128
 // select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
 // × every COLUMNSth matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
 // registers, also over the end of a tile. Scores leave the matrices 32 chunks at a time.
 const TT: u32 = 128u;                                                 // tokens a tile: 128, or 32 where there are few
 const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 16 · COLUMNS
 const WG: u32 = 256u;
+const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STEP: u32 = 32u;                                                // dims staged at a time
 const EIGHTS: u32 = STEP / 8u;
 const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
@@ -17,15 +18,16 @@ const SIDES: u32 = CT / 16u / COLUMNS;                                // matrice
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
-    scale: f32, groups: u32,
+    spans: u32, scale: f32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
 @group(0) @binding(1) var<storage, read> q: array<vec4u>;             // f16 (batches, tokens, heads, eights)
-@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights)
-@group(0) @binding(3) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
-@group(0) @binding(5) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
+@group(0) @binding(2) var<storage, read> landmarks: array<vec4u>;     // f16 (batches / group, chunks, heads, eights), or sixteen bytes each
+@group(0) @binding(3) var<storage, read> scales: array<f32>;          // (batches / group, chunks, heads, spans): with BYTES
+@group(0) @binding(4) var<storage, read> clean: array<u32>;           // (batches / group, chunks): with group > 1
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;    // (parts, batches, tokens, heads, K)
+@group(0) @binding(6) var<storage, read_write> indices: array<u32>;   // the same; part p: span chunks of the page
 
 var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token, dim)
 var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
@@ -47,7 +49,12 @@ fn q_next(line: u32, unit: u32) -> vec4u {
 }
 
 fn l_next(line: u32, unit: u32) -> vec4u {
-    return select(vec4u(), landmarks[line + min(unit, params.units - 1u)], unit < params.units);
+    let at = line + min(unit, params.units - 1u);
+    if BYTES == 0u { return select(vec4u(), landmarks[at], unit < params.units); }
+    let sixteen = landmarks[at / 2u];
+    let words = select(sixteen.xy, sixteen.zw, at % 2u == 1u);
+    let by = scales[at * params.spans / params.units];
+    return select(vec4u(), vec4u(words, bitcast<u32>(by), 0u), unit < params.units);
 }
 
 fn put_q(v: u32, x: vec4u) {
@@ -59,6 +66,12 @@ fn put_q(v: u32, x: vec4u) {
 
 fn put_l(v: u32, x: vec4u) {
     let at = v / EIGHTS * STRIDE + v % EIGHTS * 2u;
+    if BYTES == 1u {
+        let by = bitcast<f32>(x.z);
+        l_tile[at] = vec4<f16>(bytes_of(x.x) * by);
+        l_tile[at + 1u] = vec4<f16>(bytes_of(x.y) * by);
+        return;
+    }
     l_tile[at] = four(x.xy);
     l_tile[at + 1u] = four(x.zw);
 }

@@ -2,7 +2,7 @@
 
 use rambutan_engine::{
     DType, Gpu, Tensor,
-    ops::{self, Begun, Visibility},
+    ops::{self, Begun, Landmarks, Visibility},
     tensor::Parameters,
 };
 
@@ -465,7 +465,7 @@ impl Ramba {
     }
 
     /// Takes `passage` on: to the next layer that selected chunks, whose keys and values the caller then brings, or to its
-    /// end. `landmarks`: (1, chunks, heads, dim) each, of the whole chunks that `cache` began behind, in the text's order.
+    /// end. `landmarks`: pages of the whole chunks that `cache` began behind, in the text's order.
     /// [`Ramba::extend`] of all gives the same logits.
     ///
     /// # Panics
@@ -475,7 +475,7 @@ impl Ramba {
         &self,
         passage: &mut Passage,
         cache: &mut Cache,
-        landmarks: &[Tensor],
+        landmarks: &[Landmarks],
         brought: Option<Brought>,
     ) -> Pass {
         assert_eq!(passage.wanted.is_some(), brought.is_some(), "pass: chunks wanted, and brought");
@@ -498,8 +498,8 @@ impl Ramba {
                 }
                 Layer::Chunking(chunking) => self.remember(cache, chunking, passage.x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    let own = cache.memory.as_ref().map(|m| m.landmarks.clone());
-                    let landmarks: Vec<Tensor> = landmarks.iter().cloned().chain(own.clone()).collect();
+                    let own = cache.memory.as_ref().map(|m| Landmarks::from(m.landmarks.clone()));
+                    let landmarks: Vec<Landmarks> = landmarks.iter().cloned().chain(own.clone()).collect();
                     let own = own.is_some();
                     if landmarks.is_empty() {
                         continue;
@@ -545,7 +545,7 @@ impl Ramba {
     }
 
     /// Looks at the landmarks of a text once for all `passages` that [`Pass::Seeks`] stopped before the same layer.
-    pub fn seek(&self, passages: &mut [&mut Passage], landmarks: &[Tensor]) {
+    pub fn seek(&self, passages: &mut [&mut Passage], landmarks: &[Landmarks]) {
         let Some(layer) = passages.first().map(|p| p.layer) else { return };
         let Some(Layer::Retrieval(retrieval)) = self.layers.get(layer) else { return };
         let here = |p: &&mut &mut Passage| p.layer == layer && p.looks_for.is_some();

@@ -9,6 +9,7 @@ mod asking;
 mod bringing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod file;
+mod marks;
 mod paged;
 mod reading;
 mod text;
@@ -22,12 +23,14 @@ use crate::{Error, Ramba, chunking::Memory};
 
 pub use asking::Asking;
 use asking::Feed;
+pub use marks::Landmarks;
+use marks::Marks;
 use paged::Paged;
 pub use reading::{Progress, Reading};
 #[cfg(not(target_arch = "wasm32"))]
 pub use text::TextFile;
 pub use text::{Source, Text};
-pub use values::Placement;
+pub use values::{Keeping, Placement};
 use values::{Old, Values};
 
 /// Numbers in the stream of one batch of segments, at most: enough to fill a GPU.
@@ -45,7 +48,7 @@ pub struct Reader<'m> {
     model: &'m Ramba,
     segment: usize,
     batch: usize,
-    landmarks: Paged,
+    landmarks: Marks,
     values: Values,
     /// The text's last tokens, fewer than a segment.
     rest: Vec<u8>,
@@ -64,7 +67,7 @@ pub struct Answer {
 /// What was replaced, to be put back.
 pub struct Saved {
     /// Where the segments begin, their landmarks and their values.
-    old: Option<(usize, Tensor, Old)>,
+    old: Option<(usize, Vec<Tensor>, Old)>,
     rest: Vec<u8>,
 }
 
@@ -77,11 +80,13 @@ impl<'m> Reader<'m> {
         Reader::placed(model, Placement::Device)
     }
 
-    /// An empty memory whose keys and values are kept elsewhere: [`Placement::fitting`] tells where they fit.
+    /// An empty memory that is kept otherwise, a [`Placement`] of keys and values or a whole [`Keeping`]:
+    /// [`Keeping::fitting`] tells what fits.
     ///
     /// # Errors
     /// As [`Reader::new`], or the configuration's sizes cannot be kept there.
-    pub fn placed(model: &'m Ramba, placement: Placement) -> Result<Reader<'m>, Error> {
+    pub fn placed(model: &'m Ramba, keeping: impl Into<Keeping>) -> Result<Reader<'m>, Error> {
+        let keeping = keeping.into();
         let config = &model.config;
         // Without memory nothing is kept but the text: all of it goes through with each question.
         let segment = if config.enable_hsa {
@@ -97,9 +102,8 @@ impl<'m> Reader<'m> {
             });
         }
         let numbers = if model.gpu().capabilities().cpu { BATCH_CPU } else { BATCH };
-        let row = [config.retrieval_heads(), config.retrieval_head_dim()];
-        let landmarks = Paged::new(model.gpu(), config.chunk_size, row, model.dtype());
-        let values = Values::new(model, segment, placement)?;
+        let landmarks = Marks::new(model, keeping.landmarks);
+        let values = Values::new(model, segment, keeping.values)?;
         let reader = Reader { model, segment, batch: segment, landmarks, values, rest: Vec::new() };
         Ok(reader.with_batch(numbers / config.hidden_size))
     }
@@ -139,16 +143,27 @@ impl<'m> Reader<'m> {
         self.values.placement()
     }
 
-    /// Bytes of device memory that a token leaves taken.
-    pub fn bytes_per_token(&self) -> usize {
-        let chunk = self.model.config.chunk_size;
-        (self.landmarks.bytes(chunk) + self.values.bytes(chunk)[0]).div_ceil(chunk)
+    /// How keys, values and landmarks are kept.
+    pub fn keeping(&self) -> Keeping {
+        Keeping { values: self.placement(), landmarks: self.landmarks.kind() }
     }
 
-    /// Bytes of host memory that a token leaves taken.
+    /// Bytes that the memory of `tokens` tokens, whole segments, takes on the device and on the host.
+    pub fn bytes_of(&self, tokens: usize) -> [usize; 2] {
+        let [device, host] = self.values.bytes(tokens);
+        [self.landmarks.bytes(tokens) + device, host]
+    }
+
+    /// Bytes of device memory that a token leaves taken, rounded up.
+    pub fn bytes_per_token(&self) -> usize {
+        let chunk = self.model.config.chunk_size;
+        self.bytes_of(chunk)[0].div_ceil(chunk)
+    }
+
+    /// Bytes of host memory that a token leaves taken, rounded up.
     pub fn host_bytes_per_token(&self) -> usize {
         let chunk = self.model.config.chunk_size;
-        self.values.bytes(chunk)[1].div_ceil(chunk)
+        self.bytes_of(chunk)[1].div_ceil(chunk)
     }
 
     /// Tokens that are read at once, where the device's memory allows.
@@ -260,7 +275,7 @@ impl<'m> Reader<'m> {
             let memory = self.remember(&text[..whole])?;
             let old = self.values.replace(start, &memory, &text[..whole])?;
             let landmarks = self.landmarks.copy(start..start + whole);
-            self.landmarks.write(start, &memory.landmarks);
+            self.landmarks.write(start, &self.landmarks.kept(&memory.landmarks));
             saved.old = Some((start, landmarks, old));
             if let Err(e) = self.gpu().check() {
                 self.restore(saved);

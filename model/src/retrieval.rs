@@ -4,7 +4,7 @@
 
 use rambutan_engine::{
     Tensor,
-    ops::{self, Begun, Visibility},
+    ops::{self, Begun, Landmarks, Visibility},
 };
 
 use crate::{
@@ -60,11 +60,10 @@ impl Retrieval {
         ops::select(&self.queries(x), &self.keys(landmarks), self.top_k, visibility)
     }
 
-    /// The same against pages of landmarks, outside of the graph: (1, chunks, heads, dim) each, in the text's order.
-    pub fn forward_pages(&self, x: &Tensor, pages: &[Tensor], visibility: &Visibility) -> Selection {
+    /// The same against pages of landmarks, outside of the graph, in the text's order.
+    pub fn forward_pages(&self, x: &Tensor, pages: &[Landmarks], visibility: &Visibility) -> Selection {
         let q = self.queries(x);
-        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
-        let (scores, indices) = ops::select_pages(&q, &pages, self.top_k, visibility);
+        let (scores, indices) = ops::select_pages(&q, &self.keys_of_pages(&q, pages), self.top_k, visibility);
         self.selection(scores, indices)
     }
 
@@ -75,16 +74,15 @@ impl Retrieval {
 
     /// [`Retrieval::forward_pages`] for several at once, as far as pages that all of their tokens see: q of
     /// [`Retrieval::sought`] each; [`Retrieval::forward_further`] goes on with each. None where there are fewer than K chunks.
-    pub fn begin_together(&self, q: &[&Tensor], pages: &[Tensor]) -> Option<Vec<Begun>> {
-        if pages.iter().map(|p| p.shape()[1]).sum::<usize>() < self.top_k {
+    pub fn begin_together(&self, q: &[&Tensor], pages: &[Landmarks]) -> Option<Vec<Begun>> {
+        if pages.iter().map(Landmarks::chunks).sum::<usize>() < self.top_k {
             return None;
         }
         let rows: Vec<Tensor> = q.iter().map(|q| q.reshape([1, q.len()])).collect();
         let all = ops::concat_columns(&rows.iter().collect::<Vec<_>>());
         let [_, _, heads, dim]: [usize; 4] = q.first()?.axes();
         let all = all.reshape([1, all.len() / (heads * dim), heads, dim]);
-        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
-        let begun = ops::select_begun(&all, &pages, self.top_k);
+        let begun = ops::select_begun(&all, &self.keys_of_pages(&all, pages), self.top_k);
         let mut first = 0;
         let part = |q: &&Tensor| {
             let tokens = q.shape()[1];
@@ -99,19 +97,25 @@ impl Retrieval {
         &self,
         q: &Tensor,
         begun: Begun,
-        pages: &[Tensor],
+        pages: &[Landmarks],
         visibility: &Visibility,
     ) -> Selection {
-        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
-        let (scores, indices) = ops::select_further(q, begun, &pages, visibility);
+        let (scores, indices) = ops::select_further(q, begun, &self.keys_of_pages(q, pages), visibility);
         self.selection(scores, indices)
     }
 
     /// x: (1, 1, width) against all chunks of pages of landmarks, as [`Retrieval::forward_pages`] takes them → (chunks), f32:
     /// the scores that it selects by, mean over heads.
-    pub fn every_score(&self, x: &Tensor, pages: &[Tensor]) -> Tensor {
-        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
-        ops::chunk_scores(&self.queries(x), &pages)
+    pub fn every_score(&self, x: &Tensor, pages: &[Landmarks]) -> Tensor {
+        let q = self.queries(x);
+        ops::chunk_scores(&q, &self.keys_of_pages(&q, pages))
+    }
+
+    /// Norms are of floats: what is in eight bits is floats before them.
+    fn keys_of_pages(&self, q: &Tensor, pages: &[Landmarks]) -> Vec<Landmarks> {
+        let [.., dim]: [usize; 4] = q.axes();
+        let Some(norm) = &self.landmark_norm else { return pages.to_vec() };
+        pages.iter().map(|page| norm.forward(&page.floats(dim, q.dtype())).into()).collect()
     }
 
     fn keys(&self, landmarks: &Tensor) -> Tensor {

@@ -346,6 +346,11 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         ("a memory whose text is another", ask_memory(&stale)),
         ("a memory by other weights", ask_memory(&sound).replace(&model, &others)),
         ("a memory and a place", format!("{}\0--memory-in\0host", ask_memory(&sound))),
+        ("a memory and landmarks", format!("{}\0--landmarks\0int8", ask_memory(&sound))),
+        ("landmarks of another kind", format!("{}\0--landmarks\0int8", read(&text, &sound))),
+        ("an unknown kind", format!("{}\0--landmarks\0stone", ask(&model, &text))),
+        ("a length of nothing", "eval\0memory\0--lengths\0tiny".into()),
+        ("an unknown place of memory", "eval\0memory\0--places\0attic".into()),
         ("an empty question to a memory", format!("{}\0 ", ask_memory(&sound))),
         ("a memory and no question", format!("ask\0--memory\0{sound}")),
         ("an unknown place", format!("{}\0--memory-in\0attic", ask(&model, &text))),
@@ -770,6 +775,7 @@ fn help_of_every_command_has_examples() {
         "eval passkey",
         "eval ruler",
         "eval perplexity",
+        "eval memory",
         "train",
         "jobs",
         "info",
@@ -996,6 +1002,25 @@ fn json_parses_and_says_what_it_should() {
         assert!(line["nats"].as_f64().is_some_and(|n| (4.5..7.0).contains(&n)), "{line}");
     }
 
+    let memory = lines(
+        "eval memory --checkpoint m.safetensors --lengths 1024 --computed 2048 --places device,text --facts 1 --json",
+    );
+    assert_eq!(memory.len(), 8);
+    let number = |line: &Value, key: &str| line[key].as_u64().unwrap_or_else(|| panic!("{key}: {line}"));
+    for (measured, computed) in memory[..4].iter().zip(&memory[4..]) {
+        assert_eq!(
+            (&measured["memory_in"], &measured["landmarks"]),
+            (&computed["memory_in"], &computed["landmarks"])
+        );
+        assert_eq!((&measured["measured"], &computed["measured"]), (&true.into(), &false.into()));
+        // Buffers come in classes.
+        let [measured_bytes, computed_bytes] =
+            [measured, computed].map(|line| number(line, "text_device_bytes"));
+        let least = computed_bytes / 2;
+        assert!((least..=least + least / 8 + 1024).contains(&measured_bytes), "{measured} {computed}");
+        assert_eq!(2 * number(measured, "text_host_bytes"), number(computed, "text_host_bytes"));
+        assert!(number(measured, "reading_peak_device_bytes") > measured_bytes);
+    }
     let demo = lines("demo --checkpoint m.safetensors --tokens 1024 --facts 3 --out pictures --json");
     let last = demo.last().expect("a last line");
     assert_eq!(demo.len(), 4);
@@ -1022,7 +1047,7 @@ fn memory_goes_where_it_fits_and_says_so() {
     };
     let json = |more: &str| -> Value { serde_json::from_str(&ask(&format!("{more} --json"))).expect("JSON") };
     let device = json("");
-    assert_eq!(device["memory_in"], "device");
+    assert_eq!((&device["memory_in"], &device["landmarks"]), (&"device".into(), &"f32".into()));
     for (more, place) in
         [("--max-memory 32MiB", "text"), ("--memory-in host", "host"), ("--memory-in text", "text")]
     {
@@ -1031,6 +1056,10 @@ fn memory_goes_where_it_fits_and_says_so() {
         assert_eq!((&other["answer"], &other["sources"]), (&device["answer"], &device["sources"]), "{more}");
     }
     let said = ask("--max-memory 32MiB");
-    assert!(said.contains("keys and values in: text, since the device has no room"), "{said}");
-    assert!(ask("--memory-in int8").contains("keys and values in: int8, as asked"));
+    assert!(
+        said.contains("keys and values in: text, since the device has no room; landmarks in f32;"),
+        "{said}"
+    );
+    let said = ask("--memory-in int8 --landmarks int8");
+    assert!(said.contains("keys and values in: int8, as asked; landmarks in int8, as asked;"), "{said}");
 }

@@ -403,12 +403,22 @@ const MISTAKES: [Mistake<10>; 5] = [
     (SELECT, "low[j] = zero;", "", SELECTIONS[0]),
 ];
 
+/// (tokens, chunks, heads, r, k, first, parts): landmarks in eight bits, and the last in floats.
+const IN_BYTES: [[usize; 7]; 2] = [[129, 200, 1, 64, 8, 2000, 3], [20, 150, 2, 48, 8, 2000, 1]];
+
+const BYTE_MISTAKES: [Mistake<7>; 2] = [
+    (SELECT, "select(sixteen.xy, sixteen.zw, at % 2u == 1u)", "sixteen.xy", IN_BYTES[0]),
+    (SELECT, "scales[at * params.spans / params.units]", "scales[at / params.units]", IN_BYTES[0]),
+];
+
 #[test]
 fn selections_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let exact = case("select.coop.f16");
     hold(&gpu, &[SELECT], &SELECTIONS, &MISTAKES, |sizes| values(&gpu, &exact, sizes));
     check(&gpu, &case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
+    let bytes = case("select.coop.bytes.f16");
+    hold(&gpu, &[SELECT], &IN_BYTES, &BYTE_MISTAKES, |sizes| values(&gpu, &bytes, sizes));
     follow(&gpu, &exact, &SELECTIONS[2], &[SELECT]);
 }
 

@@ -19,7 +19,7 @@ use rambutan_model::{
     Checkpoint, Error, Ramba,
     ramba::Options,
     reader::{
-        Placement, Reader, Source, TextFile,
+        Keeping, Landmarks, Placement, Reader, Source, TextFile,
         file::{self, Manner, MemoryError, MemoryFile, Written},
     },
     rng::Rng,
@@ -40,13 +40,14 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
     (0..count).map(|_| rng.below(256) as u8).collect()
 }
 
-fn read<'m>(model: &'m Ramba, placement: Placement, parts: &[&[u8]]) -> Reader<'m> {
+fn read<'m>(model: &'m Ramba, keeping: impl Into<Keeping>, parts: &[&[u8]]) -> Reader<'m> {
+    let keeping = keeping.into();
     // Three segments at once, so that chunks come in several batches.
-    let mut reader = Reader::placed(model, placement).expect("it has segments").with_batch(3 * SEGMENT);
+    let mut reader = Reader::placed(model, keeping).expect("it has segments").with_batch(3 * SEGMENT);
     for part in parts {
         reader.read(*part, |_| {}).expect("it reads");
     }
-    assert_eq!(reader.placement(), placement);
+    assert_eq!(reader.keeping(), keeping);
     reader
 }
 
@@ -217,45 +218,159 @@ fn eight_bits_are_off_by_half_a_scale_at_most() {
     }
 }
 
-/// Scores of small integers: many are equal, and all are exact.
+/// All that is done with a memory, with landmarks in eight bits: the same bits wherever keys and values are, in whatever
+/// parts it is read, replaced, put back, as a prefix, in company, in a file that is written in parts.
+#[test]
+fn landmarks_in_eight_bits_are_one_memory() {
+    let gpu = testing::gpu();
+    let folder = Folder::new("landmarks");
+    for (half, changes) in [
+        (false, ""),
+        (gpu.capabilities().f16, r#""num_upper_groups": 2, "enable_lmk_norm": true"#),
+        (false, r#""mask_slide_window": true, "slide_window": 40"#),
+    ] {
+        let model = model(&gpu, changes, half);
+        let keep = |values| Keeping { values, landmarks: Landmarks::Int8 };
+        let (text, question) = (bytes(11, SEGMENT * 21 + 37), bytes(12, 30));
+        let parts = [&text[..100], &text[100..]];
+        let device = read(&model, keep(Placement::Device), &parts);
+        let expected = logits(&device, &question);
+        let said = block_on(device.ask(&question, b"", 6)).expect("it answers");
+        let floats = read(&model, Placement::Device, &parts);
+        assert!(device.bytes_per_token() < floats.bytes_per_token());
+        assert!(logits(&floats, &question) != expected, "{changes}: they are rounded");
+        let scores = block_on(device.scores(&question)).expect("it scores").expect("there are chunks");
+        let exact = block_on(floats.scores(&question)).expect("it scores").expect("there are chunks");
+        let [scores, exact] = [scores, exact].map(|s| s.to_vec::<f32>().expect("the device works"));
+        let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let worst = exact.iter().zip(&scores).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(worst > 0.0 && worst < 2e-2 * largest, "{changes}: scores off by {worst} of {largest}");
+        let company = [&question[..], &question[..9]];
+        let alone = company.map(|q| block_on(device.ask(q, b"", 4)).expect("it answers"));
+        fs::write(folder.path("text"), &text).expect("it writes");
+        for placement in [Placement::Device, Placement::Host, Placement::Text] {
+            let what = format!("{placement} {changes}");
+            let mut reader = read(&model, keep(placement), &[&text[..700], &text[700..]]);
+            assert!(logits(&reader, &question) == expected, "{what}");
+            assert_eq!(block_on(reader.ask(&question, b"", 6)).expect("it answers"), said, "{what}");
+            let together = block_on(reader.ask_all(&company, b"", 4)).expect("they are answered");
+            assert_eq!(together, alone, "{what}");
+            let mut changed = text.clone();
+            changed[120..200].copy_from_slice(&bytes(13, 80));
+            let stretch = reader.stretch(120..200);
+            let saved = reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+            let other = read(&model, keep(Placement::Device), &[&changed]);
+            assert!(logits(&reader, &question) == logits(&other, &question), "{what}: replaced");
+            assert!(
+                logits(&reader.prefix(256), &question) == logits(&other.prefix(256), &question),
+                "{what}: its beginning"
+            );
+            reader.restore(saved);
+            assert!(logits(&reader, &question) == expected, "{what}: put back");
+            if placement == Placement::Device {
+                continue;
+            }
+            let [whole, parts] = ["whole", "parts"].map(|name| folder.path(&format!("{name}-{placement}")));
+            for (memory, pages) in [(&whole, usize::MAX), (&parts, 2), (&parts, 4), (&parts, usize::MAX)] {
+                write(&model, &folder.path("text"), memory, keep(placement), pages).expect("it reads");
+            }
+            assert!(held(&whole) == held(&parts), "{what}: byte for byte");
+            let opened = open(&model, &whole).expect("it opens");
+            assert_eq!(opened.keeping(), keep(placement));
+            assert!(logits(&opened, &question) == expected, "{what}: in a file");
+            [whole, parts].iter().for_each(|path| fs::remove_file(path).expect("it goes"));
+        }
+    }
+}
+
+/// What is left open is chosen by what is known to fit, the exact before the rounded.
+#[test]
+fn what_fits_is_known_before_anything_is_read() {
+    let options = GpuOptions { max_memory: Some(64 << 20), ..GpuOptions::from_env() };
+    let gpu = Gpu::new(options).expect("an adapter");
+    let model = model(&gpu, "", false);
+    let keep = |values, landmarks| Keeping { values, landmarks };
+    let (float, int8) = (Landmarks::Float, Landmarks::Int8);
+    let [all, landmarks] = [Placement::Device, Placement::Text]
+        .map(|p| Reader::placed(&model, p).expect("it has segments").bytes_of(1 << 20)[0] >> 10);
+    let room = (64 << 20) - gpu.memory().in_use as usize;
+    let fitting = |kib: usize, values, landmarks| {
+        let tokens = (room / kib) << 10;
+        Keeping::fitting(&model, tokens, values, landmarks).expect("it has segments")
+    };
+    let (device, text) = (Placement::Device, Placement::Text);
+    assert_eq!(
+        fitting(all + 1, None, None),
+        [keep(device, float), keep(text, float), keep(text, int8)],
+        "all of it"
+    );
+    assert_eq!(fitting(landmarks + 1, None, None), [keep(text, float), keep(text, int8)], "landmarks");
+    assert_eq!(fitting(landmarks - 1, None, None), [keep(text, int8)], "not even these");
+    assert_eq!(fitting(landmarks - 1, None, Some(float)), [keep(text, float)], "as was asked");
+    assert_eq!(fitting(all + 1, None, Some(int8)), [keep(device, int8), keep(text, int8)]);
+    let host = Placement::Host;
+    assert_eq!(fitting(landmarks + 1, Some(host), None), [keep(host, float), keep(host, int8)]);
+    assert_eq!(fitting(landmarks - 1, Some(host), None), [keep(host, int8)]);
+}
+
+/// Scores of small integers, of which many are equal, and all are exact; or any scores. Landmarks in floats or in eight bits.
 #[test]
 fn paging_never_changes_a_selection() {
     let gpu = testing::gpu();
-    let strategy = (1usize..9, 1usize..4, 1usize..9, vec(1usize..200, 1..7), any::<u64>(), any::<bool>());
+    let flags = [any::<bool>(), any::<bool>(), any::<bool>()];
+    let strategy = (1usize..9, 1usize..4, 1usize..9, vec(1usize..200, 1..7), any::<u64>(), flags);
     let mut runner =
-        TestRunner::new(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() });
-    let result = runner.run(&strategy, |(tokens, heads, k, cuts, seed, window)| {
+        TestRunner::new(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() });
+    let result = runner.run(&strategy, |(tokens, heads, k, cuts, seed, [window, eight, exact])| {
         let (r, chunk, chunks) = (8, 16, cuts.iter().sum::<usize>());
         let mut rng = Rng::new(seed);
-        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(3) as f32 - 1.0).collect() };
+        let mut draw = |n: usize| -> Vec<f32> {
+            let number =
+                |rng: &mut Rng| if exact { rng.below(3) as f32 - 1.0 } else { rng.float() as f32 - 0.5 };
+            (0..n).map(|_| number(&mut rng)).collect()
+        };
         let q = draw(tokens * heads * r);
         let landmarks = draw(chunks * heads * r);
         let q = Tensor::from_slice(&gpu, &q, [1, tokens, heads, r]).expect("it fills");
         let page = |first: usize, n: usize| {
             let row = heads * r;
-            Tensor::from_slice(&gpu, &landmarks[first * row..(first + n) * row], [1, n, heads, r])
-                .expect("it fills")
+            let page = Tensor::from_slice(&gpu, &landmarks[first * row..(first + n) * row], [1, n, heads, r]);
+            let page = page.expect("it fills");
+            match (eight, exact) {
+                (false, _) => page.into(),
+                (true, false) => ops::quantize_landmarks(&page),
+                // The numbers as they are, eight of sixteen, and a scale of 1.
+                (true, true) => {
+                    let rows = landmarks[first * row..(first + n) * row].chunks(r);
+                    let byte = |v: f32| u32::from(v as i8 as u8);
+                    let word = |four: &[f32]| four.iter().rev().fold(0, |w, v| w << 8 | byte(*v));
+                    let words: Vec<u32> = rows.flat_map(|l| [word(&l[..4]), word(&l[4..]), 0, 0]).collect();
+                    let numbers = Tensor::from_slice(&gpu, &words, [1, n, heads, 4]).expect("it fills");
+                    let scales = Tensor::full(&gpu, [1, n, heads, 1], page.dtype(), 1.0);
+                    ops::Landmarks::Bytes { numbers, scales }
+                }
+            }
         };
         // From none to all of the chunks are visible.
         let first_position = (seed % (chunks as u64 + 2)) as usize * chunk;
         let visibility = Visibility { chunk, first_position, window: window.then_some(40), group: None };
-        let of = |pages: &[Tensor]| {
+        let of = |pages: &[ops::Landmarks]| {
             let (scores, indices) = ops::select_pages(&q, pages, k, &visibility);
             (scores.to_vec::<f32>().expect("it works"), indices.to_vec::<u32>().expect("it works"))
         };
         let whole = of(&[page(0, chunks)]);
         let mut first = 0;
-        let pages: Vec<Tensor> = cuts.iter().map(|n| (page(first, *n), first += n).0).collect();
+        let pages: Vec<ops::Landmarks> = cuts.iter().map(|n| (page(first, *n), first += n).0).collect();
         prop_assert_eq!(&of(&pages), &whole, "cuts {:?}", cuts);
         // In company: the first pages for all tokens and two others', the rest for these alone.
         let seen = if window { 0 } else { first_position / chunk };
         let mut begin = 0;
-        let (before, behind): (Vec<&Tensor>, Vec<&Tensor>) = pages.iter().partition(|page| {
-            begin += page.shape()[1];
+        let (before, behind): (Vec<&ops::Landmarks>, Vec<&ops::Landmarks>) = pages.iter().partition(|page| {
+            begin += page.chunks();
             begin <= seen
         });
         let [before, behind] = [before, behind].map(|pages| pages.into_iter().cloned().collect::<Vec<_>>());
-        if before.iter().map(|p| p.shape()[1]).sum::<usize>() >= k {
+        if before.iter().map(ops::Landmarks::chunks).sum::<usize>() >= k {
             let company = Tensor::zeros(&gpu, [1, 2 * heads * r], q.dtype());
             let all = ops::concat_columns(&[&company, &q.reshape([1, q.len()])]);
             let begun = ops::select_begun(&all.reshape([1, tokens + 2, heads, r]), &before, k);
@@ -263,6 +378,9 @@ fn paging_never_changes_a_selection() {
             let together =
                 (scores.to_vec::<f32>().expect("it works"), indices.to_vec::<u32>().expect("it works"));
             prop_assert_eq!(&together, &whole, "cuts {:?} in company", cuts);
+        }
+        if !exact {
+            return Ok(());
         }
         // By definition: the best scores, the newer chunk first among equal ones, the newest first in the list.
         let scale = 1.0 / (r as f32).sqrt();
@@ -324,10 +442,10 @@ fn write(
     model: &Ramba,
     text: &Path,
     memory: &Path,
-    keeps: Placement,
+    keeps: impl Into<Keeping>,
     pages: usize,
 ) -> Result<Written, Error> {
-    let manner = Manner { keeps, page: 4 * SEGMENT, interval: Duration::ZERO };
+    let manner = Manner { keeps: keeps.into(), page: 4 * SEGMENT, interval: Duration::ZERO };
     let text = TextFile::open(text).expect("it is there");
     let mut left = pages;
     file::write(model, "some weights", &text, memory, manner, |_| {
@@ -484,8 +602,8 @@ fn a_memory_that_cannot_be_used_says_why() {
         with(&|_| {}).expect("as it was it can be asked");
         let error = with(&|b| b[0] = b'?').expect_err("no magic");
         assert!(matches!(error, Error::Memory(MemoryError::Foreign { .. })), "{error}");
-        let error = with(&|b| b[8] = 2).expect_err("another version");
-        assert!(matches!(error, Error::Memory(MemoryError::Version { found: 2, .. })), "{error}");
+        let error = with(&|b| b[8] = 1).expect_err("another version");
+        assert!(matches!(error, Error::Memory(MemoryError::Version { found: 1, .. })), "{error}");
         let error = with(&|b| b.truncate(b.len() - 1)).expect_err("cut off");
         assert!(matches!(error, Error::Memory(MemoryError::Cut { .. })), "{error}");
         let error = with(&|b| b.truncate(100)).expect_err("cut off");
@@ -511,6 +629,9 @@ fn a_memory_that_cannot_be_used_says_why() {
                 with(&|b| b[page + 64 + 4 * (16 + 4 * 2 * 16 * 4)..].fill(7)).expect_err("values are wrong");
             assert!(matches!(error, Error::Memory(MemoryError::Damaged { .. })), "{error}");
         }
+        let int8 = Keeping { values: *keeps, landmarks: Landmarks::Int8 };
+        let error = write(&model, &path, memory, int8, 9).expect_err("landmarks are kept otherwise");
+        assert!(matches!(error, Error::Memory(MemoryError::Other { .. })), "{error}");
         let error = MemoryFile::open(memory).and_then(|m| m.reader(&model, "others", None)).err();
         assert!(matches!(error, Some(Error::Memory(MemoryError::Other { .. }))));
         let other = config(r#""segment_size": 128"#);

@@ -236,7 +236,7 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         assert_eq!(memory.k.dtype(), DType::F16, "memory is kept in half precision");
         let (mut cache, after) = (model.cache_at(64), upload(&ids[64..TOKENS], 1));
         let mut passage = model.set_out(&cache, &after, TOKENS - 64, false);
-        let (landmarks, mut brought) = ([memory.landmarks.clone()], None);
+        let (landmarks, mut brought) = ([memory.landmarks.clone().into()], None);
         let logits = loop {
             match model.pass(&mut passage, &mut cache, &landmarks, brought.take()) {
                 Pass::Over(selected) => break read(&selected.logits),

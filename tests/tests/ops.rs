@@ -235,7 +235,8 @@ fn tokens_select_alone() {
         };
         let run = |first: usize, count: usize, cuts: &[usize]| -> Vec<Array> {
             let seen = ops::Visibility { chunk: 4, first_position: 4300 + first, window: None, group: None };
-            let pages: Vec<Tensor> = cuts.windows(2).map(|c| tensor(&landmarks, c[0]..c[1])).collect();
+            let pages: Vec<ops::Landmarks> =
+                cuts.windows(2).map(|c| tensor(&landmarks, c[0]..c[1]).into()).collect();
             let (scores, indices) = ops::select_pages(&tensor(&q, first..first + count), &pages, 8, &seen);
             [scores, indices].iter().map(|x| testing::read(x).expect("no device error")).collect()
         };

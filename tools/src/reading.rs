@@ -10,7 +10,7 @@ use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Error, Ramba,
     ramba::Options,
-    reader::{Placement, Reader, Text},
+    reader::{Keeping, Landmarks, Placement, Reader, Text},
 };
 
 use crate::problem::Problem;
@@ -68,13 +68,44 @@ impl Weights {
     }
 }
 
-/// Where the memory of a text is kept.
+/// How the memory of a text is kept.
 #[derive(clap::Args, Clone, Copy)]
 pub struct MemoryIn {
     /// Where keys and values are kept: device, host, text (computed again from it when they are needed), int8 (on the device
     /// in eight bits, not exactly the same), or the device where they fit and else the text
     #[arg(long = "memory-in", value_name = "PLACE", value_enum, default_value_t = Place::Auto)]
     place: Place,
+    /// How landmarks are kept: float (in the type that the model computes in), int8 (in eight bits, not exactly the same), or
+    /// float where they fit and else int8
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Auto)]
+    pub landmarks: Kind,
+}
+
+/// What --landmarks takes.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    Auto,
+    Float,
+    Int8,
+}
+
+impl Kind {
+    /// None where it is left open.
+    pub fn choice(self) -> Option<Landmarks> {
+        match self {
+            Kind::Auto => None,
+            Kind::Float => Some(Landmarks::Float),
+            Kind::Int8 => Some(Landmarks::Int8),
+        }
+    }
+}
+
+/// What landmarks are in: f32, f16 or int8.
+pub fn landmarks_in(reader: &Reader<'_>, model: &Ramba) -> &'static str {
+    match reader.keeping().landmarks {
+        Landmarks::Float => model.dtype().wgsl(),
+        Landmarks::Int8 => "int8",
+    }
 }
 
 /// What --memory-in takes.
@@ -91,7 +122,7 @@ enum Place {
 pub struct Read<'m> {
     pub reader: Reader<'m>,
     pub time: Duration,
-    /// Where its keys and values are, and why there.
+    /// Where its keys and values are and what its landmarks are in, and why.
     pub place: String,
 }
 
@@ -99,44 +130,43 @@ impl MemoryIn {
     /// Reads a text with a bar.
     ///
     /// # Errors
-    /// As [`Reader::read`]; where the place is left open, only once the text fits nowhere.
+    /// As [`Reader::read`]; where something is left open, only once the text fits in no way.
     pub fn read<'m, 't, T: Into<Text<'t>>>(
         self,
         model: &'m Ramba,
         gpu: &Gpu,
         text: impl Fn() -> T,
     ) -> Result<Read<'m>, Error> {
-        let placement = match self.place {
-            Place::Auto => return self.read_where_it_fits(model, gpu, text),
-            Place::Device => Placement::Device,
-            Place::Host => Placement::Host,
-            Place::Text => Placement::Text,
-            Place::Int8 => Placement::Int8,
+        let place = match self.place {
+            Place::Auto => None,
+            Place::Device => Some(Placement::Device),
+            Place::Host => Some(Placement::Host),
+            Place::Text => Some(Placement::Text),
+            Place::Int8 => Some(Placement::Int8),
         };
-        let mut reader = Reader::placed(model, placement)?;
-        let time = read(&mut reader, gpu, text())?;
-        Ok(Read { reader, time, place: format!("{placement}, as asked") })
-    }
-
-    fn read_where_it_fits<'m, 't, T: Into<Text<'t>>>(
-        self,
-        model: &'m Ramba,
-        gpu: &Gpu,
-        text: impl Fn() -> T,
-    ) -> Result<Read<'m>, Error> {
         let tokens = text().into().len();
-        let mut places = Placement::fitting(model, tokens)?.into_iter().peekable();
-        let skipped = places.peek() != Some(&Placement::Device);
-        let mut why = if skipped { ", since the device has no room" } else { "" };
+        let mut ways =
+            Keeping::fitting(model, tokens, place, self.landmarks.choice())?.into_iter().peekable();
         loop {
-            let placement = places.next().expect("the text itself is the last");
-            let mut reader = Reader::placed(model, placement)?;
+            let keeping = ways.next().expect("there is one at least");
+            let mut reader = Reader::placed(model, keeping)?;
             match read(&mut reader, gpu, text()) {
-                Ok(time) => return Ok(Read { reader, time, place: format!("{placement}{why}") }),
-                Err(Error::TextTooLong { .. }) if places.peek().is_some() => {
-                    gpu.trim();
-                    why = ", since the device has no room";
+                Ok(time) => {
+                    let why = |asked: bool, first: bool| match (asked, first) {
+                        (true, _) => ", as asked",
+                        (false, true) => "",
+                        (false, false) => ", since the device has no room",
+                    };
+                    let Keeping { values, landmarks } = keeping;
+                    let place = format!(
+                        "{values}{}; landmarks in {}{}",
+                        why(place.is_some(), values == Placement::Device),
+                        landmarks_in(&reader, model),
+                        why(self.landmarks != Kind::Auto, landmarks == Landmarks::Float),
+                    );
+                    return Ok(Read { reader, time, place });
                 }
+                Err(Error::TextTooLong { .. }) if ways.peek().is_some() => gpu.trim(),
                 Err(e) => return Err(e),
             }
         }

@@ -1,9 +1,11 @@
 //! Scores of tokens against landmarks and the best K chunks of each (arXiv 2504.16795, section 3.2), in one pass that
-//! streams the chunks by: memory is O(tokens · K), never tokens · chunks.
+//! streams the chunks by: memory is O(tokens · K), never tokens · chunks. Landmarks that lie in pages may be in eight bits,
+//! with a scale for each 32 dims: scores are those of scale · number. (One scale for all 64 dims of the shipped weights'
+//! landmarks changed twice as many of the selected chunks, scales for 16 hardly fewer.)
 
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
-    ops::{self, batches_a_binding, in_batches, inverse_list, widened},
+    ops::{self, batches_a_binding, in_batches, inverse_list, quantize_chunks, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
@@ -23,6 +25,101 @@ pub struct Visibility {
     /// Sequences a group, and (batch, chunks) flags, u32: a token also sees the flagged chunks of its group's other
     /// sequences. Chunks are then numbered over the group's sequences in order.
     pub group: Option<(usize, Tensor)>,
+}
+
+/// Landmarks of chunks that follow one another: a page of a text's.
+#[derive(Clone)]
+pub enum Landmarks {
+    /// (1, chunks, heads, r), f32 or f16.
+    Floats(Tensor),
+    /// What [`quantize_landmarks`] gives.
+    Bytes {
+        /// (1, chunks, heads, r / 4), u32, r a multiple of 16: four signed bytes a word.
+        numbers: Tensor,
+        /// (1, chunks, heads, spans), f32: each for r / spans dims, a multiple of 16.
+        scales: Tensor,
+    },
+}
+
+/// Dims that landmarks in eight bits have a multiple of: 16 bytes, which kernels load at once.
+const SIXTEEN: usize = 16;
+/// Dims that share a scale, where landmarks have a multiple of them.
+const SPAN: usize = 32;
+/// Bytes of landmarks that are in floats at a time where all scores of a token are wanted.
+const SLAB: usize = 16 << 20;
+
+impl From<Tensor> for Landmarks {
+    fn from(landmarks: Tensor) -> Landmarks {
+        Landmarks::Floats(landmarks)
+    }
+}
+
+impl Landmarks {
+    /// Chunks.
+    pub fn chunks(&self) -> usize {
+        let (Landmarks::Floats(x) | Landmarks::Bytes { numbers: x, .. }) = self;
+        x.shape()[1]
+    }
+
+    /// As (1, chunks, heads, `dims`) in floats of `dtype`.
+    pub fn floats(&self, dims: usize, dtype: DType) -> Tensor {
+        self.some_floats(0, self.chunks(), dims, dtype)
+    }
+
+    /// The same of `count` chunks from `first` on.
+    fn some_floats(&self, first: usize, count: usize, dims: usize, dtype: DType) -> Tensor {
+        let (numbers, scales) = match self {
+            Landmarks::Floats(x) => {
+                let [_, chunks, heads, r]: [usize; 4] = x.axes();
+                if count == chunks {
+                    return x.clone();
+                }
+                return ops::slice(x, first * heads * r, count * heads * r).reshape([1, count, heads, r]);
+            }
+            Landmarks::Bytes { numbers, scales } => (numbers, scales),
+        };
+        let ([_, chunks, heads, words], [.., spans]): ([usize; 4], [usize; 4]) = (numbers.axes(), scales.axes());
+        let numbers_ = numbers.reshape([chunks, heads * spans, words / spans]);
+        let pages = [(numbers_, scales.reshape([chunks, heads * spans]))];
+        let indices: Vec<u32> = (first as u32..(first + count) as u32).collect();
+        let indices = Tensor::from_slice(numbers.gpu(), &indices, [count]).expect("as many numbers as chunks");
+        let out = Tensor::empty(numbers.gpu(), [count, heads * spans, 4 * words / spans], dtype);
+        ops::gather_quantized_into(&out, &pages, &indices, 1);
+        let out = out.reshape([1, count, heads, 4 * words]);
+        if dims == 4 * words { out } else { ops::narrowed(&out, dims) }
+    }
+
+    /// Heads and dims; those in eight bits may have zeros behind.
+    fn row(&self) -> [usize; 2] {
+        match self {
+            Landmarks::Floats(x) => [x.shape()[2], x.shape()[3]],
+            Landmarks::Bytes { numbers, .. } => [numbers.shape()[2], 4 * numbers.shape()[3]],
+        }
+    }
+}
+
+/// Numbers of a landmark of `dims` dims in eight bits, those of zeros behind them included, and its scales.
+pub fn landmark_in_bytes(dims: usize) -> [usize; 2] {
+    let wide = dims.next_multiple_of(SIXTEEN);
+    [wide, wide / if wide.is_multiple_of(SPAN) { SPAN } else { SIXTEEN }]
+}
+
+/// Landmarks (1, chunks, heads, r), floats of either width, in eight bits: no element is off by more than 1/254 of the
+/// largest of those that it shares a scale with. Outside of the graph.
+///
+/// # Panics
+/// Where there are several sequences.
+#[track_caller]
+pub fn quantize_landmarks(landmarks: &Tensor) -> Landmarks {
+    let [one, chunks, heads, r]: [usize; 4] = landmarks.axes();
+    assert_eq!(one, 1, "quantize_landmarks: {:?}: expected one sequence", landmarks.shape());
+    let [wide, spans] = landmark_in_bytes(r);
+    let x = autograd::no_grad(|| if wide == r { landmarks.detach() } else { widened(landmarks, wide) });
+    let (numbers, scales) = quantize_chunks(&x.reshape([chunks, heads * spans, wide / spans]), 1);
+    Landmarks::Bytes {
+        numbers: numbers.reshape([1, chunks, heads, wide / 4]),
+        scales: scales.reshape([1, chunks, heads, spans]),
+    }
 }
 
 /// (scores, indices), both (batch, tokens, heads, K): the K best visible chunks of each token, most recent first, an
@@ -61,26 +158,33 @@ fn select_by(
 /// The score of every chunk of `pages` for one token, mean over heads, (chunks) in f32: what [`select_pages`] selects by,
 /// laid out for drawing or reading.
 ///
-/// `q`: (1, 1, heads, r); pages: (1, chunks, heads, r) each, in the text's order, all of one type. Outside of the graph.
+/// `q`: (1, 1, heads, r); pages: in the text's order, floats of one type. Outside of the graph.
 ///
 /// # Panics
 /// Where shapes or types disagree, or there are no pages.
 #[track_caller]
-pub fn chunk_scores(q: &Tensor, pages: &[Tensor]) -> Tensor {
+pub fn chunk_scores(q: &Tensor, pages: &[Landmarks]) -> Tensor {
     let [batches, tokens, heads, r] = q.axes();
     assert_eq!((batches, tokens), (1, 1), "chunk_scores: q {:?}: expected one token", q.shape());
     assert!(!pages.is_empty(), "chunk_scores: no pages");
     autograd::no_grad(|| {
         // The heads' products are one longer product.
         let row = q.detach().reshape([1, heads * r]);
-        let scores: Vec<Tensor> = pages
-            .iter()
-            .map(|page| {
-                let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
-                assert_eq!((page_heads, page_r), (heads, r), "chunk_scores: landmarks {:?} for q {:?}", page.shape(), q.shape());
-                ops::linear_to(&row, &page.detach().reshape([chunks, heads * r]), None, DType::F32)
-            })
-            .collect();
+        let mut scores = Vec::new();
+        for page in pages {
+            let chunks = page.chunks();
+            let slab = match page {
+                Landmarks::Floats(_) => chunks,
+                Landmarks::Bytes { .. } => (SLAB / (heads * r * q.dtype().bytes())).max(1),
+            };
+            for first in (0..chunks).step_by(slab.max(1)) {
+                let count = slab.min(chunks - first);
+                let part = page.some_floats(first, count, r, q.dtype());
+                let [_, _, part_heads, part_r]: [usize; 4] = part.axes();
+                assert_eq!((part_heads, part_r), (heads, r), "chunk_scores: landmarks {:?} for q {:?}", part.shape(), q.shape());
+                scores.push(ops::linear_to(&row, &part.detach().reshape([count, heads * r]), None, DType::F32));
+            }
+        }
         let all = match &scores[..] {
             [one] => one.clone(),
             several => ops::concat_columns(&several.iter().collect::<Vec<_>>()),
@@ -177,7 +281,7 @@ fn scaled(
         });
         return (parts.remove(0), parts.remove(0));
     }
-    let pages = [landmarks.reshape([sequences, chunks, heads, r])];
+    let pages = [landmarks.reshape([sequences, chunks, heads, r]).into()];
     let (scores, indices) = running(plan, q, &pages, own_chunks, top_k, visibility, dims);
     let (q_, l_, indices_, scores_) = (q.detach(), landmarks.detach(), indices.clone(), scores.clone());
     let [scores] = autograd::record(&[q, landmarks], [scores], move |[dscores]| {
@@ -208,26 +312,43 @@ fn scaled(
     (scores, indices)
 }
 
-/// [`select`] over landmarks that lie in pages, (1, chunks, heads, r) each, in the order of their text. Outside of the
-/// graph; the result does not depend on how the chunks are cut into pages.
+/// [`select`] over landmarks that lie in pages, in the order of their text, some of which may be in eight bits. Outside of
+/// the graph; the result does not depend on how the chunks are cut into pages.
 ///
 /// # Panics
 /// As [`select`], and where the visibility is by group or q holds several sequences.
 #[track_caller]
-pub fn select_pages(q: &Tensor, pages: &[Tensor], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+pub fn select_pages(q: &Tensor, pages: &[Landmarks], top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
+    select_pages_by(Plan::default(), q, pages, top_k, visibility)
+}
+
+#[track_caller]
+fn select_pages_by(
+    plan: Plan,
+    q: &Tensor,
+    pages: &[Landmarks],
+    top_k: usize,
+    visibility: &Visibility,
+) -> (Tensor, Tensor) {
     assert!(visibility.group.is_none() && q.shape()[0] == 1, "select_pages: one sequence, no group");
-    let chunks = pages.iter().map(|p| p.shape()[1]).sum();
+    let chunks = pages.iter().map(Landmarks::chunks).sum();
     let (q_, pages) = wide(q, pages);
-    running(Plan::default(), &q_, &pages, chunks, top_k, visibility, q.shape()[3])
+    running(plan, &q_, &pages, chunks, top_k, visibility, q.shape()[3])
 }
 
 /// q and pages with zeros behind, so that vectors are of whole units: they add nothing to products.
-fn wide(q: &Tensor, pages: &[Tensor]) -> (Tensor, Vec<Tensor>) {
-    let wide = |x: &Tensor| match x.shape()[3].next_multiple_of(unit(x)) {
+fn wide(q: &Tensor, pages: &[Landmarks]) -> (Tensor, Vec<Landmarks>) {
+    let bytes = pages.iter().any(|p| matches!(p, Landmarks::Bytes { .. }));
+    let unit = if bytes { SIXTEEN } else { unit(q) };
+    let wide = |x: &Tensor| match x.shape()[3].next_multiple_of(unit) {
         same if same == x.shape()[3] => x.clone(),
         wide => widened(x, wide),
     };
-    (wide(q), pages.iter().map(wide).collect())
+    let page = |page: &Landmarks| match page {
+        Landmarks::Floats(x) => wide(x).into(),
+        bytes => bytes.clone(),
+    };
+    (wide(q), pages.iter().map(page).collect())
 }
 
 /// A selection that further chunks may join: [`select_begun`].
@@ -255,9 +376,9 @@ impl Begun {
 /// # Panics
 /// As [`select_pages`], and where there are fewer than `top_k` chunks.
 #[track_caller]
-pub fn select_begun(q: &Tensor, pages: &[Tensor], top_k: usize) -> Begun {
+pub fn select_begun(q: &Tensor, pages: &[Landmarks], top_k: usize) -> Begun {
     let [sequences, tokens, heads, r] = q.axes();
-    let chunks: usize = pages.iter().map(|p| p.shape()[1]).sum();
+    let chunks: usize = pages.iter().map(Landmarks::chunks).sum();
     assert!(sequences == 1 && chunks >= top_k, "select_begun: {top_k} of {chunks} chunks, for {sequences} sequences");
     let k = top_k;
     let (scores, indices) = (q.empty_on([1, tokens, heads, k], DType::F32), q.empty_on([1, tokens, heads, k], DType::U32));
@@ -274,18 +395,18 @@ pub fn select_begun(q: &Tensor, pages: &[Tensor], top_k: usize) -> Begun {
 /// # Panics
 /// As [`select_pages`].
 #[track_caller]
-pub fn select_further(q: &Tensor, begun: Begun, pages: &[Tensor], visibility: &Visibility) -> (Tensor, Tensor) {
+pub fn select_further(q: &Tensor, begun: Begun, pages: &[Landmarks], visibility: &Visibility) -> (Tensor, Tensor) {
     let [.., heads, r]: [usize; 4] = q.axes();
     assert!(visibility.group.is_none(), "select_further: no group");
     // A page of one chunk that nobody sees ends what has no further pages.
-    let none = [Tensor::zeros(q.gpu(), [1, 1, heads, r], q.dtype())];
+    let none = [Tensor::zeros(q.gpu(), [1, 1, heads, r], q.dtype()).into()];
     let (pages, visibility) = match pages {
         [] => (&none[..], Visibility { chunk: 1 << 20, first_position: 0, ..visibility.clone() }),
         pages => (pages, visibility.clone()),
     };
     let (q, pages) = wide(q, pages);
     let stretch = Stretch { first: begun.chunks, resume: true, finish: true };
-    let chunks = begun.chunks + pages.iter().map(|p| p.shape()[1]).sum::<usize>();
+    let chunks = begun.chunks + pages.iter().map(Landmarks::chunks).sum::<usize>();
     stream(Plan::default(), &q, &pages, chunks, &visibility, r, &begun, stretch);
     (begun.scores, begun.indices)
 }
@@ -300,7 +421,7 @@ struct Stretch {
 fn running(
     plan: Plan,
     q: &Tensor,
-    pages: &[Tensor],
+    pages: &[Landmarks],
     own_chunks: usize,
     top_k: usize,
     visibility: &Visibility,
@@ -322,7 +443,7 @@ fn running(
 fn stream(
     plan: Plan,
     q: &Tensor,
-    pages: &[Tensor],
+    pages: &[Landmarks],
     own_chunks: usize,
     visibility: &Visibility,
     dims: usize,
@@ -337,16 +458,22 @@ fn stream(
     if rows == 0 {
         return;
     }
-    // Without groups nobody reads flags.
+    // Without groups nobody reads flags, without bytes nobody scales.
     let nothing = q.empty_on([1], DType::U32);
     let clean = clean.unwrap_or(&nothing);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
     let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
     let mut first_chunk = stretch.first;
     for (i, page) in pages.iter().enumerate() {
-        let [_, chunks, page_heads, page_r]: [usize; 4] = page.axes();
-        assert_eq!((page_heads, page_r), (heads, r), "select: landmarks {:?} for q {:?}", page.shape(), q.shape());
-        assert_eq!(page.dtype(), q.dtype(), "select: types of landmarks and q");
+        let chunks = page.chunks();
+        assert_eq!(page.row(), [heads, r], "select: heads and dims of landmarks for q {:?}", q.shape());
+        let (page, scales, spans, bytes) = match page {
+            Landmarks::Floats(x) => {
+                assert_eq!(x.dtype(), q.dtype(), "select: types of landmarks and q");
+                (x, &nothing, 1, 0u32)
+            }
+            Landmarks::Bytes { numbers, scales } => (numbers, scales, scales.shape()[3], 1),
+        };
         let (resume, finish) = (stretch.resume || i > 0, stretch.finish && i + 1 == pages.len());
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
@@ -365,11 +492,11 @@ fn stream(
         let groups = tiles * parts;
         macro_rules! launch_select {
             ($stem:ident [$($spec:ident = $value:expr),*]) => {
-                launch!($stem [$($spec = $value,)* K = k] {
+                launch!($stem [$($spec = $value,)* K = k, BYTES = bytes] {
                     tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
                     first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
-                    scale, groups,
-                }, [q, page, clean] -> [to[0], to[1]], groups)
+                    spans, scale, groups,
+                }, [q, page, scales, clean] -> [to[0], to[1]], groups)
             };
         }
         match kernel {
@@ -607,7 +734,8 @@ pub(super) fn cases() -> Vec<Case> {
             let flat = i[1].reshape([1, chunks * line]);
             let parts = crate::ops::split_columns(&flat, &[first * line, (chunks - first) * line]);
             let pages: Vec<Tensor> = parts.iter().map(|p| p.reshape([1, p.len() / line, heads, r])).collect();
-            near(select_pages(&i[0], &pages[..if chunks > first { 2 } else { 1 }], s["k"], &seen(s, i)))
+            let pages = pages.into_iter().map(Landmarks::from).take(if chunks > first { 2 } else { 1 });
+            near(select_pages(&i[0], &pages.collect::<Vec<_>>(), s["k"], &seen(s, i)))
         },
         bench: &[],
         ..wide.clone()
@@ -653,8 +781,8 @@ pub(super) fn cases() -> Vec<Case> {
                 0 => vec![i[1].clone()],
                 rest => crate::ops::split_columns(&i[1].reshape([1, chunks * line]), &[first * line, rest * line]),
             };
-            let pages: Vec<Tensor> = parts.iter().map(|p| p.reshape([1, p.len() / line, heads, r])).collect();
-            vec![chunk_scores(&i[0], &pages)]
+            let page = |p: &Tensor| p.reshape([1, p.len() / line, heads, r]).into();
+            vec![chunk_scores(&i[0], &parts.iter().map(page).collect::<Vec<_>>())]
         },
         reference: |_, i| {
             let (heads, r) = (i[0].shape[2], i[0].shape[3]);
@@ -672,7 +800,56 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..Case::new("select.all")
     };
+    // A page in eight bits and one in floats behind it, as a text's chunks and a question's. Scales are powers of two: all
+    // scores are exact, and many are equal.
+    let bytes = Case {
+        stem: "select.bytes",
+        dims: vec![
+            Dim::range("tokens", 1, 70),
+            Dim::range("chunks", 2, 150),
+            Dim::one_of("heads", &[1, 2]),
+            Dim::one_of("r", &[64, 16, 48]),
+            Dim::one_of("k", &[8, 1, 20]),
+            Dim::one_of("first", &[2000, 0, 37]),
+            Dim::one_of("parts", &[1, 3]),
+        ],
+        inputs: |s, draw| {
+            let [tokens, chunks, heads, r, ..]: [usize; 7] = s.get();
+            let words = draw.integers(&[1, chunks - 1, heads, r], -3, 4).data;
+            let word = |four: &[f64]| four.iter().rev().fold(0.0, |w, v| 256.0 * w + v.rem_euclid(256.0));
+            let words: Vec<f64> = words.chunks(4).map(word).collect();
+            vec![
+                Input::new("q", draw.integers(&[1, tokens, heads, r], -2, 3)),
+                Input::new("numbers", Array::new(&[1, chunks - 1, heads, r / 4], words)).of(DType::U32),
+                Input::new("scales", draw.integers(&[1, chunks - 1, heads, landmark_in_bytes(r)[1]], -2, 2).map(|v| v.exp2())),
+                Input::new("landmarks", draw.integers(&[1, 1, heads, r], -3, 4)),
+            ]
+        },
+        run: |s, i| near(select_bytes(None, s, i)),
+        reference: |s, i| {
+            let [_, chunks, heads, r, k, first, _] = s.get();
+            let byte = |word: f64, n: usize| f64::from((word as u32 >> (8 * n)) as u8 as i8);
+            let before = Array::from_fn(&[1, chunks - 1, heads, r], |at| {
+                let span = at[3] / (r / i[2].shape[3]);
+                byte(i[1].at(&[0, at[1], at[2], at[3] / 4]), at[3] % 4) * i[2].at(&[0, at[1], at[2], span])
+            });
+            let all = Array::new(&[1, chunks, heads, r], [&before.data[..], &i[3].data].concat());
+            best(Rule { k, chunk: 16, first, window: 0, group: 1 }, &[i[0].clone(), all])
+        },
+        error_grad: None,
+        cost: |s| {
+            let [tokens, chunks, heads, r, k, ..]: [usize; 7] = s.get();
+            Cost { bytes: heads * (tokens * (4 * r + 8 * k) + chunks * r), flops: 2 * tokens * chunks * heads * r }
+        },
+        bench: &[],
+        ..values.clone()
+    };
+    let bytes_coop = Case { run: |s, i| near(select_bytes(Some(Kernel::Coop), s, i)), ..bytes.clone() };
+    let bytes_tile = Case { run: |s, i| near(select_bytes(Some(Kernel::Tile), s, i)), ..bytes.clone() };
     vec![
+        on_matrices(&bytes_coop, "select.coop.bytes.f16", 0.0),
+        bytes_tile.in_half("select.bytes.f16", half, 0.0),
+        bytes,
         large_half(&all, "select.all.f16", 0.0),
         large(all),
         on_matrices(&coop, "select.coop.f16", 0.0),
@@ -699,6 +876,14 @@ fn seen(s: &Sizes, i: &[Tensor]) -> Visibility {
         window: (s["window"] > 0).then_some(s["window"]),
         group: (s["group"] > 1).then(|| (s["group"], i[2].clone())),
     }
+}
+
+/// A selection from bytes and floats: the case `select.bytes`.
+fn select_bytes(kernel: Option<Kernel>, s: &Sizes, i: &[Tensor]) -> (Tensor, Tensor) {
+    let plan = Plan { kernel, parts: Some(s["parts"]) };
+    let visibility = Visibility { chunk: 16, first_position: s["first"], window: None, group: None };
+    let pages = [Landmarks::Bytes { numbers: i[1].clone(), scales: i[2].clone() }, i[3].clone().into()];
+    select_pages_by(plan, &i[0], &pages, s["k"], &visibility)
 }
 
 /// What is empty reads as 0, as in the reference: the sentinel would drown every other number.

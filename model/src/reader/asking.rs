@@ -150,10 +150,9 @@ impl Feed {
             Some(numbers) => Some(self.bring(reader, cache, piece.passage.sought(), &numbers)?),
             None => None,
         };
+        let landmarks = reader.landmarks.pages();
         let selected = loop {
-            let pass = no_grad(|| {
-                reader.model.pass(&mut piece.passage, cache, reader.landmarks.pages(), brought.take())
-            });
+            let pass = no_grad(|| reader.model.pass(&mut piece.passage, cache, &landmarks, brought.take()));
             match pass {
                 Pass::Over(selected) => break *selected,
                 Pass::Seeks => {
@@ -410,7 +409,7 @@ impl Asking {
                 if seeking.is_empty() {
                     break;
                 }
-                no_grad(|| reader.model.seek(&mut seeking, reader.landmarks.pages()));
+                no_grad(|| reader.model.seek(&mut seeking, &reader.landmarks.pages()));
             }
             for asking in all.iter_mut().filter(|a| !a.over) {
                 asking.feed.arrive().await?;

@@ -8,13 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use half::f16;
-use rambutan_engine::{DType, Element, Tensor};
+use rambutan_engine::DType;
 use twox_hash::XxHash3_64;
 
 use self::log::{About, Log};
 use super::{
-    Paged, Placement, Reader, Source, TextFile,
+    Keeping, Paged, Placement, Reader, Source, TextFile,
     values::{Host, Recomputed, Stored, Values},
 };
 use crate::{Error, Ramba};
@@ -128,9 +127,14 @@ impl MemoryFile {
         self.log.about.dtype == DType::F16.wgsl()
     }
 
-    /// Where keys and values are: in the file ([`Placement::Host`]), or computed again ([`Placement::Text`]).
-    pub fn keeps(&self) -> Placement {
-        if self.log.about.values > 0 { Placement::Host } else { Placement::Text }
+    /// How landmarks are, and where keys and values are: in the file ([`Placement::Host`]), or computed again
+    /// ([`Placement::Text`]).
+    ///
+    /// # Errors
+    /// It says that landmarks are as this program does not know.
+    pub fn keeps(&self) -> Result<Keeping, Error> {
+        let values = if self.log.about.values > 0 { Placement::Host } else { Placement::Text };
+        Ok(Keeping { values, landmarks: self.log.about.landmarks_as.parse()? })
     }
 
     /// The text that was read.
@@ -154,13 +158,13 @@ impl MemoryFile {
         fingerprint: &str,
         text: Option<Arc<TextFile>>,
     ) -> Result<Reader<'m>, Error> {
-        let keeps = self.keeps();
+        let keeps = self.keeps()?;
         let expected = about(model, fingerprint, keeps, 0)?;
         agrees(&self.log, &expected)?;
         let (tokens, segment) = (self.log.commit.tokens as usize, self.log.about.segment);
         let mut reader = Reader::placed(model, keeps)?;
         let gpu = model.gpu();
-        Paged::grow(&mut [&mut reader.landmarks], tokens, segment, segment).map_err(|(source, fit)| {
+        Paged::grow(&mut reader.landmarks.paged(), tokens, segment, segment).map_err(|(source, fit)| {
             let bytes_per_token = reader.bytes_per_token();
             Error::TextTooLong { tokens, fit, bytes_per_token, source }
         })?;
@@ -169,7 +173,7 @@ impl MemoryFile {
             let page = self.log.checked(number)?;
             let segments = page.segments.min((tokens - start) / segment);
             let bytes = &page.landmarks[..segments * self.log.about.landmarks];
-            reader.landmarks.write(start, &numbers(model, bytes)?);
+            reader.landmarks.write(start, &reader.landmarks.upload(bytes, segment)?);
             start += segments * segment;
             uploaded += bytes.len();
             // What waits to be uploaded lies in host memory until it is.
@@ -182,7 +186,7 @@ impl MemoryFile {
         reader.rest = self.log.rest.clone();
         let c = &model.config;
         let shared = Arc::new(self.log);
-        reader.values = match (keeps, text) {
+        reader.values = match (keeps.values, text) {
             (Placement::Host, _) => {
                 let row = [c.num_kv_heads, c.attention_head_dim];
                 let stored = Arc::new(InFile { log: shared, chunk: c.chunk_size });
@@ -209,30 +213,19 @@ impl MemoryFile {
     }
 }
 
-/// Bytes of landmarks as a tensor.
-fn numbers(model: &Ramba, bytes: &[u8]) -> Result<Tensor, Error> {
-    fn upload<T: Element>(model: &Ramba, bytes: &[u8]) -> Result<Tensor, Error> {
-        let numbers: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
-        Ok(Tensor::from_slice(model.gpu(), &numbers, [numbers.len()])?)
-    }
-    match model.dtype() {
-        DType::F16 => upload::<f16>(model, bytes),
-        _ => upload::<f32>(model, bytes),
-    }
-}
-
 /// What a file that `model` reads a text into says of itself.
-fn about(model: &Ramba, fingerprint: &str, keeps: Placement, page: usize) -> Result<About, Error> {
+fn about(model: &Ramba, fingerprint: &str, keeps: Keeping, page: usize) -> Result<About, Error> {
     let reader = Reader::placed(model, keeps)?;
     let segment = reader.segment;
     Ok(About {
         fingerprint: fingerprint.into(),
         dtype: model.dtype().wgsl().into(),
-        keeps: keeps.name().into(),
+        keeps: keeps.values.name().into(),
+        landmarks_as: keeps.landmarks.name().into(),
         segment,
         page: (page / segment).max(1),
         landmarks: reader.landmarks.bytes(segment),
-        values: if keeps == Placement::Host { reader.values.bytes(segment)[1] } else { 0 },
+        values: if keeps.values == Placement::Host { reader.values.bytes(segment)[1] } else { 0 },
     })
 }
 
@@ -254,6 +247,12 @@ fn agrees(log: &Log, expected: &About) -> Result<(), MemoryError> {
     }
     if found.keeps != expected.keeps {
         return told(format!("values kept in {}", found.keeps), format!("kept in {}", expected.keeps));
+    }
+    if found.landmarks_as != expected.landmarks_as {
+        return told(
+            format!("landmarks kept as {}", found.landmarks_as),
+            format!("kept as {}", expected.landmarks_as),
+        );
     }
     told(format!("{found:?}"), format!("{expected:?}"))
 }

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+#[cfg(not(target_arch = "wasm32"))]
+use half::f16;
+#[cfg(not(target_arch = "wasm32"))]
+use rambutan_engine::Element;
 use rambutan_engine::{
     DType, Error, Gpu, Tensor,
     gpu::{Purpose, with_purpose},
@@ -62,6 +66,20 @@ impl Paged {
     /// Bytes of so many tokens.
     pub fn bytes(&self, tokens: usize) -> usize {
         self.elements(tokens) * self.dtype.bytes()
+    }
+
+    /// Rows of a file, on the device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn upload(&self, bytes: &[u8]) -> Result<Tensor, crate::Error> {
+        fn rows<T: Element>(gpu: &Gpu, bytes: &[u8]) -> Result<Tensor, crate::Error> {
+            let numbers: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
+            Ok(Tensor::from_slice(gpu, &numbers, [numbers.len()])?)
+        }
+        match self.dtype {
+            DType::F16 => rows::<f16>(&self.gpu, bytes),
+            DType::U32 => rows::<u32>(&self.gpu, bytes),
+            _ => rows::<f32>(&self.gpu, bytes),
+        }
     }
 
     /// Adds room for `tokens` tokens to all of `sets`, in pages that begin and end at the same tokens, of whole segments

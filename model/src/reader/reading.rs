@@ -7,7 +7,7 @@ use rambutan_engine::{
     gpu::{Instant, Ticket},
 };
 
-use super::{Paged, Reader, Text, Values};
+use super::{Paged, Reader, Text, Values, marks::Marks};
 use crate::Error;
 
 /// How far a text is read.
@@ -41,7 +41,7 @@ pub struct Reading<'t> {
     /// Calls of [`Reading::step`] that the batch under way took so far.
     steps: usize,
     /// What the text adds; there is room on the device once the first batch was recorded.
-    landmarks: Paged,
+    landmarks: Marks,
     values: Values,
     grown: bool,
     /// Bytes that a batch needs beside the text's memory.
@@ -252,13 +252,13 @@ impl<'t> Reading<'t> {
             // Only now is it known what a batch needs beside the text's memory.
             let report = gpu.memory();
             self.working = report.reserved.saturating_sub(report.in_use);
-            let mut sets = vec![&mut self.landmarks];
+            let mut sets = self.landmarks.paged();
             sets.extend(self.values.paged());
             let grown = Paged::grow(&mut sets, self.tokens, reader.segment, self.batch);
             grown.map_err(|(e, fit)| self.too_long(reader, e, fit))?;
             self.grown = true;
         }
-        self.landmarks.write(self.recorded, &memory.landmarks);
+        self.landmarks.write(self.recorded, &self.landmarks.kept(&memory.landmarks));
         self.values.write(self.recorded, &memory)?;
         self.recorded += n;
         Ok(())
@@ -266,9 +266,10 @@ impl<'t> Reading<'t> {
 
     /// Says how much would have fitted, where it was memory that failed with pages for `allocated` tokens.
     fn too_long(&self, reader: &Reader<'_>, error: rambutan_engine::Error, allocated: usize) -> Error {
-        let bytes_per_token = reader.bytes_per_token();
-        let fit = allocated.saturating_sub(self.working as usize / bytes_per_token) / reader.segment
-            * reader.segment;
+        let (bytes_per_token, [a_segment, _]) = (reader.bytes_per_token(), reader.bytes_of(reader.segment));
+        let segments =
+            (allocated / reader.segment).saturating_sub((self.working as usize).div_ceil(a_segment.max(1)));
+        let fit = segments * reader.segment;
         match error {
             source @ rambutan_engine::Error::OutOfMemory { .. } => {
                 Error::TextTooLong { tokens: self.tokens, fit, bytes_per_token, source }

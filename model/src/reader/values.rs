@@ -13,14 +13,13 @@ use std::{
 
 use rambutan_engine::{Tensor, ops};
 
-use super::{Reader, Text, bringing::Recent, paged::Paged};
+use super::{Landmarks, Reader, Text, bringing::Recent, paged::Paged};
 use crate::{Error, Ramba, chunking::Memory, ramba::Brought};
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use host::{Coming, Stored};
 pub(super) use {host::Host, int8::Int8, recomputed::Recomputed};
 
-/// Where the keys and values of a text are kept. Landmarks stay on the device in any case. Answers are the same bit for bit
-/// in all but [`Placement::Int8`].
+/// Where the keys and values of a text are kept. Answers are the same bit for bit in all but [`Placement::Int8`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
     /// On the device, in pages.
@@ -38,24 +37,6 @@ pub enum Placement {
 impl Placement {
     /// All of them.
     pub const ALL: [Placement; 4] = [Placement::Device, Placement::Host, Placement::Text, Placement::Int8];
-
-    /// Where the memory of `tokens` tokens may fit, of the places that change no answer: the device, unless it is known to be
-    /// too small, then the text itself. (The host answers a little faster than the text, but reads at half its speed and
-    /// takes a hundred times the memory: it is for those who ask for it.) What a device has beyond
-    /// [`GpuOptions::max_memory`] only reading tells: where it fails with [`Error::TextTooLong`], the next one is to be
-    /// tried.
-    ///
-    /// [`GpuOptions::max_memory`]: rambutan_engine::GpuOptions::max_memory
-    ///
-    /// # Errors
-    /// As [`Reader::new`].
-    pub fn fitting(model: &Ramba, tokens: usize) -> Result<Vec<Placement>, Error> {
-        let bytes = Reader::new(model)?.bytes_per_token() as u64 * tokens as u64;
-        let most = model.gpu().capabilities().max_memory;
-        let room = most.map(|most| most.saturating_sub(model.gpu().memory().in_use));
-        let device = room.is_none_or(|room| bytes <= room).then_some(Placement::Device);
-        Ok(device.into_iter().chain([Placement::Text]).collect())
-    }
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -83,6 +64,57 @@ impl FromStr for Placement {
             value: name.into(),
             expected: "device, host, text or int8".into(),
         })
+    }
+}
+
+/// How the memory of a text is kept. A [`Placement`] alone is one with landmarks in floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Keeping {
+    /// Where keys and values are.
+    pub values: Placement,
+    /// How landmarks are.
+    pub landmarks: Landmarks,
+}
+
+impl From<Placement> for Keeping {
+    fn from(values: Placement) -> Keeping {
+        Keeping { values, landmarks: Landmarks::Float }
+    }
+}
+
+impl Keeping {
+    /// How the memory of `tokens` tokens may be kept, what is left open (None) chosen, the best first. For keys and values
+    /// these are the places that change no answer: the device, unless it is known to be too small, then the text itself. (The
+    /// host answers a little faster than the text, but reads at half its speed and takes a hundred times the memory: it is for
+    /// those who ask for it.) For landmarks it is floats, and eight bits where nothing else fits. What a device has beyond
+    /// [`GpuOptions::max_memory`] only reading tells: where it fails with [`Error::TextTooLong`], the next is to be tried.
+    ///
+    /// [`GpuOptions::max_memory`]: rambutan_engine::GpuOptions::max_memory
+    ///
+    /// # Errors
+    /// As [`Reader::placed`].
+    pub fn fitting(
+        model: &Ramba,
+        tokens: usize,
+        values: Option<Placement>,
+        landmarks: Option<Landmarks>,
+    ) -> Result<Vec<Keeping>, Error> {
+        let places = values.map_or(vec![Placement::Device, Placement::Text], |place| vec![place]);
+        let kinds = landmarks.map_or(Landmarks::ALL.to_vec(), |kind| vec![kind]);
+        // Better the text in floats than the device in eight bits.
+        let of = |&landmarks: &Landmarks| places.iter().map(move |&values| Keeping { values, landmarks });
+        let mut all: Vec<Keeping> = kinds.iter().flat_map(of).collect();
+        let last = all.pop().expect("a way at least");
+        all.retain(|k| k.landmarks == Landmarks::Float || landmarks.is_some());
+        let most = model.gpu().capabilities().max_memory;
+        let room = most.map(|most| most.saturating_sub(model.gpu().memory().in_use) as usize);
+        let mut fitting = Vec::new();
+        for keeping in all {
+            let [bytes, _] = Reader::placed(model, keeping)?.bytes_of(tokens);
+            fitting.extend(room.is_none_or(|room| bytes <= room).then_some(keeping));
+        }
+        fitting.push(last);
+        Ok(fitting)
     }
 }
 

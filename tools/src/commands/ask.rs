@@ -27,7 +27,7 @@ pub struct Ask {
     #[arg(long, value_name = "FILE", required_unless_present = "memory")]
     file: Option<PathBuf>,
     /// A memory that `rambutan read` wrote: nothing is read
-    #[arg(long, value_name = "FILE", conflicts_with = "place")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["place", "landmarks"])]
     memory: Option<PathBuf>,
     /// The questions
     #[arg(value_name = "QUESTION", required = true)]
@@ -98,7 +98,10 @@ impl Ask {
                 };
                 let reader = memory.reader(&model, &checkpoint.fingerprint(), text.clone())?;
                 let opened = begin.elapsed().as_secs_f64();
-                let how = format!("a memory of {tokens} tokens{part}, open after {opened:.1} s");
+                let how = format!(
+                    "a memory of {tokens} tokens{part}, landmarks in {}, open after {opened:.1} s",
+                    reading::landmarks_in(&reader, &model)
+                );
                 let known = Known { reader, text, how, tokens_per_s: None };
                 self.answer(&gpu, &model, &known)
             }
@@ -135,7 +138,7 @@ impl Ask {
                 print_json(&json!({
                     "question": question, "prompt": prompt, "answer": said, "complete": complete, "sources": sources,
                     "tokens": tokens, "tokens_per_s": known.tokens_per_s, "seconds": seconds,
-                    "memory_in": known.reader.placement().name(), "peak_device_bytes": gpu.memory().peak,
+                    "memory_in": known.reader.placement().name(), "landmarks": reading::landmarks_in(&known.reader, model), "peak_device_bytes": gpu.memory().peak,
                     "peak_host_bytes": reading::peak_host_bytes(), "device": gpu.capabilities().name,
                 }))?;
                 continue;

@@ -145,7 +145,7 @@ impl Demo {
             "picture": picture.display().to_string(),
             "map": { "lengths": map.lengths, "depths": map.depths, "exact": map.exact, "trials_per_cell": map.trials },
             "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
-            "memory_in": reader.placement().name(), "device": c.name, "backend": c.backend, "seed": self.seed,
+            "memory_in": reader.placement().name(), "landmarks": reading::landmarks_in(&reader, &model), "device": c.name, "backend": c.backend, "seed": self.seed,
         }))
     }
 

@@ -1,5 +1,6 @@
-//! `rambutan eval`: how much of what was hidden is found, and how well text is foretold.
+//! `rambutan eval`: how much of what was hidden is found, how well text is foretold, and what memory takes.
 
+mod memory;
 mod passkey;
 mod perplexity;
 mod ruler;
@@ -21,10 +22,10 @@ use crate::{
     reading::{self, MAX_TOKENS, MemoryIn, Weights, short},
 };
 
-/// Measures how often hidden facts are found, and how well text is foretold
+/// Measures how often hidden facts are found, how well text is foretold, and what memory takes
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json\n  rambutan eval ruler --lengths 4096,65536 --tasks multi-query,variables\n  rambutan eval perplexity --text book.txt --lengths 4096,65536"
+    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json\n  rambutan eval ruler --lengths 4096,65536 --tasks multi-query,variables\n  rambutan eval perplexity --text book.txt --lengths 4096,65536\n  rambutan eval memory --lengths 4096,65536"
 )]
 pub struct Eval {
     #[command(subcommand)]
@@ -36,6 +37,7 @@ enum What {
     Passkey(passkey::Passkey),
     Ruler(ruler::Ruler),
     Perplexity(perplexity::Perplexity),
+    Memory(memory::Memory),
 }
 
 /// Which model examines what text at which lengths: what every examination asks.
@@ -81,6 +83,7 @@ impl Eval {
             What::Passkey(passkey) => passkey.run(device),
             What::Ruler(ruler) => ruler.run(device),
             What::Perplexity(perplexity) => perplexity.run(device),
+            What::Memory(memory) => memory.run(device),
         }
     }
 }
@@ -125,9 +128,10 @@ struct Read<'a> {
     gpu: &'a Gpu,
     length: usize,
     tokens_per_s: f64,
-    /// Where its keys and values are, and why there.
+    /// Where its keys and values are and what its landmarks are in, and why.
     place: String,
     memory_in: &'static str,
+    landmarks: &'static str,
 }
 
 impl Setup {
@@ -156,8 +160,9 @@ impl Setup {
         gpu.reset_peaks();
         let reading::Read { reader, time, place } = self.memory.read(model, gpu, || hay.text())?;
         let (length, memory_in) = (hay.len(), reader.placement().name());
+        let landmarks = reading::landmarks_in(&reader, model);
         let tokens_per_s = length as f64 / time.as_secs_f64();
-        Ok((reader, Read { gpu, length, tokens_per_s, place, memory_in }))
+        Ok((reader, Read { gpu, length, tokens_per_s, place, memory_in, landmarks }))
     }
 
     /// One row: `what` is the column's name in JSON and `which` what stands in it.
@@ -178,7 +183,7 @@ impl Setup {
                 "exact": exact, "selected": selected, "tokens_per_s": read.tokens_per_s,
                 "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
                 "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
-                "memory_in": read.memory_in, "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
+                "memory_in": read.memory_in, "landmarks": read.landmarks, "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
             }));
         }
         print(&format!(

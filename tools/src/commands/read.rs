@@ -8,7 +8,7 @@ use std::{
 };
 
 use rambutan_model::reader::{
-    Placement, Reader, Source as _, TextFile,
+    Keeping, Landmarks, Placement, Reader, Source as _, TextFile,
     file::{self, Manner, MemoryFile},
 };
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     Device,
     problem::{Problem, print, print_json},
-    reading::{self, Weights, short},
+    reading::{self, Kind, Weights, short},
 };
 
 /// Reads a file into a memory on disk, to be asked many times
@@ -35,6 +35,10 @@ pub struct Read {
     /// again from the text, which must stay at hand. auto: what is there, else all up to a GiB
     #[arg(long, value_enum, default_value_t = Keep::Auto)]
     keep: Keep,
+    /// How a new memory keeps landmarks: float (in the type that the model computes in) or int8 (in eight bits, half of f16 or a
+    /// quarter of f32, not exactly the same). auto: as they are there, else float where they fit the device and int8 where not
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Auto)]
+    landmarks: Kind,
     /// Tokens a page of a new memory, each committed by itself: what is lost at most where reading is ended by force
     /// [default: pages of 131072, committed each second]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -77,15 +81,19 @@ impl Read {
         let gpu = device.open()?;
         let model = self.weights.upload(&gpu, &checkpoint)?;
         let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
-        let keeps = match self.keep {
-            Keep::Text => Placement::Text,
-            Keep::Values => Placement::Host,
-            Keep::Auto if self.memory.exists() => MemoryFile::open(&self.memory)?.keeps(),
-            Keep::Auto => {
-                let bytes = Reader::placed(&model, Placement::Host)?.host_bytes_per_token() * text.size();
+        let there = if self.memory.exists() { Some(MemoryFile::open(&self.memory)?.keeps()?) } else { None };
+        let values = match (self.keep, there) {
+            (Keep::Text, _) => Placement::Text,
+            (Keep::Values, _) => Placement::Host,
+            (Keep::Auto, Some(there)) => there.values,
+            (Keep::Auto, None) => {
+                let bytes = Reader::placed(&model, Placement::Host)?.bytes_of(text.size())[1];
                 if bytes <= KEPT { Placement::Host } else { Placement::Text }
             }
         };
+        let landmarks = self.landmarks.choice().or(there.map(|there| there.landmarks));
+        let ways = Keeping::fitting(&model, text.size(), Some(values), landmarks)?;
+        let keeps = ways[0];
         let mut manner = Manner::new(keeps);
         if let Some(page) = self.page {
             manner = Manner { page: page as usize, interval: Duration::ZERO, ..manner };
@@ -111,19 +119,20 @@ impl Read {
         if self.json {
             return print_json(&json!({
                 "memory": self.memory.display().to_string(), "tokens": written.tokens, "kept": written.kept,
-                "bytes": bytes, "keeps": keeps.name(), "seconds": seconds, "tokens_per_s": read as f64 / seconds,
+                "bytes": bytes, "keeps": keeps.values.name(), "landmarks": keeps.landmarks.name(), "seconds": seconds, "tokens_per_s": read as f64 / seconds,
                 "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
                 "device": gpu.capabilities().name, "half": self.weights.half,
             }));
         }
         print(&format!(
-            "{} tokens in memory, {read} of them read now at {} a second on {}; {} MiB in {}, keys and values {}\n",
+            "{} tokens in memory, {read} of them read now at {} a second on {}; {} MiB in {}, keys and values {}, landmarks in {}\n",
             written.tokens,
             short(read as f64 / seconds),
             gpu.capabilities().name,
             bytes >> 20,
             self.memory.display(),
-            if keeps == Placement::Host { "with it" } else { "in the text" }
+            if keeps.values == Placement::Host { "with it" } else { "in the text" },
+            if keeps.landmarks == Landmarks::Float { model.dtype().wgsl() } else { "int8" }
         ))
     }
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::MemoryError;
 
 const MAGIC: [u8; 8] = *b"RAMBMEM\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BLOCK: usize = 4096;
 /// Where the log begins.
 const LOG: u64 = 3 * BLOCK as u64;
@@ -45,6 +45,8 @@ pub(super) struct About {
     pub dtype: String,
     /// `host` where keys and values are in the file, `text` where they are computed again.
     pub keeps: String,
+    /// `float`: in the type above; `int8`: each segment's numbers, then its scales.
+    pub landmarks_as: String,
     /// Tokens a segment, segments a page.
     pub segment: usize,
     pub page: usize,

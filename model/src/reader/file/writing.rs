@@ -11,7 +11,7 @@ use rambutan_engine::Error as EngineError;
 use twox_hash::XxHash3_64;
 
 use super::{
-    super::{Placement, Progress, Reader, Source, TextFile, values::Coming},
+    super::{Keeping, Placement, Progress, Reader, Source, TextFile, values::Coming},
     about, agrees,
     log::{Log, ROW},
 };
@@ -27,8 +27,8 @@ const STALE: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
     /// [`Placement::Text`] to compute keys and values again when they are needed, [`Placement::Host`] to keep them in the
-    /// file.
-    pub keeps: Placement,
+    /// file; and how landmarks are kept.
+    pub keeps: Keeping,
     /// Tokens a page of a new file, about: what is read again at least where reading was ended by force.
     pub page: usize,
     /// The time between two commits, and so what is read again at most.
@@ -37,8 +37,8 @@ pub struct Manner {
 
 impl Manner {
     /// Pages of 128 K tokens, and a commit a second.
-    pub fn new(keeps: Placement) -> Manner {
-        Manner { keeps, page: PAGE, interval: INTERVAL }
+    pub fn new(keeps: impl Into<Keeping>) -> Manner {
+        Manner { keeps: keeps.into(), page: PAGE, interval: INTERVAL }
     }
 }
 
@@ -61,6 +61,7 @@ struct Sheet {
     head: Vec<u8>,
     values: Vec<u8>,
     fresh: Vec<usize>,
+    /// Of so many of them: parts of landmarks, keys and values where they are kept, one after another.
     coming: Vec<(usize, Vec<Coming>)>,
 }
 
@@ -82,7 +83,7 @@ pub fn write(
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Written, Error> {
     let Manner { keeps, page, interval } = manner;
-    assert!(matches!(keeps, Placement::Text | Placement::Host), "a file keeps values or none");
+    assert!(matches!(keeps.values, Placement::Text | Placement::Host), "a file keeps values or none");
     let expected = about(model, fingerprint, keeps, page)?;
     let named = std::path::absolute(text.path()).unwrap_or_else(|_| text.path().into());
     let named = named.to_string_lossy().into_owned();
@@ -210,9 +211,11 @@ impl Writer<'_> {
                 }
                 result => result?,
             }
-            let wanted = [&memory.landmarks, &memory.k, &memory.v];
-            let wanted = &wanted[..if values > 0 { 3 } else { 1 }];
-            let coming = wanted.iter().map(|x| Coming::new(x)).collect::<Result<_, _>>()?;
+            let mut wanted = self.reader.landmarks.kept(&memory.landmarks);
+            if values > 0 {
+                wanted.extend([memory.k, memory.v]);
+            }
+            let coming = wanted.iter().map(Coming::new).collect::<Result<_, _>>()?;
             gpu.submit();
             let n = part.len();
             sheet.coming.push((n, coming));
@@ -227,6 +230,7 @@ impl Writer<'_> {
         let Some(mut sheet) = self.sheets.pop_front() else { return Ok(()) };
         let (lm, values) = (self.log.about.landmarks, self.log.about.values);
         let (table, landmarks) = sheet.head.split_at_mut(sheet.segments * ROW);
+        let sizes = self.reader.landmarks.sizes(self.log.about.segment);
         let mut fresh = sheet.fresh.iter();
         for (n, mut coming) in sheet.coming {
             for part in &mut coming {
@@ -234,11 +238,16 @@ impl Writer<'_> {
             }
             let parts: Vec<Vec<u8>> = coming.into_iter().map(Coming::bytes).collect();
             for (j, i) in fresh.by_ref().take(n).enumerate() {
-                landmarks[i * lm..(i + 1) * lm].copy_from_slice(&parts[0][j * lm..(j + 1) * lm]);
+                let mut to = &mut landmarks[i * lm..(i + 1) * lm];
+                for (part, &size) in parts.iter().zip(&sizes) {
+                    let (here, rest) = to.split_at_mut(size);
+                    here.copy_from_slice(&part[j * size..(j + 1) * size]);
+                    to = rest;
+                }
                 if values > 0 {
                     let to = &mut sheet.values[i * values..(i + 1) * values];
                     let half = values / 2;
-                    for (to, part) in to.chunks_mut(half).zip(&parts[1..]) {
+                    for (to, part) in to.chunks_mut(half).zip(&parts[sizes.len()..]) {
                         to.copy_from_slice(&part[j * half..(j + 1) * half]);
                     }
                     table[i * ROW + 8..i * ROW + 12].copy_from_slice(&crc32fast::hash(to).to_le_bytes());

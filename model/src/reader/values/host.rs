@@ -55,6 +55,7 @@ enum Kept {
 pub(in super::super) enum Coming {
     Wide(Download<f32>),
     Half(Download<f16>),
+    Words(Download<u32>),
     Here(Vec<u8>),
 }
 
@@ -62,6 +63,7 @@ impl Coming {
     pub fn new(x: &Tensor) -> Result<Coming, Error> {
         Ok(match x.dtype() {
             DType::F16 => Coming::Half(x.download()?),
+            DType::U32 => Coming::Words(x.download()?),
             _ => Coming::Wide(x.download()?),
         })
     }
@@ -79,6 +81,7 @@ impl Coming {
         let bytes = match self {
             Coming::Wide(download) => take(download, wait)?,
             Coming::Half(download) => take(download, wait)?,
+            Coming::Words(download) => take(download, wait)?,
             Coming::Here(_) => return Ok(true),
         };
         let Some(bytes) = bytes else { return Ok(false) };
