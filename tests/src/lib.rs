@@ -1,7 +1,10 @@
 //! What the integration tests in `tests/` share.
 
 pub mod golden;
+mod program;
 pub mod small;
+
+pub use program::program;
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -9,21 +9,41 @@ pub struct Problem {
     pub code: u8,
     message: String,
     hint: String,
+    /// Whether all ranks know of it, and end by themselves.
+    shared: bool,
 }
 
 impl Problem {
     /// Input that cannot be used.
     pub fn input(message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { code: 2, message: message.into(), hint: hint.into() }
+        Problem { code: 2, message: message.into(), hint: hint.into(), shared: false }
     }
 
     /// A check that failed.
     pub fn check(message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { code: 1, message: message.into(), hint: hint.into() }
+        Problem { code: 1, message: message.into(), hint: hint.into(), shared: false }
+    }
+
+    /// The same, of which all ranks know.
+    pub fn shared(self) -> Problem {
+        Problem { shared: true, ..self }
+    }
+
+    /// What another rank tells.
+    pub fn told(code: u8) -> Problem {
+        Problem { code, message: String::new(), hint: String::new(), shared: true }
+    }
+
+    /// Whether all ranks know of it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Writes it to stderr: one line, and a line with the hint.
     pub fn report(&self) {
+        if self.message.is_empty() {
+            return;
+        }
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Where stderr is closed there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "error: {}\nhint: {}", line(&self.message), line(&self.hint));
@@ -74,6 +94,10 @@ impl From<rambutan_model::Error> for Problem {
             e @ rambutan_model::Error::TextTooLong { .. } => Problem::input(
                 e.to_string(),
                 "let the text itself be its memory (--memory-in text), read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
+            ),
+            e @ rambutan_model::Error::OutOfStep { .. } => Problem::check(
+                e.to_string(),
+                "give all ranks adapters of one kind, with one driver (--adapter); --resume goes on from the last checkpoint",
             ),
             rambutan_model::Error::Memory(e) => Problem::input(e.to_string(), memory_hint(&e)),
             e @ rambutan_model::Error::Tokenizer { .. } => Problem::input(
