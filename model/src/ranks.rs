@@ -1,7 +1,7 @@
 //! Work over ranks: processes that run the same program, each with a device of its own and its share of the work.
 //!
 //! This is all that the model knows of them. [`Alone`] is the one process that most programs are; with the feature `mpi`
-//! [`Mpi`] is a rank of a job that `mpirun` started, and the only user of MPI. Everything here is collective unless it says
+//! `Mpi` is a rank of a job that `mpirun` started, and the only user of MPI. Everything here is collective unless it says
 //! otherwise: all ranks call it, in the same order. What goes wrong within MPI ends the job.
 
 #[cfg(all(feature = "mpi", not(target_arch = "wasm32")))]

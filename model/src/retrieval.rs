@@ -68,6 +68,12 @@ impl Retrieval {
         self.selection(scores, indices)
     }
 
+    /// The best of pages of landmarks for q of [`Retrieval::sought`], as [`ops::select_pages`] gives them.
+    pub fn best(&self, q: &Tensor, pages: &[Tensor], visibility: &Visibility) -> (Tensor, Tensor) {
+        let pages: Vec<Tensor> = pages.iter().map(|p| self.keys(p)).collect();
+        ops::select_pages(q, &pages, self.top_k, visibility)
+    }
+
     /// What the tokens of x, (1, tokens, width), look for: (1, tokens, heads, dim).
     pub fn sought(&self, x: &Tensor) -> Tensor {
         self.queries(x)
@@ -126,7 +132,8 @@ impl Retrieval {
         self.query_norm.as_ref().map_or_else(|| q.clone(), |norm| norm.forward(&q))
     }
 
-    fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {
+    /// Scores of selected chunks and their indices, as [`Retrieval::scores`] gives them, with their weights.
+    pub fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {
         let weights = if self.softmax {
             ops::softmax_weights(&scores, self.pos_decay.as_ref())
         } else {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rambutan_model::{Checkpoint, checkpoint::Precision};
 use serde_json::Value;
 
 fn program() -> &'static Path {
@@ -72,8 +73,7 @@ fn mpirun(ranks: usize, arguments: &[&str], folder: &Folder) -> Command {
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
-        // What one rank has compiled, later ones need not.
-        .env("RAMBUTAN_CACHE", env!("CARGO_TARGET_TMPDIR"));
+        .env("RAMBUTAN_CACHE", "");
     for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
         command.env_remove(name);
     }
@@ -245,9 +245,78 @@ fn a_rank_that_dies_costs_an_interval() {
             stderr.lines().filter(|line| line.contains("--resume goes on from step")).collect();
         assert_eq!(told.len(), 1, "rank {rank} died: {stderr}");
         assert!(told[0].contains(&format!("{out}/checkpoint.safetensors")), "{}", told[0]);
-        succeeds(&mut mpirun(4, &["train", "plan.toml", "--out", out, "--resume"], &folder));
+        succeeds(&mut mpirun(2, &["train", "plan.toml", "--out", out, "--resume"], &folder));
         let kept = folder.read(&format!("{out}/checkpoint.safetensors"));
         assert!(kept == whole, "after rank {rank} had died");
+    }
+}
+
+/// Answers to two questions about a file, and where they came from, weights and all.
+fn asked(ranks: usize, file: &str, place: &str, folder: &Folder) -> Vec<Value> {
+    let questions = ["What is the passkey?", "|Then the"];
+    let fixed = ["ask", "--checkpoint", "model.safetensors", "--json", "--file", file, "--memory-in", place];
+    let said = succeeds(&mut mpirun(ranks, &[&fixed[..], &questions].concat(), folder));
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        Value::from_iter(
+            ["question", "answer", "complete", "sources", "tokens"].map(|k| (k, line[k].clone())),
+        )
+    };
+    let lines: Vec<Value> = said.lines().map(line).collect();
+    assert_eq!(lines.len(), 2, "{ranks} ranks, one that speaks: {said}");
+    lines
+}
+
+/// Whoever keeps which part of a text, and in which place, its answers are those of one rank.
+#[test]
+fn ranks_answer_as_one_does() {
+    let _turn = turn();
+    let folder = Folder::new("ask");
+    // Two layers that retrieve, with several heads.
+    let config = rambutan_tests::small::config(r#""num_upper_groups": 2"#);
+    let model = Checkpoint::initial(config, 7).expect("a valid configuration");
+    model.save(folder.0.join("model.safetensors"), Precision::F32).expect("it is written");
+    // Segments of 64 bytes that differ, and a part of one.
+    let text: String = (0..400).map(|i| format!("{} was said {i} times. ", i * i * 7 % 1009)).collect();
+    folder.write("text", &text);
+    let one = asked(1, "text", "device", &folder);
+    let sources = one[0]["sources"].as_array().expect("sources");
+    assert!(sources.len() > 4, "several heads look into several places: {sources:?}");
+    for (ranks, place) in [(2, "device"), (2, "host"), (3, "text")] {
+        assert_eq!(asked(ranks, "text", place, &folder), one, "{ranks} ranks, kept in {place}");
+    }
+    assert_eq!(asked(2, "text", "int8", &folder), asked(1, "text", "int8", &folder), "in eight bits");
+    // Fewer chunks than are selected and fewer segments than ranks; no whole segment.
+    for (ranks, length) in [(4, 130), (2, 50)] {
+        let name = format!("text-{length}");
+        folder.write(&name, &text[..length]);
+        let few = asked(ranks, &name, "auto", &folder);
+        assert_eq!(few, asked(1, &name, "auto", &folder), "{length} bytes by {ranks} ranks");
+    }
+}
+
+/// Facts are laid into segments and taken out again wherever those are.
+#[test]
+fn ranks_examine_as_one_does() {
+    let _turn = turn();
+    let folder = Folder::new("eval");
+    let model = Checkpoint::initial(rambutan_tests::small::config(r#""chunk_topk": 12"#), 7)
+        .expect("a valid configuration");
+    model.save(folder.0.join("model.safetensors"), Precision::F32).expect("it is written");
+    let examined = |ranks: usize, place: &str| {
+        let command = ["eval", "passkey", "--checkpoint", "model.safetensors", "--json", "--lengths", "700"];
+        let more = ["--trials", "12", "--memory-in", place];
+        let said = succeeds(&mut mpirun(ranks, &[&command[..], &more].concat(), &folder));
+        let selected = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            [&line["exact"], &line["selected"]].map(|share| share.as_f64().expect("a share"))
+        };
+        said.lines().map(selected).collect::<Vec<_>>()
+    };
+    let one = examined(1, "device");
+    assert!(one.len() == 2 && one.iter().any(|[_, selected]| *selected > 0.0 && *selected < 1.0), "{one:?}");
+    for place in ["device", "text"] {
+        assert_eq!(examined(2, place), one, "kept in {place}");
     }
 }
 
@@ -268,5 +337,16 @@ fn one_rank_tells_what_none_can_do() {
     assert!(absent.contains("cannot read the plan none.toml"), "{absent}");
     let several = refused(&mut mpirun(2, &["info"], &folder));
     assert!(several.contains("this command works in one process"), "{several}");
+    let empty = refused(&mut mpirun(2, &["ask", "--file", "none.txt", "What is the passkey?"], &folder));
+    assert!(empty.contains("none.txt"), "{empty}");
+    // Two machines whose files differ.
+    folder.write("text.toml", PLAN.replace("tail = 100", "tail = 100\nprose = 0.0"));
+    folder.write("a.txt", "Something was said here. ".repeat(40));
+    folder.write("b.txt", "Anything was said there. ".repeat(40));
+    let program = program().display().to_string();
+    let with = |text| ["train", "text.toml", "--out", "differing", "--text", text];
+    let both = [&with("a.txt")[..], &[":", "-n", "1", &program], &with("b.txt")].concat();
+    let differing = refused(&mut mpirun(1, &both, &folder));
+    assert!(differing.contains("rank 1 draws other training data than rank 0"), "{differing}");
     assert!(!folder.0.join("uneven").exists() && !folder.0.join("cut").exists(), "nothing is half-written");
 }

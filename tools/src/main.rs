@@ -94,9 +94,11 @@ impl Command {
     fn over_ranks(&self) -> Result<(), Problem> {
         match self {
             Command::Train(_) => Ok(()),
+            Command::Ask(c) => c.over_ranks(),
+            Command::Eval(c) => c.over_ranks(),
             _ => Err(Problem::input(
                 "this command works in one process",
-                "start it without mpirun; over ranks there is `train`",
+                "start it without mpirun; over ranks there are `train`, `ask --file`, `eval passkey` and `eval ruler`",
             )),
         }
     }
@@ -105,10 +107,10 @@ impl Command {
 fn run(cli: &Cli, ranks: &Arc<dyn Ranks>) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
-        Command::Ask(c) => c.run(&cli.device),
+        Command::Ask(c) => c.run(&cli.device, &**ranks),
         Command::Read(c) => c.run(&cli.device),
         Command::Generate(c) => c.run(&cli.device),
-        Command::Eval(c) => c.run(&cli.device),
+        Command::Eval(c) => c.run(&cli.device, &**ranks),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
         Command::Train(c) => c.run(ranks, || cli.device.open()),
@@ -158,6 +160,9 @@ fn main() -> ExitCode {
         }
     };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if ranks.rank() > 0 {
+            problem::hush();
+        }
         if ranks.size() > 1 {
             ranks::agree(&*ranks, cli.command.over_ranks())?;
             ranks::agree(&*ranks, cli.device.take_turns(&*ranks))?;

@@ -1,6 +1,9 @@
 //! What ends a command: an exit code, one line for the user, and a hint.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Why a command ended without success.
 #[derive(Debug)]
@@ -127,6 +130,19 @@ fn memory_hint(error: &rambutan_model::reader::file::MemoryError) -> &'static st
     }
 }
 
+/// Set where another rank speaks for this one.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves output and bars to another rank; problems are still told.
+pub fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+/// Whether another rank speaks.
+pub fn is_hushed() -> bool {
+    HUSHED.load(Ordering::Relaxed)
+}
+
 /// Writes a command's output. A reader that has seen enough (`| head`) is no error; a full disk is.
 pub fn print(text: &str) -> Result<(), Problem> {
     print_bytes(text.as_bytes())
@@ -134,6 +150,9 @@ pub fn print(text: &str) -> Result<(), Problem> {
 
 /// [`print()`] for bytes.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Problem> {
+    if is_hushed() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -10,10 +10,11 @@ use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Error, Ramba,
     ramba::Options,
+    ranks::Ranks,
     reader::{Placement, Reader, Text},
 };
 
-use crate::problem::Problem;
+use crate::problem::{Problem, is_hushed};
 
 /// More tokens than the model was ever tried with; a larger number is a slip of the keyboard.
 pub const MAX_TOKENS: u64 = 1 << 30;
@@ -96,7 +97,7 @@ pub struct Read<'m> {
 }
 
 impl MemoryIn {
-    /// Reads a text with a bar.
+    /// Reads a text with a bar; ranks share it.
     ///
     /// # Errors
     /// As [`Reader::read`]; where the place is left open, only once the text fits nowhere.
@@ -104,16 +105,17 @@ impl MemoryIn {
         self,
         model: &'m Ramba,
         gpu: &Gpu,
+        ranks: &'m dyn Ranks,
         text: impl Fn() -> T,
     ) -> Result<Read<'m>, Error> {
         let placement = match self.place {
-            Place::Auto => return self.read_where_it_fits(model, gpu, text),
+            Place::Auto => return self.read_where_it_fits(model, gpu, ranks, text),
             Place::Device => Placement::Device,
             Place::Host => Placement::Host,
             Place::Text => Placement::Text,
             Place::Int8 => Placement::Int8,
         };
-        let mut reader = Reader::placed(model, placement)?;
+        let mut reader = Reader::over(model, placement, ranks)?;
         let time = read(&mut reader, gpu, text())?;
         Ok(Read { reader, time, place: format!("{placement}, as asked") })
     }
@@ -122,21 +124,30 @@ impl MemoryIn {
         self,
         model: &'m Ramba,
         gpu: &Gpu,
+        ranks: &'m dyn Ranks,
         text: impl Fn() -> T,
     ) -> Result<Read<'m>, Error> {
         let tokens = text().into().len();
-        let mut places = Placement::fitting(model, tokens)?.into_iter().peekable();
+        let places = Placement::fitting(model, tokens.div_ceil(ranks.size()))?;
+        // All ranks take the place that fits on each.
+        let fewest = ranks.gather(&[places.len() as u8]).iter().map(|n| n[0] as usize).min();
+        let skipped = places.len() - fewest.unwrap_or(places.len());
+        let mut places = places.into_iter().skip(skipped).peekable();
         let skipped = places.peek() != Some(&Placement::Device);
         let mut why = if skipped { ", since the device has no room" } else { "" };
         loop {
             let placement = places.next().expect("the text itself is the last");
-            let mut reader = Reader::placed(model, placement)?;
-            match read(&mut reader, gpu, text()) {
-                Ok(time) => return Ok(Read { reader, time, place: format!("{placement}{why}") }),
-                Err(Error::TextTooLong { .. }) if places.peek().is_some() => {
+            let mut reader = Reader::over(model, placement, ranks)?;
+            let result = read(&mut reader, gpu, text());
+            let too_long = matches!(result, Err(Error::TextTooLong { .. }));
+            let anywhere = ranks.gather(&[too_long.into()]).iter().any(|n| n[0] == 1);
+            match result {
+                _ if anywhere && places.peek().is_some() => {
+                    drop(reader);
                     gpu.trim();
                     why = ", since the device has no room";
                 }
+                Ok(time) => return Ok(Read { reader, time, place: format!("{placement}{why}") }),
                 Err(e) => return Err(e),
             }
         }
@@ -146,6 +157,9 @@ impl MemoryIn {
 /// A bar on stderr; none where that is no terminal.
 pub fn bar(what: &str, length: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} {msg}");
+    if is_hushed() {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::new(length as u64).with_prefix(what.to_owned());
     if let Ok(style) = style {
         bar.set_style(style);

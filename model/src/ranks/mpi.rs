@@ -80,7 +80,11 @@ impl Ranks for Mpi {
         let (world, _turn) = self.world();
         let mut lengths = vec![0u64; self.size];
         world.all_gather_into(&[mine.len() as u64][..], &mut lengths[..]);
-        let mut all = vec![0u8; lengths.iter().sum::<u64>() as usize];
+        // Where nothing begins, Rust says 1, which to Open MPI is no place but MPI_IN_PLACE.
+        let mine = if mine.is_empty() { &[0][..0] } else { mine };
+        let total = lengths.iter().sum::<u64>() as usize;
+        let mut all = Vec::with_capacity(total + 1);
+        all.resize(total, 0u8);
         let (counts, starts) = stretches(lengths.iter().map(|&n| n as usize));
         let mut into = PartitionMut::new(&mut all[..], counts, starts);
         world.all_gather_varcount_into(mine, &mut into);
