@@ -78,4 +78,14 @@ pub enum Error {
         "the checkpoint holds no complete training state (step and optimizer moments): start without --resume"
     )]
     NotResumable,
+    /// Ranks that should hold the same parameters do not.
+    #[error(
+        "rank {rank} has other parameters than rank 0 after step {step}: their devices compute differently"
+    )]
+    OutOfStep {
+        /// The first such rank.
+        rank: usize,
+        /// Steps trained.
+        step: u64,
+    },
 }

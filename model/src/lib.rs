@@ -11,6 +11,7 @@ mod json;
 pub mod mamba2;
 pub mod mixer;
 pub mod ramba;
+pub mod ranks;
 pub mod reader;
 pub mod retrieval;
 pub mod rng;

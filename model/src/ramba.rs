@@ -100,6 +100,9 @@ pub struct Passage {
     together: bool,
     looks_for: Option<Tensor>,
     begun: Option<Begun>,
+    /// Where ranks share the text, its chunks, whoever keeps them; and what was selected among all.
+    spread: Option<usize>,
+    found: Option<Selection>,
     brought: Option<([Tensor; 2], Selection)>,
     first: Option<Selection>,
     scores: Option<Tensor>,
@@ -110,6 +113,11 @@ impl Passage {
     #[must_use]
     pub fn together(self) -> Passage {
         Passage { together: true, ..self }
+    }
+
+    /// The same over a text of `chunks` chunks that ranks share: at [`Pass::Seeks`] it waits for [`Ramba::select`].
+    pub(crate) fn spread(self, chunks: usize) -> Passage {
+        Passage { spread: Some(chunks), ..self }
     }
 
     /// How many retrieval layers have selected so far.
@@ -134,6 +142,14 @@ pub enum Pass {
     Wants(Tensor),
     /// All layers are behind it.
     Over(Box<Selected>),
+}
+
+/// What one rank finds: see [`Ramba::found_here`].
+pub(crate) struct FoundHere {
+    /// Tokens, heads and K.
+    pub sizes: [usize; 3],
+    /// Scores and indices: of the text's chunks that are kept here, and of the passage's own.
+    pub best: [Option<(Tensor, Tensor)>; 2],
 }
 
 /// Keys and values of selected chunks, a chunk for each slot in order: (slots · S, heads, head dim).
@@ -458,6 +474,8 @@ impl Ramba {
             together: false,
             looks_for: None,
             begun: None,
+            spread: None,
+            found: None,
             brought: None,
             first: None,
             scores: None,
@@ -501,12 +519,19 @@ impl Ramba {
                     let own = cache.memory.as_ref().map(|m| Landmarks::from(m.landmarks.clone()));
                     let landmarks: Vec<Landmarks> = landmarks.iter().cloned().chain(own.clone()).collect();
                     let own = own.is_some();
-                    if landmarks.is_empty() {
+                    let elsewhere = passage.spread.is_some_and(|chunks| chunks > 0);
+                    if landmarks.is_empty() && !elsewhere {
                         continue;
+                    }
+                    if passage.spread.is_some() && passage.found.is_none() {
+                        passage.looks_for = Some(retrieval.sought(passage.x.settled()));
+                        passage.layer -= 1;
+                        return Pass::Seeks;
                     }
                     // A window may hide chunks of the text, from each token others.
                     let shared = passage.together && passage.visibility.window.is_none();
                     let selection = match (passage.begun.take(), passage.looks_for.take()) {
+                        _ if passage.found.is_some() => passage.found.take().expect("it is there"),
                         (Some(begun), Some(q)) => {
                             let own = &landmarks[landmarks.len() - usize::from(own)..];
                             retrieval.forward_further(&q, begun, own, &passage.visibility)
@@ -518,7 +543,7 @@ impl Ramba {
                         }
                         _ => retrieval.forward_pages(passage.x.settled(), &landmarks, &passage.visibility),
                     };
-                    if passage.scored && passage.first.is_none() {
+                    if passage.scored && passage.first.is_none() && passage.spread.is_none() {
                         let row = passage.last_rows(1, passage.rows - 1);
                         passage.scores = Some(retrieval.every_score(&row, &landmarks));
                     }
@@ -542,6 +567,39 @@ impl Ramba {
         let (weights, indices) = passage.first.take().map(|s| (s.weights, s.indices)).unzip();
         let scores = passage.scores.take();
         Pass::Over(Box::new(Selected { logits, weights, indices, scores }))
+    }
+
+    /// What a passage that waits for [`Ramba::select`] finds by itself: the best of `landmarks`, which are any of the text's
+    /// and are numbered as they come, and the best of its own chunks.
+    pub(crate) fn found_here(
+        &self,
+        passage: &Passage,
+        cache: &Cache,
+        landmarks: &[Landmarks],
+    ) -> Option<FoundHere> {
+        let Layer::Retrieval(retrieval) = self.layers.get(passage.layer)? else { return None };
+        let (q, spread) = (passage.looks_for.as_ref()?, passage.spread?);
+        let [_, tokens, heads, _]: [usize; 4] = q.axes();
+        let chunks: usize = landmarks.iter().map(Landmarks::chunks).sum();
+        // All lie before every token.
+        let all = Visibility { chunk: 1, first_position: chunks, window: None, group: None };
+        let here = (chunks > 0).then(|| retrieval.best(q, landmarks, &all));
+        let before = spread * self.config.chunk_size;
+        let seen = Visibility {
+            first_position: passage.visibility.first_position - before,
+            ..passage.visibility.clone()
+        };
+        let own = cache.memory.as_ref().map(|m| retrieval.best(q, &[m.landmarks.clone().into()], &seen));
+        let of_all = spread + cache.memory.as_ref().map_or(0, |m| m.landmarks.shape()[1]);
+        Some(FoundHere { sizes: [tokens, heads, self.config.chunk_topk.min(of_all)], best: [here, own] })
+    }
+
+    /// Lets a passage over a shared text go on with what was selected for it: (1, tokens, heads, K), as
+    /// [`ops::select_pages`] gives scores and indices.
+    pub(crate) fn select(&self, passage: &mut Passage, scores: Tensor, indices: Tensor) {
+        if let Some(Layer::Retrieval(retrieval)) = self.layers.get(passage.layer) {
+            passage.found = Some(retrieval.selection(scores, indices));
+        }
     }
 
     /// Looks at the landmarks of a text once for all `passages` that [`Pass::Seeks`] stopped before the same layer.

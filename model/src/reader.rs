@@ -12,6 +12,7 @@ pub mod file;
 mod marks;
 mod paged;
 mod reading;
+mod shared;
 mod text;
 mod values;
 
@@ -19,7 +20,7 @@ use std::{ops::Range, time::Duration};
 
 use rambutan_engine::{Gpu, Tensor, no_grad};
 
-use crate::{Error, Ramba, chunking::Memory};
+use crate::{Error, Ramba, chunking::Memory, ranks::Ranks};
 
 pub use asking::Asking;
 use asking::Feed;
@@ -27,6 +28,7 @@ pub use marks::Landmarks;
 use marks::Marks;
 use paged::Paged;
 pub use reading::{Progress, Reading};
+use shared::Share;
 #[cfg(not(target_arch = "wasm32"))]
 pub use text::TextFile;
 pub use text::{Source, Text};
@@ -52,6 +54,8 @@ pub struct Reader<'m> {
     values: Values,
     /// The text's last tokens, fewer than a segment.
     rest: Vec<u8>,
+    /// Where ranks share the text, this one's part: then landmarks and values are of that alone.
+    share: Option<Share<'m>>,
 }
 
 /// What the model said, and where it looked.
@@ -104,8 +108,36 @@ impl<'m> Reader<'m> {
         let numbers = if model.gpu().capabilities().cpu { BATCH_CPU } else { BATCH };
         let landmarks = Marks::new(model, keeping.landmarks);
         let values = Values::new(model, segment, keeping.values)?;
-        let reader = Reader { model, segment, batch: segment, landmarks, values, rest: Vec::new() };
+        let rest = Vec::new();
+        let reader = Reader { model, segment, batch: segment, landmarks, values, rest, share: None };
         Ok(reader.with_batch(numbers / config.hidden_size))
+    }
+
+    /// The same as one of `ranks`, which share the memory: each keeps its part of the segments, and all give the same answers,
+    /// bit for bit those of one rank alone where their devices compute alike. All that reads, replaces, and asks is collective,
+    /// with the same texts and questions on all ranks. There are no scores of all chunks, and what is done in slices may wait
+    /// for other ranks.
+    ///
+    /// # Errors
+    /// As [`Reader::placed`], or a window hides chunks (`mask_slide_window`).
+    pub fn over(
+        model: &'m Ramba,
+        keeping: impl Into<Keeping>,
+        ranks: &'m dyn Ranks,
+    ) -> Result<Reader<'m>, Error> {
+        let mut reader = Reader::placed(model, keeping)?;
+        if ranks.size() > 1 {
+            if model.config.mask_slide_window {
+                return Err(Error::Setting {
+                    field: "mask_slide_window".into(),
+                    value: true.to_string(),
+                    expected: "false, where ranks share a text".into(),
+                });
+            }
+            let (segment, chunk) = (reader.segment, model.config.chunk_size);
+            reader.share = Some(Share { ranks, base: 0, segment, chunks: segment / chunk });
+        }
+        Ok(reader)
     }
 
     /// The same, reading about so many tokens at once, whole segments: fewer need less memory beside the text's.
@@ -131,7 +163,7 @@ impl<'m> Reader<'m> {
 
     /// Tokens in whole segments.
     fn base(&self) -> usize {
-        self.landmarks.tokens()
+        self.share.map_or_else(|| self.landmarks.tokens(), |share| share.base)
     }
 
     fn gpu(&self) -> &Gpu {
@@ -243,8 +275,10 @@ impl<'m> Reader<'m> {
             self.segment
         );
         assert!(tokens <= self.base(), "a prefix of {tokens} of {} tokens", self.base());
-        let (landmarks, values) = (self.landmarks.prefix(tokens), self.values.prefix(tokens));
-        Reader { landmarks, values, rest: Vec::new(), ..*self }
+        let here = self.share.map_or(tokens, |share| share.kept(tokens));
+        let (landmarks, values) = (self.landmarks.prefix(here), self.values.prefix(here));
+        let share = self.share.map(|share| Share { base: tokens, ..share });
+        Reader { landmarks, values, rest: Vec::new(), share, ..*self }
     }
 
     /// The stretch of whole segments, or up to the text's end, that holds tokens `range`: what [`Reader::replace`]
@@ -271,12 +305,16 @@ impl<'m> Reader<'m> {
         );
         let mut saved = Saved { old: None, rest: self.rest.clone() };
         let whole = end.min(base).saturating_sub(start);
-        if whole > 0 {
-            let memory = self.remember(&text[..whole])?;
-            let old = self.values.replace(start, &memory, &text[..whole])?;
-            let landmarks = self.landmarks.copy(start..start + whole);
-            self.landmarks.write(start, &self.landmarks.kept(&memory.landmarks));
-            saved.old = Some((start, landmarks, old));
+        let (at, new) = match &self.share {
+            Some(share) => share.part(start, &text[..whole]),
+            None => (start, text[..whole].to_vec()),
+        };
+        if !new.is_empty() {
+            let memory = self.remember(&new)?;
+            let old = self.values.replace(at, &memory, &new)?;
+            let landmarks = self.landmarks.copy(at..at + new.len());
+            self.landmarks.write(at, &self.landmarks.kept(&memory.landmarks));
+            saved.old = Some((at, landmarks, old));
             if let Err(e) = self.gpu().check() {
                 self.restore(saved);
                 return Err(e.into());
@@ -313,6 +351,13 @@ impl<'m> Reader<'m> {
     /// # Errors
     /// As [`Reader::ask`].
     pub async fn ask_all(&self, questions: &[&[u8]], stop: &[u8], most: usize) -> Result<Vec<Answer>, Error> {
+        if self.share.is_some() {
+            let mut answers = Vec::new();
+            for question in questions {
+                answers.push(self.ask(question, stop, most).await?);
+            }
+            return Ok(answers);
+        }
         let all: Result<Vec<Asking>, Error> =
             questions.iter().map(|question| self.asking(question, stop, most)).collect();
         let mut all = all?;

@@ -63,8 +63,13 @@ impl Retrieval {
     /// The same against pages of landmarks, outside of the graph, in the text's order.
     pub fn forward_pages(&self, x: &Tensor, pages: &[Landmarks], visibility: &Visibility) -> Selection {
         let q = self.queries(x);
-        let (scores, indices) = ops::select_pages(&q, &self.keys_of_pages(&q, pages), self.top_k, visibility);
+        let (scores, indices) = self.best(&q, pages, visibility);
         self.selection(scores, indices)
+    }
+
+    /// The best of pages of landmarks for q of [`Retrieval::sought`], as [`ops::select_pages`] gives them.
+    pub fn best(&self, q: &Tensor, pages: &[Landmarks], visibility: &Visibility) -> (Tensor, Tensor) {
+        ops::select_pages(q, &self.keys_of_pages(q, pages), self.top_k, visibility)
     }
 
     /// What the tokens of x, (1, tokens, width), look for: (1, tokens, heads, dim).
@@ -130,7 +135,8 @@ impl Retrieval {
         self.query_norm.as_ref().map_or_else(|| q.clone(), |norm| norm.forward(&q))
     }
 
-    fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {
+    /// Scores of selected chunks and their indices, as [`Retrieval::scores`] gives them, with their weights.
+    pub fn selection(&self, scores: Tensor, indices: Tensor) -> Selection {
         let weights = if self.softmax {
             ops::softmax_weights(&scores, self.pos_decay.as_ref())
         } else {

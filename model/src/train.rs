@@ -4,18 +4,25 @@
 //! nothing is read back unless [`Losses::read`] is called. All that a later run needs to continue bit for bit is in
 //! [`Trainer::checkpoint`]: parameters, moments, the optimizer's account and the number of the next step, from which
 //! the data and the learning rate follow.
+//!
+//! Over ranks each takes its share of every batch; gradients are summed in the order of the batch's parts, so the number
+//! of ranks changes no more than the number of parts does.
+
+use std::sync::Arc;
 
 use rambutan_engine::{
     Gpu, Tensor, no_grad, ops,
     optim::{AdamW, AdamWOptions, Decay, LossScale, OptimizerState, Schedule, StepReport},
+    tensor::Parameters,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     Checkpoint, Error, Ramba,
-    checkpoint::HostTensor,
+    checkpoint::{Header, HostTensor},
     ramba::{Options, Sharing},
+    ranks::{Alone, OrderedSum, Ranks},
     tasks::Batch,
 };
 
@@ -170,6 +177,26 @@ impl Plan {
         Ok(())
     }
 
+    /// Refuses phases whose groups of sequences so many ranks cannot share evenly.
+    ///
+    /// # Errors
+    /// The first such phase.
+    pub fn check_shared(&self, ranks: usize) -> Result<(), Error> {
+        for (i, p) in self.phases.iter().enumerate() {
+            let whole = p.group * ranks;
+            if !p.sequences.is_multiple_of(whole) {
+                let groups = match p.group {
+                    1 => String::new(),
+                    group => format!(" and no group of {group} is cut"),
+                };
+                let expected =
+                    format!("a multiple of {whole}, so that {ranks} ranks take as many each{groups}");
+                return Err(setting(&format!("plan.phases[{i}].sequences"), p.sequences, expected));
+            }
+        }
+        Ok(())
+    }
+
     /// Steps in all.
     pub fn steps(&self) -> u64 {
         self.phases.iter().map(|p| p.steps).sum()
@@ -216,12 +243,17 @@ pub struct Trainer {
     plan: Plan,
     step: u64,
     tokens: u64,
+    ranks: Arc<dyn Ranks>,
 }
 
-/// The losses of a step, still on the device.
-pub struct Losses {
-    /// (2): the loss, and the answers' mean cross entropy.
-    both: Tensor,
+/// The losses of a step: the loss, and the answers' mean cross entropy.
+pub struct Losses(Both);
+
+enum Both {
+    /// (2), still on the device.
+    Coming(Tensor),
+    /// Summed over ranks.
+    Summed([f32; 2]),
 }
 
 impl Losses {
@@ -230,8 +262,13 @@ impl Losses {
     /// # Errors
     /// Whatever went wrong on the device since the last read.
     pub async fn read(&self) -> Result<(f32, f32), Error> {
-        let both = self.both.read::<f32>().await?;
-        Ok((both[0], both[1]))
+        match &self.0 {
+            Both::Coming(both) => {
+                let both = both.read::<f32>().await?;
+                Ok((both[0], both[1]))
+            }
+            Both::Summed([loss, answers]) => Ok((*loss, *answers)),
+        }
     }
 }
 
@@ -241,7 +278,23 @@ impl Trainer {
     /// # Errors
     /// A plan that makes no sense, a training state that is not complete, or a device without enough memory.
     pub fn new(gpu: &Gpu, checkpoint: &Checkpoint, plan: Plan) -> Result<Trainer, Error> {
+        Trainer::over(Arc::new(Alone), gpu, checkpoint, plan)
+    }
+
+    /// [`Trainer::new`] as one of `ranks`, which all give the same checkpoint and plan. From then on [`Trainer::step`] is
+    /// collective, and all ranks give it the same batch, of which each trains on its share. Ranks hold the same parameters
+    /// bit for bit as long as their devices compute alike: [`Trainer::in_step`] tells.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], or a phase whose groups of sequences the ranks cannot share evenly.
+    pub fn over(
+        ranks: Arc<dyn Ranks>,
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        plan: Plan,
+    ) -> Result<Trainer, Error> {
         plan.check()?;
+        plan.check_shared(ranks.size())?;
         let chunk = checkpoint.config.chunk_size;
         for (i, p) in plan.phases.iter().enumerate() {
             if p.group > 1 && !p.length.is_multiple_of(chunk) {
@@ -266,7 +319,7 @@ impl Trainer {
                 },
             },
         );
-        let mut trainer = Trainer { model, optimizer, plan, step: 0, tokens: 0 };
+        let mut trainer = Trainer { model, optimizer, plan, step: 0, tokens: 0, ranks };
         if let Some(progress) = progress(checkpoint)? {
             trainer.resume(checkpoint, &progress)?;
         }
@@ -310,7 +363,7 @@ impl Trainer {
         self.tokens
     }
 
-    /// Trains on the next step's batch. Nothing is read back.
+    /// Trains on the next step's batch. Nothing is read back, but for the gradients that go to other ranks.
     ///
     /// # Errors
     /// The device failed, as far as it is known by now.
@@ -325,22 +378,63 @@ impl Trainer {
             (self.step, phase.sequences, phase.length),
             "the batch of another step"
         );
-        let at_once = if phase.at_once == 0 { phase.sequences } else { phase.at_once };
-        let scale = self.optimizer.loss_scale();
-        let mut both: Option<Tensor> = None;
-        for first in (0..phase.sequences).step_by(at_once) {
-            let part = self.part(batch, &phase, first, at_once.min(phase.sequences - first), &scale)?;
-            both = Some(match both {
-                Some(sum) => no_grad(|| ops::add(&sum, &part)),
-                None => part,
-            });
-        }
+        let both = match self.ranks.size() {
+            1 => Both::Coming(self.gradients(batch, &phase)?),
+            _ => Both::Summed(self.gradients_over_ranks(batch, &phase)?),
+        };
         self.optimizer.step(self.model.parameters(), self.plan.schedule().at(self.step) as f32);
         self.step += 1;
         self.tokens += (phase.sequences * phase.length) as u64;
         self.model.gpu().submit();
         self.model.gpu().check()?;
-        Ok(Losses { both: both.expect("at least one sequence") })
+        Ok(Losses(both))
+    }
+
+    /// Sums the batch's gradients in the arenas → (2), both losses.
+    fn gradients(&self, batch: &Batch, phase: &Phase) -> Result<Tensor, Error> {
+        let at_once = if phase.at_once == 0 { phase.sequences } else { phase.at_once };
+        let scale = self.optimizer.loss_scale();
+        let mut both: Option<Tensor> = None;
+        for first in (0..phase.sequences).step_by(at_once) {
+            let part = self.part(batch, phase, first, at_once.min(phase.sequences - first), &scale)?;
+            both = Some(match both {
+                Some(sum) => no_grad(|| ops::add(&sum, &part)),
+                None => part,
+            });
+        }
+        Ok(both.expect("at least one sequence"))
+    }
+
+    /// The same where parts are dealt to ranks, one to each in a round: the sums are those of [`Trainer::gradients`] over
+    /// the same parts in the same order.
+    fn gradients_over_ranks(&self, batch: &Batch, phase: &Phase) -> Result<[f32; 2], Error> {
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        let share = phase.sequences / size;
+        let at_once = if phase.at_once == 0 { share } else { phase.at_once.min(share) };
+        let scale = self.optimizer.loss_scale();
+        let parameters = self.model.parameters();
+        let arenas: Vec<usize> = parameters.arenas().iter().map(|a| a.values.len()).collect();
+        // The losses stand behind the gradients.
+        let mut sum = OrderedSum::new(&*self.ranks, arenas.iter().sum::<usize>() + 2);
+        for done in (0..share).step_by(at_once) {
+            let n = at_once.min(share - done);
+            parameters.zero_gradients();
+            let both = self.part(batch, phase, done * size + rank * n, n, &scale)?;
+            let mut term = Vec::new();
+            for gradients in trained(parameters) {
+                term.extend(pollster::block_on(gradients.read::<f32>())?);
+            }
+            term.extend(pollster::block_on(both.read::<f32>())?);
+            sum.add(&term);
+        }
+        let sum = sum.finish();
+        let (mut rest, both) = sum.split_at(sum.len() - 2);
+        for (gradients, len) in trained(parameters).into_iter().zip(arenas) {
+            let (here, behind) = rest.split_at(len);
+            gradients.write(here)?;
+            rest = behind;
+        }
+        Ok([both[0], both[1]])
     }
 
     /// Adds the gradients of sequences `first .. first + n` to the arenas → (2), their part of both losses.
@@ -380,6 +474,20 @@ impl Trainer {
         Ok(self.optimizer.report().await?)
     }
 
+    /// Whether all ranks hold the parameters that `checkpoint`, this rank's [`Trainer::checkpoint`], has: collective.
+    ///
+    /// # Errors
+    /// The rank that does not.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn in_step(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let all = self.ranks.gather(checkpoint.fingerprint().as_bytes());
+        let apart = all.iter().position(|theirs| *theirs != all[0]);
+        apart.map_or(Ok(()), |rank| Err(Error::OutOfStep { rank, step: self.step }))
+    }
+
     /// Everything that continues this run bit for bit, read from the device.
     ///
     /// # Errors
@@ -412,6 +520,11 @@ impl Trainer {
     }
 }
 
+/// The gradients' arenas.
+fn trained(parameters: &Parameters) -> Vec<&Tensor> {
+    parameters.gradients().expect("a trained model has gradients")
+}
+
 /// Where the run that a checkpoint is of stands; None where it is of none.
 ///
 /// # Errors
@@ -425,4 +538,10 @@ pub fn progress(checkpoint: &Checkpoint) -> Result<Option<Progress>, Error> {
         return Err(Error::NotResumable);
     }
     Ok(Some(progress))
+}
+
+/// The next step of the run that a checkpoint is of, by its file's header alone.
+pub fn next_step(header: &Header) -> Option<u64> {
+    let training = header.metadata.get("rambutan.training")?;
+    serde_json::from_str::<serde_json::Value>(training).ok()?["step"].as_u64()
 }

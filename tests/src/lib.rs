@@ -2,7 +2,10 @@
 
 pub mod golden;
 pub mod machine;
+mod program;
 pub mod small;
+
+pub use program::program;
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -14,25 +14,10 @@ use rambutan_model::{
 };
 use serde_json::Value;
 
-/// The built program; `cargo` says where it lies.
+/// The built program.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let output = Command::new(env!("CARGO"))
-            // The whole workspace: then features are the tests' own, and nothing is built anew.
-            .args(["build", "--offline", "--workspace", "--message-format=json"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "the program builds");
-        let program = |line: &str| {
-            let message: Value = serde_json::from_str(line).ok()?;
-            (message["target"]["name"] == "rambutan")
-                .then(|| message["executable"].as_str().map(PathBuf::from))?
-        };
-        String::from_utf8_lossy(&output.stdout).lines().find_map(program).expect("cargo names the program")
-    })
+    PROGRAM.get_or_init(|| rambutan_tests::program(&[]))
 }
 
 /// A folder that goes away with the test.

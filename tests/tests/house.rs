@@ -334,6 +334,31 @@ fn models_name_no_kernel() {
     );
 }
 
+fn mpi_users(files: &[File]) -> Vec<String> {
+    let outside = |f: &&File| {
+        f.path.ends_with(".rs")
+            && ["engine/", "kit/", "model/", "tools/", "web/"].iter().any(|c| f.path.starts_with(c))
+            && f.path != "model/src/ranks.rs"
+            && f.path != "model/src/ranks/mpi.rs"
+    };
+    let mut offenders =
+        forbidden(files.iter().filter(outside), &["mpi"], "model/src/ranks/mpi.rs is its only user");
+    let mut manifests: Vec<_> = files.iter().filter(|f| f.path.ends_with("Cargo.toml")).collect();
+    manifests.retain(|f| f.path != "model/Cargo.toml");
+    for file in manifests {
+        let lines = file.text.lines().enumerate().filter(|(_, l)| l.starts_with("mpi = {"));
+        offenders.extend(lines.map(|(i, _)| format!("{}:{}: MPI is the model's alone", file.path, i + 1)));
+    }
+    offenders
+}
+
+#[test]
+fn only_one_module_uses_mpi() {
+    let what = "MPI stays in model/src/ranks/mpi.rs";
+    hold(what, mpi_users, &[("model/src/train.rs", "use mpi::traits::Communicator;")]);
+    hold(what, mpi_users, &[("engine/Cargo.toml", "mpi = { version = \"0.8.2\" }")]);
+}
+
 // Kernels and ops.
 
 /// (stem, file) of every launch by name.

@@ -3,13 +3,15 @@
 mod commands;
 mod picture;
 mod problem;
+mod ranks;
 mod reading;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 use problem::Problem;
 use rambutan_engine::{Gpu, GpuOptions};
+use rambutan_model::ranks::Ranks;
 
 /// Finds one sentence in millions of tokens, on any GPU.
 #[derive(Parser)]
@@ -47,6 +49,24 @@ impl Device {
         GpuOptions { adapter: given(&self.adapter), backend: given(&self.backend), max_memory, ..options }
     }
 
+    /// Where there are several adapters like the one asked for, the ranks of a machine take one each, in turn.
+    fn take_turns(&mut self, ranks: &dyn Ranks) -> Result<(), Problem> {
+        let options = self.options();
+        let all = pollster::block_on(rambutan_engine::gpu::adapters(&options))?;
+        let wanted = options.adapter.unwrap_or_default().to_lowercase();
+        // An index is one adapter, for all; what names none, opening it tells.
+        if let Some(first) = all.iter().find(|a| a.info.name.to_lowercase().contains(&wanted))
+            && wanted.parse::<usize>().is_err()
+        {
+            let kind = |a: &rambutan_engine::gpu::AdapterSummary| {
+                (a.info.name.clone(), a.info.backend, a.info.device_type)
+            };
+            let alike: Vec<_> = all.iter().filter(|a| kind(a) == kind(first)).collect();
+            self.adapter = Some(alike[ranks.local() % alike.len()].index.to_string());
+        }
+        Ok(())
+    }
+
     /// The device asked for.
     pub fn open(&self) -> Result<Gpu, Problem> {
         Ok(Gpu::new(self.options())?)
@@ -69,16 +89,31 @@ enum Command {
     Shaders(commands::shaders::Shaders),
 }
 
-fn run(cli: &Cli) -> Result<(), Problem> {
+impl Command {
+    /// Refuses what several processes would only do several times.
+    fn over_ranks(&self) -> Result<(), Problem> {
+        match self {
+            Command::Train(_) => Ok(()),
+            Command::Ask(c) => c.over_ranks(),
+            Command::Eval(c) => c.over_ranks(),
+            _ => Err(Problem::input(
+                "this command works in one process",
+                "start it without mpirun; over ranks there are `train`, `ask --file`, `eval passkey` and `eval ruler`",
+            )),
+        }
+    }
+}
+
+fn run(cli: &Cli, ranks: &Arc<dyn Ranks>) -> Result<(), Problem> {
     match &cli.command {
         Command::Demo(c) => c.run(&cli.device),
-        Command::Ask(c) => c.run(&cli.device),
+        Command::Ask(c) => c.run(&cli.device, &**ranks),
         Command::Read(c) => c.run(&cli.device),
         Command::Generate(c) => c.run(&cli.device),
-        Command::Eval(c) => c.run(&cli.device),
+        Command::Eval(c) => c.run(&cli.device, &**ranks),
         Command::Info(c) => c.run(&cli.device.options()),
         Command::Selfcheck(c) => c.run(&cli.device.open()?),
-        Command::Train(c) => c.run(|| cli.device.open()),
+        Command::Train(c) => c.run(ranks, || cli.device.open()),
         Command::Jobs(c) => c.run(&cli.device),
         Command::Bench(c) => c.run(|| cli.device.open()),
         Command::Inspect(c) => c.run(),
@@ -92,7 +127,7 @@ fn main() -> ExitCode {
         // SAFETY: no other thread exists yet.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
     }
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version arrive as errors too.
         Err(e) if !e.use_stderr() => e.exit(),
@@ -117,12 +152,37 @@ fn main() -> ExitCode {
         )
         .report();
     }));
-    match std::panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    let ranks = match ranks::open() {
+        Ok(ranks) => ranks,
+        Err(problem) => {
+            problem.report();
+            return ExitCode::from(problem.code);
+        }
+    };
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        if ranks.rank() > 0 {
+            problem::hush();
+        }
+        if ranks.size() > 1 {
+            ranks::agree(&*ranks, cli.command.over_ranks())?;
+            ranks::agree(&*ranks, cli.device.take_turns(&*ranks))?;
+        }
+        run(&cli, &ranks)
+    }));
+    let code = match result {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(problem)) => {
             problem.report();
-            ExitCode::from(problem.code)
+            if problem.is_shared() {
+                return ExitCode::from(problem.code);
+            }
+            problem.code
         }
-        Err(_) => ExitCode::from(1),
+        Err(_) => 1,
+    };
+    // The others would wait for this one for ever.
+    if ranks.size() > 1 {
+        ranks.abort(code);
     }
+    ExitCode::from(code)
 }

@@ -1,6 +1,9 @@
 //! What ends a command: an exit code, one line for the user, and a hint.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Why a command ended without success.
 #[derive(Debug)]
@@ -9,21 +12,41 @@ pub struct Problem {
     pub code: u8,
     message: String,
     hint: String,
+    /// Whether all ranks know of it, and end by themselves.
+    shared: bool,
 }
 
 impl Problem {
     /// Input that cannot be used.
     pub fn input(message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { code: 2, message: message.into(), hint: hint.into() }
+        Problem { code: 2, message: message.into(), hint: hint.into(), shared: false }
     }
 
     /// A check that failed.
     pub fn check(message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { code: 1, message: message.into(), hint: hint.into() }
+        Problem { code: 1, message: message.into(), hint: hint.into(), shared: false }
+    }
+
+    /// The same, of which all ranks know.
+    pub fn shared(self) -> Problem {
+        Problem { shared: true, ..self }
+    }
+
+    /// What another rank tells.
+    pub fn told(code: u8) -> Problem {
+        Problem { code, message: String::new(), hint: String::new(), shared: true }
+    }
+
+    /// Whether all ranks know of it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Writes it to stderr: one line, and a line with the hint.
     pub fn report(&self) {
+        if self.message.is_empty() {
+            return;
+        }
         let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         // Where stderr is closed there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "error: {}\nhint: {}", line(&self.message), line(&self.hint));
@@ -75,6 +98,10 @@ impl From<rambutan_model::Error> for Problem {
                 e.to_string(),
                 "let the text itself be its memory (--memory-in text), read less (--tokens, --lengths or a shorter file), or choose an adapter with more memory (--adapter)",
             ),
+            e @ rambutan_model::Error::OutOfStep { .. } => Problem::check(
+                e.to_string(),
+                "give all ranks adapters of one kind, with one driver (--adapter); --resume goes on from the last checkpoint",
+            ),
             rambutan_model::Error::Memory(e) => Problem::input(e.to_string(), memory_hint(&e)),
             e @ rambutan_model::Error::Tokenizer { .. } => Problem::input(
                 e.to_string(),
@@ -103,6 +130,19 @@ fn memory_hint(error: &rambutan_model::reader::file::MemoryError) -> &'static st
     }
 }
 
+/// Set where another rank speaks for this one.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves output and bars to another rank; problems are still told.
+pub fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+/// Whether another rank speaks.
+pub fn is_hushed() -> bool {
+    HUSHED.load(Ordering::Relaxed)
+}
+
 /// Writes a command's output. A reader that has seen enough (`| head`) is no error; a full disk is.
 pub fn print(text: &str) -> Result<(), Problem> {
     print_bytes(text.as_bytes())
@@ -110,6 +150,9 @@ pub fn print(text: &str) -> Result<(), Problem> {
 
 /// [`print()`] for bytes.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Problem> {
+    if is_hushed() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -10,10 +10,11 @@ use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Error, Ramba,
     ramba::Options,
+    ranks::Ranks,
     reader::{Keeping, Landmarks, Placement, Reader, Text},
 };
 
-use crate::problem::Problem;
+use crate::problem::{Problem, is_hushed};
 
 /// More tokens than the model was ever tried with; a larger number is a slip of the keyboard.
 pub const MAX_TOKENS: u64 = 1 << 30;
@@ -127,7 +128,7 @@ pub struct Read<'m> {
 }
 
 impl MemoryIn {
-    /// Reads a text with a bar.
+    /// Reads a text with a bar; ranks share it.
     ///
     /// # Errors
     /// As [`Reader::read`]; where something is left open, only once the text fits in no way.
@@ -135,6 +136,7 @@ impl MemoryIn {
         self,
         model: &'m Ramba,
         gpu: &Gpu,
+        ranks: &'m dyn Ranks,
         text: impl Fn() -> T,
     ) -> Result<Read<'m>, Error> {
         let place = match self.place {
@@ -144,13 +146,23 @@ impl MemoryIn {
             Place::Text => Some(Placement::Text),
             Place::Int8 => Some(Placement::Int8),
         };
-        let tokens = text().into().len();
-        let mut ways =
-            Keeping::fitting(model, tokens, place, self.landmarks.choice())?.into_iter().peekable();
+        let tokens = text().into().len().div_ceil(ranks.size());
+        let ways = Keeping::fitting(model, tokens, place, self.landmarks.choice())?;
+        // All ranks keep it in the way that fits on each.
+        let fewest = ranks.gather(&[ways.len() as u8]).iter().map(|n| n[0] as usize).min();
+        let skipped = ways.len() - fewest.unwrap_or(ways.len());
+        let mut ways = ways.into_iter().skip(skipped).peekable();
         loop {
             let keeping = ways.next().expect("there is one at least");
-            let mut reader = Reader::placed(model, keeping)?;
-            match read(&mut reader, gpu, text()) {
+            let mut reader = Reader::over(model, keeping, ranks)?;
+            let result = read(&mut reader, gpu, text());
+            let too_long = matches!(result, Err(Error::TextTooLong { .. }));
+            let anywhere = ranks.gather(&[too_long.into()]).iter().any(|n| n[0] == 1);
+            match result {
+                _ if anywhere && ways.peek().is_some() => {
+                    drop(reader);
+                    gpu.trim();
+                }
                 Ok(time) => {
                     let why = |asked: bool, first: bool| match (asked, first) {
                         (true, _) => ", as asked",
@@ -166,7 +178,6 @@ impl MemoryIn {
                     );
                     return Ok(Read { reader, time, place });
                 }
-                Err(Error::TextTooLong { .. }) if ways.peek().is_some() => gpu.trim(),
                 Err(e) => return Err(e),
             }
         }
@@ -176,6 +187,9 @@ impl MemoryIn {
 /// A bar on stderr; none where that is no terminal.
 pub fn bar(what: &str, length: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} {msg}");
+    if is_hushed() {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::new(length as u64).with_prefix(what.to_owned());
     if let Ok(style) = style {
         bar.set_style(style);

@@ -136,7 +136,11 @@ impl Feed {
         let rows = end - start.max(first.min(end));
         let scored = self.scored && (start..end).contains(&first);
         let passage = no_grad(|| reader.model.set_out(cache, &ids, rows.max(1), scored));
-        let passage = if self.together { passage.together() } else { passage };
+        let passage = match &reader.share {
+            Some(share) => passage.spread(share.base / config.chunk_size),
+            None if self.together => passage.together(),
+            None => passage,
+        };
         Ok(Piece { passage, tokens: start..end, rows, chunks: None })
     }
 
@@ -155,12 +159,15 @@ impl Feed {
             let pass = no_grad(|| reader.model.pass(&mut piece.passage, cache, &landmarks, brought.take()));
             match pass {
                 Pass::Over(selected) => break *selected,
+                Pass::Seeks if reader.share.is_some() => {
+                    select_over_ranks(reader, &mut piece.passage, cache)?
+                }
                 Pass::Seeks => {
                     self.piece = Some(piece);
                     self.seeks = true;
                     return Ok(());
                 }
-                Pass::Wants(indices) if reader.values.by_number() => {
+                Pass::Wants(indices) if reader.values.by_number() || reader.share.is_some() => {
                     self.pending = Some(Pending::Chunks(Coming::No(indices.download()?)));
                     self.piece = Some(piece);
                     return Ok(());
@@ -283,6 +290,21 @@ impl Feed {
     }
 }
 
+/// Selects for a passage among the landmarks of all ranks.
+fn select_over_ranks(reader: &Reader<'_>, passage: &mut Passage, cache: &Cache) -> Result<(), Error> {
+    let Some(share) = &reader.share else { return Ok(()) };
+    let model = reader.model;
+    let Some(found) = no_grad(|| model.found_here(passage, cache, &reader.landmarks.pages())) else {
+        return Ok(());
+    };
+    let [tokens, heads, k] = found.sizes;
+    let (scores, numbers) = share.merge(found.best, tokens * heads, k)?;
+    let scores = Tensor::from_slice(reader.gpu(), &scores, [1, tokens, heads, k])?;
+    let numbers = Tensor::from_slice(reader.gpu(), &numbers, [1, tokens, heads, k])?;
+    no_grad(|| model.select(passage, scores, numbers));
+    Ok(())
+}
+
 /// A question on its way to its answer; dropping this cancels.
 pub struct Asking {
     stop: Vec<u8>,
@@ -361,7 +383,7 @@ impl Asking {
         while !self.over && gpu.advance(left())? && self.feed.poll()? {
             self.feed.hear();
             if self.feed.is_done() {
-                self.say();
+                self.say(reader);
             }
             if self.over || (recorded && left().is_zero()) {
                 break;
@@ -384,7 +406,7 @@ impl Asking {
     pub(super) async fn run(mut self, reader: &Reader<'_>) -> Result<Answer, Error> {
         while !self.over {
             self.feed.run(reader, &mut self.cache).await?;
-            self.say();
+            self.say(reader);
         }
         Ok(self.answer)
     }
@@ -415,7 +437,7 @@ impl Asking {
                 asking.feed.arrive().await?;
                 asking.feed.hear();
                 if asking.feed.is_done() {
-                    asking.say();
+                    asking.say(reader);
                 }
             }
         }
@@ -423,7 +445,7 @@ impl Asking {
     }
 
     /// Says the most probable token, and feeds it where there is more to say.
-    fn say(&mut self) {
+    fn say(&mut self, reader: &Reader<'_>) {
         if self.answer.text.is_empty() {
             self.answer.selected = std::mem::take(&mut self.feed.selected);
         }
@@ -432,7 +454,11 @@ impl Asking {
             self.first = self.scores.clone();
         }
         if self.answer.text.len() < self.most {
-            let best = most_probable(&self.feed.logits);
+            let mut best = most_probable(&self.feed.logits);
+            if let Some(share) = &reader.share {
+                // All say what rank 0 says, and end when it ends.
+                best = share.ranks.broadcast(vec![best])[0];
+            }
             self.answer.text.push(best);
             let stopped = !self.stop.is_empty() && self.answer.text.ends_with(&self.stop);
             if !stopped && self.answer.text.len() < self.most {

@@ -1,13 +1,13 @@
 //! A text being read: all at once, or in slices that fit a frame.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use rambutan_engine::{
     Gpu,
     gpu::{Instant, Ticket},
 };
 
-use super::{Paged, Reader, Text, Values, marks::Marks};
+use super::{Paged, Reader, Text, Values, marks::Marks, shared::Dealt};
 use crate::Error;
 
 /// How far a text is read.
@@ -29,6 +29,8 @@ impl Progress {
 /// A text on its way into a reader's memory, which stays as it was until all of it is read; dropping this cancels.
 pub struct Reading<'t> {
     text: Text<'t>,
+    /// Where ranks share the text, of which this is then one's part.
+    dealt: Option<Arc<Dealt>>,
     /// The reader's tokens when this began, and those of them in no whole segment.
     held: usize,
     rest: Vec<u8>,
@@ -54,6 +56,13 @@ pub struct Reading<'t> {
 impl<'t> Reading<'t> {
     pub(super) fn new(reader: &Reader<'_>, text: Text<'t>) -> Reading<'t> {
         let rest = reader.rest.clone();
+        let (text, rest, dealt) = match &reader.share {
+            None => (text, rest, None),
+            Some(share) => {
+                let dealt = Arc::new(share.deal(rest, &text));
+                (Text::Shared(dealt.clone()), Vec::new(), Some(dealt))
+            }
+        };
         Reading {
             held: reader.len(),
             tokens: (rest.len() + text.len()) / reader.segment * reader.segment,
@@ -69,13 +78,19 @@ impl<'t> Reading<'t> {
             over: false,
             rest,
             text,
+            dealt,
         }
     }
 
     /// How far it is.
     pub fn progress(&self) -> Progress {
-        let total = self.text.len();
-        let done = if self.over { total } else { self.done.saturating_sub(self.rest.len()).min(total) };
+        // The other ranks are about as far.
+        let (total, times) = match &self.dealt {
+            Some(dealt) => (dealt.text.size(), dealt.whole as f64 / self.tokens.max(1) as f64),
+            None => (self.text.len(), 1.0),
+        };
+        let done = (self.done as f64 * times) as usize;
+        let done = if self.over { total } else { done.saturating_sub(self.rest.len()).min(total) };
         Progress { done, total }
     }
 
@@ -103,15 +118,16 @@ impl<'t> Reading<'t> {
         self.batch = reader.batch;
         let result = self.batches(reader, progress);
         self.concluded(reader, result)?;
-        progress(self.text.len());
+        progress(self.progress().total);
         Ok(())
     }
 
     #[track_caller]
     fn expect(&self, reader: &Reader<'_>) {
         assert!(!self.over, "step: this reading is over");
+        let rest = self.dealt.as_ref().map_or(&self.rest, |dealt| &dealt.rest);
         assert!(
-            reader.len() == self.held && reader.rest == self.rest,
+            reader.len() == self.held && reader.rest == *rest,
             "step: the reader holds {} tokens, other ones than the {} when this reading began",
             reader.len(),
             self.held
@@ -201,7 +217,17 @@ impl<'t> Reading<'t> {
     /// All of it is in memory.
     fn commit(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
         let (kept, total) = (self.rest.len(), self.text.len());
-        if self.tokens == 0 {
+        if let (Some(dealt), Some(share)) = (&self.dealt, &mut reader.share) {
+            let rest = dealt.tail()?;
+            if self.tokens > 0 {
+                let new = self.values.like();
+                let values = std::mem::replace(&mut self.values, new);
+                reader.values.append(values, self.tokens, Vec::new(), &self.text, 0);
+                reader.landmarks.append(std::mem::replace(&mut self.landmarks, reader.landmarks.like()));
+            }
+            reader.rest = rest;
+            share.base += dealt.whole;
+        } else if self.tokens == 0 {
             reader.rest.extend_from_slice(&self.text.bytes(0..total)?);
         } else {
             let rest = self.text.bytes(self.tokens - kept..total)?.into_owned();

@@ -15,8 +15,9 @@ use rambutan_engine::{Tensor, ops};
 
 use super::{Landmarks, Reader, Text, bringing::Recent, paged::Paged};
 use crate::{Error, Ramba, chunking::Memory, ramba::Brought};
+pub(super) use host::Coming;
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use host::{Coming, Stored};
+pub(super) use host::Stored;
 pub(super) use {host::Host, int8::Int8, recomputed::Recomputed};
 
 /// Where the keys and values of a text are kept. Answers are the same bit for bit in all but [`Placement::Int8`].
@@ -332,12 +333,31 @@ impl Values {
         numbers: &[u32],
         own: Option<&Memory>,
     ) -> Result<Brought, Error> {
-        recent.bring(reader, numbers, own, |chunks| match self {
-            Values::Host(host) => host.fetch(reader, chunks),
-            Values::Text(text) => text.fetch(reader, chunks),
-            Values::Device(_) | Values::Int8(_) => unreachable!("{} gathers", self.placement()),
+        recent.bring(reader, numbers, own, |chunks| match &reader.share {
+            Some(share) => share.fetch(reader, chunks, |chunks| self.fetch(reader, chunks)),
+            None => self.fetch(reader, chunks),
         })
     }
+
+    /// Those of chunks that are kept here, in order and each once: (chunks · S, heads, head dim).
+    fn fetch(&self, reader: &Reader<'_>, chunks: &[u32]) -> Result<[Tensor; 2], Error> {
+        match self {
+            Values::Host(host) => host.fetch(reader, chunks),
+            Values::Text(text) => text.fetch(reader, chunks),
+            Values::Device(_) | Values::Int8(_) => {
+                let numbers = Tensor::from_slice(reader.gpu(), chunks, [chunks.len()])?;
+                let Brought { k, v } = self.gather(reader, &numbers, None);
+                Ok([k, v])
+            }
+        }
+    }
+}
+
+/// The bytes of a tensor on the device. Waits for them.
+pub(super) fn downloaded(x: &Tensor) -> Result<Vec<u8>, Error> {
+    let mut coming = Coming::new(x)?;
+    while !coming.poll(true)? {}
+    Ok(coming.bytes())
 }
 
 /// (1, rows, …) as (rows, …).

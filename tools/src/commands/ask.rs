@@ -1,12 +1,18 @@
 //! `rambutan ask`: questions about a file or a memory, their answers, and where in the text they came from.
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Ramba,
     ramba::Options,
-    reader::{Answer, Reader, Source, TextFile, file::MemoryFile},
+    ranks::Ranks,
+    reader::{Answer, Placement, Reader, Source, TextFile, file::MemoryFile},
     tasks,
 };
 use serde_json::json;
@@ -14,6 +20,7 @@ use serde_json::json;
 use crate::{
     Device,
     problem::{Problem, print, print_json},
+    ranks::agree,
     reading::{self, MemoryIn, Weights, short},
 };
 
@@ -55,23 +62,48 @@ struct Known<'m> {
 }
 
 impl Ask {
-    pub fn run(&self, device: &Device) -> Result<(), Problem> {
-        if self.questions.iter().any(|q| q.trim().is_empty()) {
-            return Err(Problem::input("the question is empty", "ask as in \"What is the passkey?\""));
+    /// Refuses what several processes would only do several times.
+    pub fn over_ranks(&self) -> Result<(), Problem> {
+        match &self.memory {
+            None => Ok(()),
+            Some(_) => Err(Problem::input(
+                "--memory: a memory file is opened by one process",
+                "over ranks ask with --file, or start without mpirun",
+            )),
         }
+    }
+
+    /// The text, and the model on its device.
+    fn prepare(
+        &self,
+        device: &Device,
+        file: &Path,
+        ranks: &dyn Ranks,
+    ) -> Result<(Arc<TextFile>, Gpu, Ramba), Problem> {
+        let text = TextFile::open(file)?;
+        if text.size() == 0 {
+            let message = format!("{} is empty: there is nothing to ask about", file.display());
+            return Err(Problem::input(message, "expected a file with text in it"));
+        }
+        let checkpoint = self.weights.open()?;
+        let gpu = device.open()?;
+        let model = self.weights.upload(&gpu, &checkpoint)?;
+        drop(Reader::over(&model, Placement::Device, ranks)?);
+        Ok((Arc::new(text), gpu, model))
+    }
+
+    pub fn run(&self, device: &Device, ranks: &dyn Ranks) -> Result<(), Problem> {
+        let asked = match self.questions.iter().any(|q| q.trim().is_empty()) {
+            true => Err(Problem::input("the question is empty", "ask as in \"What is the passkey?\"")),
+            false => Ok(()),
+        };
+        agree(ranks, asked)?;
         let open = |path: &PathBuf| TextFile::open(path).map(Arc::new);
         match (&self.memory, &self.file) {
             (None, Some(file)) => {
-                let text = open(file)?;
-                if text.size() == 0 {
-                    let message = format!("{} is empty: there is nothing to ask about", file.display());
-                    return Err(Problem::input(message, "expected a file with text in it"));
-                }
-                let checkpoint = self.weights.open()?;
-                let gpu = device.open()?;
-                let model = self.weights.upload(&gpu, &checkpoint)?;
+                let (text, gpu, model) = agree(ranks, self.prepare(device, file, ranks))?;
                 let source: Arc<dyn Source> = text.clone();
-                let read = self.memory_in.read(&model, &gpu, || source.clone())?;
+                let read = self.memory_in.read(&model, &gpu, ranks, || source.clone())?;
                 let rate = text.size() as f64 / read.time.as_secs_f64();
                 let how = format!("{} tokens at {} a second", text.size(), short(rate));
                 let how = format!("{how}, keys and values in: {}", read.place);

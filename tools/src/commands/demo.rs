@@ -9,6 +9,7 @@ use std::{
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Error, Ramba, data,
+    ranks::Alone,
     reader::Reader,
     tasks::{FactKind, Haystack, Needle, STOP},
 };
@@ -93,7 +94,7 @@ impl Demo {
         let (hay, needles, planted, Read { mut reader, time, place }) = loop {
             let (hay, planted, needles) = self.hide(text.as_deref(), n)?;
             gpu.reset_peaks();
-            match self.memory.read(&model, &gpu, || planted.text()) {
+            match self.memory.read(&model, &gpu, &Alone, || planted.text()) {
                 Ok(read) => break (hay, needles, planted, read),
                 Err(Error::TextTooLong { fit, .. }) if self.tokens.is_none() && fit.min(n / 2) >= LEAST => {
                     n = fit.min(n / 2);

@@ -10,6 +10,7 @@ use std::{ops::Range, path::PathBuf};
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Ramba, data,
+    ranks::Ranks,
     reader::Reader,
     rng::Rng,
     tasks::{FactKind, Haystack, Task, Trial},
@@ -78,10 +79,20 @@ struct Setup {
 const LEAD: usize = 300;
 
 impl Eval {
-    pub fn run(&self, device: &Device) -> Result<(), Problem> {
+    /// Refuses what several processes would only do several times.
+    pub fn over_ranks(&self) -> Result<(), Problem> {
         match &self.what {
-            What::Passkey(passkey) => passkey.run(device),
-            What::Ruler(ruler) => ruler.run(device),
+            What::Perplexity(_) => {
+                Err(Problem::input("eval perplexity works in one process", "start it without mpirun"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn run(&self, device: &Device, ranks: &dyn Ranks) -> Result<(), Problem> {
+        match &self.what {
+            What::Passkey(passkey) => passkey.run(device, ranks),
+            What::Ruler(ruler) => ruler.run(device, ranks),
             What::Perplexity(perplexity) => perplexity.run(device),
             What::Memory(memory) => memory.run(device),
         }
@@ -155,10 +166,11 @@ impl Setup {
         &self,
         gpu: &'a Gpu,
         model: &'m Ramba,
+        ranks: &'m dyn Ranks,
         hay: &Haystack,
     ) -> Result<(Reader<'m>, Read<'a>), Problem> {
         gpu.reset_peaks();
-        let reading::Read { reader, time, place } = self.memory.read(model, gpu, || hay.text())?;
+        let reading::Read { reader, time, place } = self.memory.read(model, gpu, ranks, || hay.text())?;
         let (length, memory_in) = (hay.len(), reader.placement().name());
         let landmarks = reading::landmarks_in(&reader, model);
         let tokens_per_s = length as f64 / time.as_secs_f64();

@@ -3,10 +3,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use rambutan_model::{Checkpoint, checkpoint::write_atomically, data, tasks::Task};
+use rambutan_model::{
+    Checkpoint,
+    checkpoint::write_atomically,
+    data,
+    ranks::{Alone, Ranks},
+    tasks::Task,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -145,6 +152,7 @@ impl Jobs {
             return Err(Problem::input(format!("--only {name}: the list has no such job"), HINT));
         }
         let held = self.held.as_deref().map(data::read_text).transpose()?;
+        let alone: Arc<dyn Ranks> = Arc::new(Alone);
         let begin = Instant::now();
         let left = || self.seconds.map(|s| Duration::from_secs(s).saturating_sub(begin.elapsed()));
         for (job, file) in list.jobs.iter().zip(&files) {
@@ -166,7 +174,7 @@ impl Jobs {
                 seconds: left().map(|left| left.as_secs()),
                 json: false,
             };
-            if !train.follow(file, || device.open())? {
+            if !train.follow(&alone, file, || device.open())? {
                 break;
             }
             let lines = self.examine(&list.examine, job, file, &folder, held.as_deref(), device)?;

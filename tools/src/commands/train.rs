@@ -17,8 +17,9 @@ use pollster::block_on;
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Config,
-    checkpoint::Precision,
+    checkpoint::{Header, Precision},
     data::Corpus,
+    ranks::Ranks,
     reader::Reader,
     tasks::{FactKind, Haystack, Prefetch, Sampler, TaskMix},
     train::{self, Plan, Trainer},
@@ -30,12 +31,13 @@ use super::eval::{Score, score};
 use crate::{
     picture::{Curve, curves},
     problem::{Problem, print, print_json},
+    ranks::{agree, everywhere},
 };
 
 /// Trains a model by a plan; Ctrl-C writes a checkpoint and stops, --resume goes on bit for bit
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan train passkey.toml --out out/passkey\n  rambutan train passkey.toml --out out/passkey --resume --seconds 600\n  rambutan train passkey.toml --text book.txt --text notes.txt\n  rambutan train harder.toml --init out/passkey/weights.safetensors --out out/harder\n\nThe folder gets checkpoint.safetensors (to resume from), weights.safetensors (16 bits, to use), log.jsonl and curves.png.\nThe plan is a TOML file: [model], [plan] with [[plan.phases]] and [plan.optimizer], [tasks], [run]; see model/weights/passkey.toml."
+    after_help = "Examples:\n  rambutan train passkey.toml --out out/passkey\n  rambutan train passkey.toml --out out/passkey --resume --seconds 600\n  rambutan train passkey.toml --text book.txt --text notes.txt\n  rambutan train harder.toml --init out/passkey/weights.safetensors --out out/harder\n  mpirun -n 4 rambutan train passkey.toml --out out/passkey    (a build with the feature mpi)\n\nThe folder gets checkpoint.safetensors (to resume from), weights.safetensors (16 bits, to use), log.jsonl and curves.png.\nThe plan is a TOML file: [model], [plan] with [[plan.phases]] and [plan.optimizer], [tasks], [run]; see model/weights/passkey.toml."
 )]
 pub struct Train {
     /// The plan
@@ -177,31 +179,29 @@ impl File {
 }
 
 impl Train {
-    pub fn run(&self, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<(), Problem> {
-        self.follow(&File::read(&self.config)?, open).map(|_| ())
+    pub fn run(
+        &self,
+        ranks: &Arc<dyn Ranks>,
+        open: impl FnOnce() -> Result<Gpu, Problem>,
+    ) -> Result<(), Problem> {
+        let file = agree(&**ranks, File::read(&self.config))?;
+        self.follow(ranks, &file, open).map(|_| ())
     }
 
-    /// Follows a plan, in `config`'s place → whether it came to its end.
-    pub fn follow(&self, file: &File, open: impl FnOnce() -> Result<Gpu, Problem>) -> Result<bool, Problem> {
-        let config = file.config()?;
+    /// The text to train on, where some was given, and what draws from it. Without it all text is generated.
+    fn data(&self, file: &File) -> Result<(Option<Arc<Corpus>>, Arc<Sampler>), Problem> {
         let corpus = match self.text.as_slice() {
             [] => None,
             paths => Some(Arc::new(Corpus::load(paths, file.run.held).map_err(rambutan_model::Error::from)?)),
         };
-        // Without a corpus all text is generated.
-        let sampler = Arc::new(
-            Sampler::new(file.tasks.clone(), corpus.clone(), file.plan.seed)
-                .map_err(rambutan_model::Error::from)?,
-        );
-        let first = file.plan.phases.first().map_or((1, 1), |p| (1, p.length));
-        sampler.batch(0, first.0, first.1).map_err(rambutan_model::Error::from)?;
-        let unwritable = |e: std::io::Error| {
-            Problem::input(
-                format!("cannot write to {}: {e}", self.out.display()),
-                "--out names a folder that can be written",
-            )
-        };
-        let (kept, start) = (self.out.join("checkpoint.safetensors"), Instant::now());
+        let sampler = Sampler::new(file.tasks.clone(), corpus.clone(), file.plan.seed)
+            .map_err(rambutan_model::Error::from)?;
+        Ok((corpus, Arc::new(sampler)))
+    }
+
+    /// What the run begins with, or goes on from.
+    fn beginning(&self, file: &File, config: Config) -> Result<Checkpoint, Problem> {
+        let kept = self.kept();
         let checkpoint = match (self.resume, kept.exists()) {
             (true, _) => {
                 let checkpoint = Checkpoint::open(&kept)?;
@@ -241,20 +241,83 @@ impl Train {
         if file.run.eval_steps > 0 && !checkpoint.config.segment_at_inference {
             return Err(rambutan_model::Error::NotSegmented.into());
         }
-        fs::create_dir_all(&self.out).map_err(unwritable)?;
-        let gpu = open()?;
-        let mut trainer = Trainer::new(&gpu, &checkpoint, file.plan.clone())?;
+        fs::create_dir_all(&self.out).map_err(|e| self.unwritable(e))?;
+        Ok(checkpoint)
+    }
+
+    /// Where checkpoints are written.
+    fn kept(&self) -> PathBuf {
+        self.out.join("checkpoint.safetensors")
+    }
+
+    fn unwritable(&self, e: std::io::Error) -> Problem {
+        Problem::input(
+            format!("cannot write to {}: {e}", self.out.display()),
+            "--out names a folder that can be written",
+        )
+    }
+
+    /// Follows a plan, in `config`'s place → whether it came to its end. Rank 0 alone reads and writes the folder.
+    pub fn follow(
+        &self,
+        ranks: &Arc<dyn Ranks>,
+        file: &File,
+        open: impl FnOnce() -> Result<Gpu, Problem>,
+    ) -> Result<bool, Problem> {
+        let (lead, over) = (ranks.rank() == 0, ranks.size() > 1);
+        let unwritable = |e: std::io::Error| self.unwritable(e);
+        let (kept, start) = (self.kept(), Instant::now());
+        let prepared = file.plan.check_shared(ranks.size()).map_err(|e| {
+            Problem::input(e.to_string(), "start another number of ranks, or change the plan's phases")
+        });
+        let config = agree(&**ranks, prepared.and_then(|()| file.config()))?;
+        let data = self.data(file).and_then(|(corpus, sampler)| {
+            let first = file.plan.phases.first().map_or(1, |p| p.length);
+            let sample = sampler.batch(0, 1, first).map_err(rambutan_model::Error::from)?;
+            Ok((corpus, sampler, sample))
+        });
+        let (corpus, sampler, sample) = agree(&**ranks, data)?;
+        let begun = agree(
+            &**ranks,
+            match lead {
+                true => self.beginning(file, config).map(Some),
+                false => Ok(None),
+            },
+        )?;
+        let checkpoint = if over {
+            let ids: Vec<u8> = sample.ids.iter().map(|&id| id as u8).collect();
+            let drawn = ranks.gather(&ids);
+            if let Some(rank) = drawn.iter().position(|theirs| *theirs != drawn[0]) {
+                let problem = Problem::input(
+                    format!("rank {rank} draws other training data than rank 0"),
+                    "the plan and the files of --text must be the same on all machines",
+                );
+                return Err(everywhere(&**ranks, problem));
+            }
+            let bytes = begun.map_or(Ok(Vec::new()), |begun| begun.to_bytes(Precision::F32))?;
+            Checkpoint::from_bytes(&ranks.broadcast(bytes))?
+        } else {
+            begun.expect("rank 0 has it")
+        };
+        let opened = open().and_then(|gpu| {
+            let trainer = Trainer::over(ranks.clone(), &gpu, &checkpoint, file.plan.clone())?;
+            let log = match lead {
+                true => Some(Log::open(&self.log(), trainer.next_step()).map_err(unwritable)?),
+                false => None,
+            };
+            Ok((gpu, trainer, log))
+        });
+        let (gpu, mut trainer, mut log) = agree(&**ranks, opened)?;
         drop(checkpoint);
-        let mut log = Log::open(&self.out.join("log.jsonl"), trainer.next_step()).map_err(unwritable)?;
-        // Where a handler stands already (a test in this process), the first one serves.
-        let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed));
+        self.listen(over);
 
         let total = file.plan.steps();
         let plan = file.plan.clone();
         let mut batches = Prefetch::new(sampler, trainer.next_step(), file.run.threads, 2, move |step| {
             plan.phase(step).map(|p| (p.sequences, p.length))
         });
-        let bar = ProgressBar::new(total).with_style(
+        let bar = if lead { ProgressBar::new(total) } else { ProgressBar::hidden() };
+        let bar = bar.with_style(
             ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} · {eta} left")
                 .expect("the template is valid"),
         );
@@ -280,37 +343,44 @@ impl Train {
                     "skipped": report.skipped, "tokens": trainer.tokens(), "tokens_per_s": rate,
                     "seconds": start.elapsed().as_secs_f64(), "device_bytes": memory.peak,
                 });
-                log.write(&line).map_err(unwritable)?;
                 bar.set_message(format!(
                     "loss {loss:.3} · answers {answers:.4} · {:.0} k tokens/s · {} MiB",
                     rate / 1e3,
                     memory.peak >> 20
                 ));
-                if self.json {
-                    print_json(&line)?;
-                }
+                self.note(&mut log, &line)?;
                 if !loss.is_finite() {
-                    return Err(Problem::check(
+                    let problem = Problem::check(
                         format!("the loss is {loss} at step {step}: the run has diverged"),
                         "lower plan.optimizer.lr or lengthen its warmup; --resume goes on from the last checkpoint",
-                    ));
+                    );
+                    return Err(everywhere(&**ranks, problem));
                 }
             }
-            if file.run.eval_steps > 0 && (step.is_multiple_of(file.run.eval_steps) || step == total) {
+            let examined =
+                file.run.eval_steps > 0 && (step.is_multiple_of(file.run.eval_steps) || step == total);
+            if examined && lead {
                 for line in file.run.examine(&trainer, corpus.as_deref())? {
-                    log.write(&line).map_err(unwritable)?;
-                    if self.json {
-                        print_json(&line)?;
-                    }
+                    self.note(&mut log, &line)?;
                 }
                 window = (Instant::now(), trainer.tokens());
             }
-            let asked = STOP.load(Ordering::Relaxed);
-            let timed_out = self.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));
-            let due = step.is_multiple_of(file.run.checkpoint_steps)
+            let mut asked = STOP.load(Ordering::Relaxed);
+            let mut timed_out = self.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));
+            let mut due = step.is_multiple_of(file.run.checkpoint_steps)
                 || saved.elapsed() >= Duration::from_secs(file.run.checkpoint_seconds);
+            if over {
+                // All are told to stop or one is; the clock is rank 0's.
+                let all = ranks.gather(&[asked, timed_out, due].map(u8::from));
+                asked = all.iter().any(|flags| flags[0] == 1);
+                [timed_out, due] = [all[0][1] == 1, all[0][2] == 1];
+            }
             if asked || timed_out || due || step == total {
-                block_on(trainer.checkpoint())?.save(&kept, Precision::F32)?;
+                let checkpoint = block_on(trainer.checkpoint())?;
+                trainer.in_step(&checkpoint).map_err(|e| everywhere(&**ranks, e.into()))?;
+                if lead {
+                    checkpoint.save(&kept, Precision::F32)?;
+                }
                 saved = Instant::now();
                 if (asked || timed_out) && step < total {
                     stopped = Some(if asked { "interrupted" } else { "out of time" });
@@ -319,22 +389,79 @@ impl Train {
             }
         }
         bar.finish_and_clear();
-        let mut shipped = block_on(trainer.checkpoint())?;
-        shipped.extras.clear();
-        shipped.metadata.training = None;
-        shipped.save(self.out.join("weights.safetensors"), Precision::F16)?;
-        log.draw(&self.out.join("curves.png"))?;
         let step = trainer.next_step();
-        match stopped {
-            Some(why) => {
-                print(&format!(
-                    "{why} at step {step} of {total}: --resume goes on from {}\n",
-                    kept.display()
-                ))?;
+        if let Some(log) = log {
+            let mut shipped = block_on(trainer.checkpoint())?;
+            shipped.extras.clear();
+            shipped.metadata.training = None;
+            shipped.save(self.out.join("weights.safetensors"), Precision::F16)?;
+            log.draw(&self.out.join("curves.png"))?;
+            match stopped {
+                Some(why) => {
+                    print(&format!(
+                        "{why} at step {step} of {total}: --resume goes on from {}\n",
+                        kept.display()
+                    ))?;
+                }
+                None => {
+                    print(&format!("{step} steps, {} tokens: {}\n", trainer.tokens(), self.out.display()))?
+                }
             }
-            None => print(&format!("{step} steps, {} tokens: {}\n", trainer.tokens(), self.out.display()))?,
         }
+        OVER.store(true, Ordering::Relaxed);
         Ok(stopped.is_none())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.out.join("log.jsonl")
+    }
+
+    /// Writes a line of the log, where this rank keeps it.
+    fn note(&self, log: &mut Option<Log>, line: &Value) -> Result<(), Problem> {
+        let Some(log) = log else { return Ok(()) };
+        log.write(line).map_err(|e| self.unwritable(e))?;
+        if self.json { print_json(line) } else { Ok(()) }
+    }
+
+    /// Hears when the run is to stop: at the next step, with a checkpoint. Over ranks it may be that one has died; then no
+    /// step ends any more, and MPI ends all ranks, this one with a word of what to do.
+    fn listen(&self, over: bool) {
+        let (log, kept) = (self.log(), self.kept());
+        // Where a handler stands already (a test in this process), the first one serves.
+        let _ = ctrlc::set_handler(move || {
+            STOP.store(true, Ordering::Relaxed);
+            if over {
+                std::thread::sleep(GRACE);
+                if !OVER.load(Ordering::Relaxed) {
+                    last_words(&log, &kept);
+                }
+            }
+        });
+    }
+}
+
+/// How long a step may take to end by itself; Open MPI gives all of it a second.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// Set when the run has come to its end.
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// Says how to go on where the ranks are being ended: the first rank that takes the log's lock does.
+fn last_words(log: &Path, kept: &Path) {
+    let lock = fs::File::open(log).and_then(|file| file.try_lock().map_err(Into::into).map(|()| file));
+    if let Ok(lock) = lock {
+        let step = Header::open(kept).ok().and_then(|header| train::next_step(&header));
+        let hint = match step {
+            Some(step) => format!(
+                "the same command with --resume goes on from step {step}, with any number of ranks: {}",
+                kept.display()
+            ),
+            None => "there is no checkpoint yet: the same command begins anew".into(),
+        };
+        Problem::check("a rank has died or the run was stopped from outside, and all ranks end", hint)
+            .report();
+        // It is held until the process has ended.
+        std::mem::forget(lock);
     }
 }
 

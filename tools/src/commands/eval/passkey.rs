@@ -2,10 +2,14 @@
 
 use std::time::Instant;
 
-use rambutan_model::tasks::FactKind;
+use rambutan_model::{
+    ranks::Ranks,
+    reader::{Placement, Reader},
+    tasks::FactKind,
+};
 
 use super::{Setup, score};
-use crate::{Device, problem::Problem, reading};
+use crate::{Device, problem::Problem, ranks::agree, reading};
 
 /// Which facts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -29,9 +33,13 @@ pub(super) struct Passkey {
 }
 
 impl Passkey {
-    pub(super) fn run(&self, device: &Device) -> Result<(), Problem> {
+    pub(super) fn run(&self, device: &Device, ranks: &dyn Ranks) -> Result<(), Problem> {
         let setup = &self.setup;
-        let (text, gpu, model) = setup.open(device)?;
+        let opened = setup.open(device).and_then(|opened| {
+            drop(Reader::over(&opened.2, Placement::Device, ranks)?);
+            Ok(opened)
+        });
+        let (text, gpu, model) = agree(ranks, opened)?;
         setup.head(&gpu, "kind")?;
         let kinds: &[FactKind] = match self.kind {
             Kinds::Plain => &[FactKind::Plain],
@@ -39,8 +47,8 @@ impl Passkey {
             Kinds::Both => &FactKind::ALL,
         };
         for &length in &setup.lengths {
-            let hay = setup.hay(text.as_deref(), length as usize)?;
-            let (mut reader, read) = setup.read(&gpu, &model, &hay)?;
+            let hay = agree(ranks, setup.hay(text.as_deref(), length as usize))?;
+            let (mut reader, read) = setup.read(&gpu, &model, ranks, &hay)?;
             for &kind in kinds {
                 let trials = setup.trials as usize;
                 let (bar, begin) = (reading::bar(kind.name(), trials), Instant::now());

@@ -2,10 +2,14 @@
 
 use std::time::Instant;
 
-use rambutan_model::tasks::Task;
+use rambutan_model::{
+    ranks::Ranks,
+    reader::{Placement, Reader},
+    tasks::Task,
+};
 
 use super::{Setup, score_all};
-use crate::{Device, problem::Problem, reading};
+use crate::{Device, problem::Problem, ranks::agree, reading};
 
 /// Asks in the manner of RULER: one fact, one among five alike, two of six at once, variables over two hops
 #[derive(clap::Args)]
@@ -21,14 +25,18 @@ pub(super) struct Ruler {
 }
 
 impl Ruler {
-    pub(super) fn run(&self, device: &Device) -> Result<(), Problem> {
+    pub(super) fn run(&self, device: &Device, ranks: &dyn Ranks) -> Result<(), Problem> {
         let setup = &self.setup;
-        let (text, gpu, model) = setup.open(device)?;
+        let opened = setup.open(device).and_then(|opened| {
+            drop(Reader::over(&opened.2, Placement::Device, ranks)?);
+            Ok(opened)
+        });
+        let (text, gpu, model) = agree(ranks, opened)?;
         setup.head(&gpu, "task")?;
         let tasks = if self.tasks.is_empty() { &Task::ALL[..] } else { &self.tasks };
         for &length in &setup.lengths {
-            let hay = setup.hay(text.as_deref(), length as usize)?;
-            let (mut reader, read) = setup.read(&gpu, &model, &hay)?;
+            let hay = agree(ranks, setup.hay(text.as_deref(), length as usize))?;
+            let (mut reader, read) = setup.read(&gpu, &model, ranks, &hay)?;
             for &task in tasks {
                 let trials = hay.ruler(task, setup.trials as usize, setup.seed)?;
                 let (bar, begin) = (reading::bar(task.name(), trials.len()), Instant::now());
