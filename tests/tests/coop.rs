@@ -263,7 +263,7 @@ fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
 const DEFECTS: [(&str, &str, &str, [usize; 6]); 6] = [
     (FORWARD, "scores[row * ROW + i] *= factor", "scores[row * ROW + i] *= 1.0", SIZES[0]),
     (FORWARD, "vec4u(t) < j + params.window", "vec4u(t) <= j + params.window", SIZES[3]),
-    (FORWARD, "j0 + KT > t0 + 1u ||", "j0 > t0 ||", SIZES[0]),
+    (FORWARD, "j0 + KT > first + 1u ||", "j0 > first ||", SIZES[0]),
     (QUERY, "(dp - dots)", "dp", SIZES[0]),
     (KEY, "params.scale / UNIT", "params.scale", SIZES[0]),
     (KEY, "t0 + QT > min(first + params.window, params.tokens)", "t0 + QT > params.tokens", SIZES[3]),
@@ -274,6 +274,7 @@ fn windows_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let cases = ops::cases();
     let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let late = case("window_attention.coop_late");
     let (case, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
     let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
     for stem in [FORWARD, QUERY, KEY] {
@@ -283,6 +284,9 @@ fn windows_on_matrices_spelled_out() {
         check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     check(&gpu, steep, &SIZES[0]).unwrap_or_else(|e| panic!("{e}"));
+    for (sizes, before) in SIZES.into_iter().zip([131, 40, 3, 64, 1]) {
+        check(&gpu, late, &[&sizes[..], &[before]].concat()).unwrap_or_else(|e| panic!("{e}"));
+    }
     for (stem, right, wrong, sizes) in DEFECTS {
         let text = spelled_out(stem);
         assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
