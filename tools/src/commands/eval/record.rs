@@ -159,7 +159,7 @@ impl Record {
             columns: &columns,
             rows: &rows,
             across: "tokens in the text",
-            down: "depth of the fact",
+            down: "depth",
         }
         .draw()
         .save(&folder.join("heatmap.png"))
