@@ -1,31 +1,16 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/top_k.wgsl
 // variants: elem=f16
 // values[r, j] = x[r, indices[r, j]], the k largest of row r in descending order, equal ones by ascending column.
 // One workgroup a row: a lane knows the best of its columns that no earlier j took, and looks again only when it is taken.
 alias elem = f32;
 const WG: u32 = 256u;
-struct Params { rows: u32, columns: u32, k: u32 }
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<elem>;                  // (rows, columns)
-@group(0) @binding(2) var<storage, read_write> values: array<elem>;       // (rows, k)
-@group(0) @binding(3) var<storage, read_write> indices: array<u32>;       // (rows, k)
-
-// A column and its value as an integer of the same order. What is NONE comes after all columns.
-struct Entry { key: u32, at: u32 }
-const NONE: Entry = Entry(0u, 0xffffffffu);
 const FIRST: Entry = Entry(0xffffffffu, 0u);
 
 var<workgroup> best_of: array<Entry, WG>;
 
-fn comes_before(a: Entry, b: Entry) -> bool { return a.key > b.key || (a.key == b.key && a.at < b.at); }
-
 // The better of `best` and column c, where it comes after `taken`.
 fn better(best: Entry, taken: Entry, v: elem, c: u32) -> Entry {
-    let bits = bitcast<u32>(f32(v));
-    var key = select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
-    if bits == 0x80000000u { key = 0x80000000u; }                         // −0 = 0
-    let e = Entry(key, c);
+    let e = entry(v, c);
     if c < params.columns && comes_before(taken, e) && comes_before(e, best) { return e; }
     return best;
 }

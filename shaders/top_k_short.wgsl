@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/top_k.wgsl
 // variants: elem=f16 | KEPT=1024
 // top_k.wgsl for rows of at most 16 · WG columns, one workgroup a row. The k-th of the lanes' best columns bounds what may
 // be among the k best: at most 16 columns of each of k lanes, and few beyond k in most rows. These are listed, lane by
@@ -7,29 +7,11 @@ alias elem = f32;
 const WG: u32 = 64u;
 const KEPT: u32 = 128u;                                                   // at least 16 · k
 const MOST: u32 = 64u;                                                    // of k
-struct Params { rows: u32, columns: u32, k: u32 }
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<elem>;                  // (rows, columns)
-@group(0) @binding(2) var<storage, read_write> values: array<elem>;       // (rows, k)
-@group(0) @binding(3) var<storage, read_write> indices: array<u32>;       // (rows, k)
-
-// A column and its value as an integer of the same order. What is NONE comes after all columns.
-struct Entry { key: u32, at: u32 }
-const NONE: Entry = Entry(0u, 0xffffffffu);
 
 var<workgroup> best_of: array<Entry, WG>;
 var<workgroup> bound: Entry;
 var<workgroup> count: array<u32, MOST>;                                   // what each of k lanes lists
 var<workgroup> kept: array<Entry, KEPT>;
-
-fn comes_before(a: Entry, b: Entry) -> bool { return a.key > b.key || (a.key == b.key && a.at < b.at); }
-
-fn entry(v: elem, c: u32) -> Entry {
-    let bits = bitcast<u32>(f32(v));
-    let key = select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
-    return Entry(select(key, 0x80000000u, bits == 0x80000000u), c);       // −0 = 0
-}
 
 // The better of `best` and column c.
 fn better(best: Entry, v: elem, c: u32) -> Entry {

@@ -1142,7 +1142,7 @@ fn json_parses_and_says_what_it_should() {
 
     let ruler = lines("eval ruler --checkpoint m.safetensors --lengths 600 --trials 2 --formats --json");
     let tasks: Vec<_> = ruler.iter().filter_map(|l| l["task"].as_str()).collect();
-    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables"]);
+    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables", "one-hop"]);
     for line in &ruler {
         assert_eq!((line["exact"].as_f64(), line["length"].as_u64()), (Some(0.0), Some(600)));
         assert!(line["selected"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)));

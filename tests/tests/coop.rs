@@ -187,6 +187,50 @@ fn device() -> Option<Gpu> {
     able.then_some(gpu)
 }
 
+/// A mistake in a kernel that a test must see: (kernel, right, wrong, sizes).
+type Mistake<const N: usize> = (&'static str, &'static str, &'static str, [usize; N]);
+
+/// Holds `check` to what the kernels say, spelled out, at all `sizes`, and to each mistake where it shows.
+fn hold<const N: usize>(
+    gpu: &Gpu,
+    stems: &[&str],
+    sizes: &[[usize; N]],
+    mistakes: &[Mistake<N>],
+    check: impl Fn(&[usize]) -> Result<(), String>,
+) {
+    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
+    for stem in stems {
+        replace(stem, &spelled_out(stem));
+    }
+    for sizes in sizes {
+        check(sizes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    for (stem, right, wrong, sizes) in mistakes {
+        let text = spelled_out(stem);
+        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
+        replace(stem, &text.replace(right, wrong));
+        let seen = check(sizes).expect_err(right);
+        assert!(!seen.contains("kernel `"), "{seen}");
+        replace(stem, &text);
+    }
+}
+
+/// The case of that name.
+fn case(stem: &str) -> Case {
+    ops::cases().into_iter().find(|c| c.stem == stem).expect("the case is listed")
+}
+
+/// Values and gradients.
+fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
+    values(gpu, case, sizes)?;
+    testing::check_gradients(gpu, case, &case.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
+}
+
+fn values(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
+    gpu.trim();
+    testing::check(gpu, case, &case.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
+}
+
 const FORWARD: &str = "window_attention_coop";
 const QUERY: &str = "window_attention_coop_backward_query";
 const KEY: &str = "window_attention_coop_backward_key";
@@ -206,8 +250,7 @@ const CHUNK: [&str; 3] = ["attention_coop", "attention_coop_backward_query", "at
 const ENCODED: [[usize; 5]; 5] =
     [[2, 16, 1, 1, 16], [1, 1, 1, 2, 16], [1, 65, 2, 1, 32], [2, 17, 1, 2, 32], [1, 33, 1, 1, 64]];
 
-/// Mistakes that this must see in attention within chunks.
-const MISREADINGS: [(&str, &str, &str, [usize; 5]); 6] = [
+const MISREADINGS: [Mistake<5>; 6] = [
     (CHUNK[0], "j + 4u < vec4u(params.tokens)", "j < vec4u(params.tokens)", ENCODED[4]),
     (CHUNK[0], "let top = max(part, beside(part, index));", "let top = part;", ENCODED[2]),
     (CHUNK[0], "head / (params.heads / params.kv_heads)", "0u", ENCODED[2]),
@@ -219,23 +262,8 @@ const MISREADINGS: [(&str, &str, &str, [usize; 5]); 6] = [
 #[test]
 fn attention_within_chunks_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let case = cases.iter().find(|c| c.stem == "attention.coop").expect("the case is listed");
-    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
-    for stem in CHUNK {
-        replace(stem, &spelled_out(stem));
-    }
-    for sizes in ENCODED {
-        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    for (stem, right, wrong, sizes) in MISREADINGS {
-        let text = spelled_out(stem);
-        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
-        replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, case, &sizes).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
-        replace(stem, &text);
-    }
+    let case = case("attention.coop");
+    hold(&gpu, &CHUNK, &ENCODED, &MISREADINGS, |sizes| check(&gpu, &case, sizes));
 }
 
 const SELECT: &str = "select_coop";
@@ -252,15 +280,7 @@ const SELECTIONS: [[usize; 10]; 8] = [
     [4, 30, 300, 2, 48, 8, 2, 300, 40, 2],
 ];
 
-fn check(gpu: &Gpu, case: &Case, sizes: &[usize]) -> Result<(), String> {
-    let sizes = case.exactly(sizes.to_vec());
-    gpu.trim();
-    testing::check(gpu, case, &sizes, 5).map_err(|e| e.to_string())?;
-    testing::check_gradients(gpu, case, &sizes, 5).map(drop).map_err(|e| e.to_string())
-}
-
-/// Mistakes that this must see: (kernel, right, wrong, sizes).
-const DEFECTS: [(&str, &str, &str, [usize; 6]); 6] = [
+const DEFECTS: [Mistake<6>; 6] = [
     (FORWARD, "scores[row * ROW + i] *= factor", "scores[row * ROW + i] *= 1.0", SIZES[0]),
     (FORWARD, "vec4u(t) < j + params.window", "vec4u(t) <= j + params.window", SIZES[3]),
     (FORWARD, "j0 + KT > first + 1u ||", "j0 > first ||", SIZES[0]),
@@ -272,29 +292,15 @@ const DEFECTS: [(&str, &str, &str, [usize; 6]); 6] = [
 #[test]
 fn windows_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
+    let (plain, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
+    hold(&gpu, &[FORWARD, QUERY, KEY], &SIZES, &[], |sizes| check(&gpu, &plain, sizes));
     let late = case("window_attention.coop_late");
-    let (case, steep) = (case("window_attention.coop"), case("window_attention.coop_steep"));
-    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
-    for stem in [FORWARD, QUERY, KEY] {
-        replace(stem, &spelled_out(stem));
+    for (sizes, before) in SIZES.iter().zip([131, 40, 3, 64, 1]) {
+        values(&gpu, &late, &[&sizes[..], &[before]].concat()).unwrap_or_else(|e| panic!("{e}"));
     }
-    for sizes in SIZES {
-        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    check(&gpu, steep, &SIZES[0]).unwrap_or_else(|e| panic!("{e}"));
-    for (sizes, before) in SIZES.into_iter().zip([131, 40, 3, 64, 1]) {
-        check(&gpu, late, &[&sizes[..], &[before]].concat()).unwrap_or_else(|e| panic!("{e}"));
-    }
-    for (stem, right, wrong, sizes) in DEFECTS {
-        let text = spelled_out(stem);
-        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
-        replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, case, &sizes).and_then(|()| check(&gpu, steep, &sizes)).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
-        replace(stem, &text);
-    }
+    hold(&gpu, &[], &SIZES[..1], &DEFECTS, |sizes| {
+        check(&gpu, &plain, sizes).and_then(|()| check(&gpu, &steep, sizes))
+    });
 }
 
 const PRODUCT: &str = "matmul_coop";
@@ -311,28 +317,21 @@ const PRODUCTS: [[usize; 6]; 8] = [
     [2, 72, 136, 32, 1, 0],
 ];
 
-/// Mistakes that this must see in products.
-const SLIPS: [(&str, &str, [usize; 6]); 7] = [
-    ("place % (BAND * wide) % height", "place % (BAND * wide) % BAND", PRODUCTS[0]),
-    ("let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
-    ("a_at += on * a_step;", "", PRODUCTS[0]),
-    ("let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
-    ("c_at + i * 4u * params.n", "c_at", PRODUCTS[0]),
-    ("let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
-    ("n + j * 16u >= own_n", "n + j * 16u > own_n", PRODUCTS[6]),
+const SLIPS: [Mistake<6>; 7] = [
+    (PRODUCT, "place % (BAND * wide) % height", "place % (BAND * wide) % BAND", PRODUCTS[0]),
+    (PRODUCT, "let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
+    (PRODUCT, "a_at += on * a_step;", "", PRODUCTS[0]),
+    (PRODUCT, "let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
+    (PRODUCT, "c_at + i * 4u * params.n", "c_at", PRODUCTS[0]),
+    (PRODUCT, "let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
+    (PRODUCT, "n + j * 16u >= own_n", "n + j * 16u > own_n", PRODUCTS[6]),
 ];
 
 #[test]
 fn products_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
-    let replace = |text: &str| gpu.replace_kernel(PRODUCT, Some(text)).expect("the kernel exists");
-    let text = spelled_out(PRODUCT);
-    replace(&text);
-    for sizes in PRODUCTS {
-        check(&gpu, case("matmul.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
+    let product = case("matmul.coop64.f16");
+    hold(&gpu, &[PRODUCT], &PRODUCTS, &SLIPS, |sizes| check(&gpu, &product, sizes));
     for (block, sizes) in [
         ("matmul.coop64x128.f16", PRODUCTS[1]),
         ("matmul.coop128.f16", PRODUCTS[4]),
@@ -341,17 +340,12 @@ fn products_on_matrices_spelled_out() {
         ("matmul.coop64.long.f16", PRODUCTS[3]),
         ("matmul.coop64.long.f16", PRODUCTS[4]),
     ] {
-        check(&gpu, case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
+        check(&gpu, &case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
     // Weights in f32: rounded in the product, and, for many rows, before it.
+    let linear = case("linear.coop64.f16");
     for sizes in [[9, 40, 72, 1], [300, 40, 72, 1]] {
-        check(&gpu, case("linear.coop64.f16"), &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    for (right, wrong, sizes) in SLIPS {
-        assert_eq!(text.matches(right).count(), 1, "{PRODUCT}: `{right}`");
-        replace(&text.replace(right, wrong));
-        let seen = check(&gpu, case("matmul.coop64.f16"), &sizes).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
+        check(&gpu, &linear, &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
@@ -366,8 +360,7 @@ const CHUNKS: [[usize; 10]; 5] = [
     [1, 3, 16, 1, 16, 2, 128, 2, 0, 0],
 ];
 
-/// Mistakes that this must see in HSA.
-const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 9] = [
+const OVERSIGHTS: [Mistake<10>; 9] = [
     (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
     (HSA[0], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
     (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[0]),
@@ -382,59 +375,24 @@ const OVERSIGHTS: [(&str, &str, &str, [usize; 10]); 9] = [
 #[test]
 fn hsa_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let both = ["hsa.coop", "hsa.coop_pairs"];
-    let both = both.map(|stem| cases.iter().find(|c| c.stem == stem).expect("the case is listed"));
-    let check = |gpu: &Gpu, sizes: &[usize]| both.iter().try_for_each(|case| check(gpu, case, sizes));
-    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
-    for stem in HSA {
-        replace(stem, &spelled_out(stem));
-    }
-    for sizes in CHUNKS {
-        check(&gpu, &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    for (stem, right, wrong, sizes) in OVERSIGHTS {
-        let text = spelled_out(stem);
-        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
-        replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, &sizes).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
-        replace(stem, &text);
-    }
+    let both = ["hsa.coop", "hsa.coop_pairs"].map(case);
+    hold(&gpu, &HSA, &CHUNKS, &OVERSIGHTS, |sizes| both.iter().try_for_each(|case| check(&gpu, case, sizes)));
 }
 
-/// Mistakes that this must see in selections.
-const MISTAKES: [(&str, &str, [usize; 10]); 5] = [
-    ("let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
-    ("let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
-    ("let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
-    ("let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
-    ("low[j] = zero;", "", SELECTIONS[0]),
+const MISTAKES: [Mistake<10>; 5] = [
+    (SELECT, "let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
+    (SELECT, "let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
+    (SELECT, "let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
+    (SELECT, "let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
+    (SELECT, "low[j] = zero;", "", SELECTIONS[0]),
 ];
 
 #[test]
 fn selections_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let case = |stem: &str| cases.iter().find(|c| c.stem == stem).expect("the case is listed");
-    let replace = |text: &str| gpu.replace_kernel(SELECT, Some(text)).expect("the kernel exists");
-    let text = spelled_out(SELECT);
-    replace(&text);
     let exact = case("select.coop.f16");
-    let values = |sizes: &[usize]| {
-        gpu.trim();
-        testing::check(&gpu, exact, &exact.exactly(sizes.to_vec()), 5).map(drop).map_err(|e| e.to_string())
-    };
-    for sizes in SELECTIONS {
-        values(&sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    check(&gpu, case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
-    for (right, wrong, sizes) in MISTAKES {
-        assert_eq!(text.matches(right).count(), 1, "{SELECT}: `{right}`");
-        replace(&text.replace(right, wrong));
-        let seen = values(&sizes).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
-    }
+    hold(&gpu, &[SELECT], &SELECTIONS, &MISTAKES, |sizes| values(&gpu, &exact, sizes));
+    check(&gpu, &case("select.coop.gradients.f16"), &SELECTIONS[1]).unwrap_or_else(|e| panic!("{e}"));
 }
 
 const SCAN: [&str; 4] = ["ssd_coop_states", "ssd_coop_output", "ssd_coop_backward", "ssd_coop_groups"];
@@ -449,8 +407,7 @@ const SEQUENCES: [[usize; 9]; 5] = [
     [1, 4100, 1, 1, 4, 4, 0, 1, 0],
 ];
 
-/// Mistakes that this must see in the scan.
-const LAPSES: [(&str, &str, &str, [usize; 9]); 12] = [
+const LAPSES: [Mistake<9>; 12] = [
     (SCAN[0], "exp2(end - next.log) * next.dt", "exp2(-next.log) * next.dt", SEQUENCES[0]),
     (SCAN[0], "scale(&sums, chunk_total);", "", SEQUENCES[3]),
     (SCAN[0], "take(&sums, j, lane);", "", SEQUENCES[1]),
@@ -473,21 +430,6 @@ const LAPSES: [(&str, &str, &str, [usize; 9]); 12] = [
 #[test]
 fn scans_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let cases = ops::cases();
-    let case = cases.iter().find(|c| c.stem == "ssd_scan.coop").expect("the case is listed");
-    let replace = |stem: &str, text: &str| gpu.replace_kernel(stem, Some(text)).expect("the kernel exists");
-    for stem in SCAN {
-        replace(stem, &spelled_out(stem));
-    }
-    for sizes in SEQUENCES {
-        check(&gpu, case, &sizes).unwrap_or_else(|e| panic!("{e}"));
-    }
-    for (stem, right, wrong, sizes) in LAPSES {
-        let text = spelled_out(stem);
-        assert_eq!(text.matches(right).count(), 1, "{stem}: `{right}`");
-        replace(stem, &text.replace(right, wrong));
-        let seen = check(&gpu, case, &sizes).expect_err(right);
-        assert!(!seen.contains("kernel `"), "{seen}");
-        replace(stem, &text);
-    }
+    let case = case("ssd_scan.coop");
+    hold(&gpu, &SCAN, &SEQUENCES, &LAPSES, |sizes| check(&gpu, &case, sizes));
 }

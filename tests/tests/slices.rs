@@ -5,10 +5,11 @@ use std::time::Duration;
 use pollster::block_on;
 use rambutan_engine::{Gpu, GpuOptions, Tensor, ops};
 use rambutan_model::{
-    Checkpoint, Config, Ramba,
+    Checkpoint, Ramba,
     reader::{Answer, Reader},
     rng::Rng,
 };
+use rambutan_tests::small::config;
 
 const BUDGETS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(2), Duration::from_secs(60)];
 
@@ -18,16 +19,8 @@ fn gpu() -> Gpu {
 }
 
 fn model(gpu: &Gpu) -> Ramba {
-    let config = r#"{
-        "model_type": "mamba2", "vocab_size": 256, "hidden_size": 48, "expand": 2, "head_dim": 32, "num_heads": 3,
-        "state_size": 16, "n_groups": 1, "conv_kernel": 4, "layer_norm_epsilon": 1e-05, "tie_word_embeddings": false,
-        "num_lower_layers": 1, "num_upper_layers": 2, "num_upper_groups": 1, "num_mamba_per_gca": 1, "chunk_size": 16,
-        "encoder_layers": 1, "num_attention_heads": 4, "encoder_num_attention_heads": 3,
-        "encoder_num_key_value_heads": 3, "encoder_intermediate_size": 64, "num_kv_heads": 2, "attention_head_dim": 8,
-        "retrieval_dim": 32, "singlehead_retrieval": true, "chunk_topk": 4, "segment_size": 64,
-        "segment_at_inference": true, "initializer_range": 0.2
-    }"#;
-    let checkpoint = Checkpoint::initial(Config::from_json(config).expect("valid"), 7).expect("it is valid");
+    let config = config(r#""singlehead_retrieval": true"#);
+    let checkpoint = Checkpoint::initial(config, 7).expect("it is valid");
     Ramba::new(gpu, &checkpoint, false).expect("it uploads")
 }
 

@@ -68,8 +68,8 @@ fn warm(model: &'static Ramba, stop: &AtomicBool) -> Result<(), Error> {
     let segment = reader.segment();
     let mut reading = reader.start(vec![b' '; segment]);
     while !stopped() && !reading.step(&mut reader, budget)?.is_done() {}
-    // A CPU's kernels are the same for all sizes.
-    let most = if gpu.capabilities().cpu { 1 } else { segment };
+    // A CPU's kernels are the same for all sizes beyond a lone token's.
+    let most = if gpu.capabilities().cpu { 2 } else { segment };
     for length in (0..).map(|i| 1 << i).take_while(|n| *n <= most && !stopped()) {
         ask(&reader, length)?;
     }
