@@ -18,14 +18,16 @@ const GROWTH: f32 = 8.0;
 const LOG2_E: f32 = 1.44269504;
 const NONE: f32 = -3.0e38;
 const LEAST: f32 = -1.0e38;                                           // above NONE, so that exp2(NONE − LEAST) is 0
-struct Params { tokens: u32, query_heads: u32, heads: u32, tiles: u32, window: u32, scale: f32, groups: u32 }
+struct Params {
+    tokens: u32, before: u32, query_heads: u32, heads: u32, tiles: u32, window: u32, scale: f32, groups: u32,
+}
 
-@group(0) @binding(0) var<uniform> params: Params;                    // tiles = ⌈tokens / 128⌉, window ≤ tokens
-@group(0) @binding(1) var<storage, read> q: array<vec4<f16>>;         // (batches, tokens, query heads, d)
+@group(0) @binding(0) var<uniform> params: Params;                    // tiles = ⌈queries / 128⌉, window ≤ tokens
+@group(0) @binding(1) var<storage, read> q: array<vec4<f16>>;         // (batches, queries, query heads, d)
 @group(0) @binding(2) var<storage, read> k: array<vec4u>;             // (batches, tokens, heads, d)
 @group(0) @binding(3) var<storage, read> v: array<vec4u>;             // (batches, tokens, heads, d)
-@group(0) @binding(4) var<storage, read_write> o: array<vec4<f16>>;   // (batches, tokens, query heads, d)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;       // (batches, query heads, tokens)
+@group(0) @binding(4) var<storage, read_write> o: array<vec4<f16>>;   // (batches, queries, query heads, d)
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;       // (batches, query heads, queries)
 
 var<workgroup> keys: array<vec4<f16>, KT * STRIDE>;
 var<workgroup> values: array<vec4<f16>, KT * STRIDE>;
@@ -53,13 +55,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let h = head / (params.query_heads / params.heads);
     // A subgroup's rows are those of two matrices, a lane's row is its own alone.
     let row = subgroup * 32u + lane;
-    let t = t0 + row;
+    let queries = params.tokens - params.before;
+    let first = params.before + t0;                                   // the tile's first token
+    let t = first + row;
     let p_low = subgroup * 32u * P_ROW;
     let p_high = p_low + 16u * P_ROW;
     let s_low = subgroup * 32u * ROW;
     let s_high = s_low + 16u * ROW;
     // Rows beyond the last token repeat it, and are not stored.
-    let own = ((b * params.tokens + min(t, params.tokens - 1u)) * params.query_heads + head) * D4;
+    let own = ((b * queries + min(t0 + row, queries - 1u)) * params.query_heads + head) * D4;
     var q_low: array<coop_mat16x16<f16, A>, DT>;
     var q_high: array<coop_mat16x16<f16, A>, DT>;
     for (var c = 0u; c < DT; c++) { // unroll
@@ -74,8 +78,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let scale = params.scale * LOG2_E;
     var top = LEAST;
     var total = 0.0;
-    let end = min(t0 + WG, params.tokens);
-    let start = (max(t0 + 1u, params.window) - params.window) / KT * KT;
+    let end = min(first + WG, params.tokens);
+    let start = (max(first + 1u, params.window) - params.window) / KT * KT;
     // Tiles are fetched while the one before is in use.
     var next_k: array<vec4u, PARTS>;
     var next_v: array<vec4u, PARTS>;
@@ -118,7 +122,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
         workgroupBarrier();
         // Whether some query of the tile does not see some key.
-        let edge = j0 + KT > t0 + 1u || t0 + WG > j0 + params.window;
+        let edge = j0 + KT > first + 1u || first + WG > j0 + params.window;
         var s: array<vec4f, KT / 4u>;
         var most = vec4f(LEAST);
         for (var i = 0u; i < KT / 4u; i++) { // unroll
@@ -192,6 +196,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
     }
     if t < params.tokens {
-        lse[(b * params.query_heads + head) * params.tokens + t] = (top + log2(total)) / LOG2_E;
+        lse[(b * params.query_heads + head) * queries + t0 + row] = (top + log2(total)) / LOG2_E;
     }
 }

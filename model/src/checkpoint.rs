@@ -31,7 +31,7 @@ mod header;
 mod tests;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use file::write_atomically;
+pub use file::{remove_half_written, write_atomically};
 pub use header::{Header, TensorEntry};
 
 /// The version of the layout that this crate writes, and the newest that it reads.

@@ -37,6 +37,14 @@ pub trait TextStream {
         }
     }
 
+    /// Lets go of what was read.
+    fn forget(&mut self) {
+        let (text, read) = self.written();
+        text.drain(..*read);
+        text.shrink_to_fit();
+        *read = 0;
+    }
+
     /// The next `length` bytes.
     fn text(&mut self, length: usize) -> Vec<u8> {
         let mut out = vec![0; length];

@@ -13,6 +13,8 @@ mod marks;
 mod paged;
 mod reading;
 mod shared;
+#[cfg(not(target_arch = "wasm32"))]
+mod states;
 mod text;
 mod values;
 
@@ -29,6 +31,8 @@ use marks::Marks;
 use paged::Paged;
 pub use reading::{Progress, Reading};
 use shared::Share;
+#[cfg(not(target_arch = "wasm32"))]
+pub use states::States;
 #[cfg(not(target_arch = "wasm32"))]
 pub use text::TextFile;
 pub use text::{Source, Text};
@@ -419,11 +423,7 @@ impl<'m> Reader<'m> {
         let mut feed = Feed::new(tail, last, false);
         feed.run(self, &mut cache).await?;
         let Feed { logits, selected, .. } = feed;
-        let mut text: Vec<u8> = logits.chunks(self.model.config.vocab_size).map(most_probable).collect();
-        let right = text.iter().zip(expected).take_while(|(a, b)| a == b).count();
-        text.truncate(right + 1);
-        text.truncate(expected.len());
-        Ok(Answer { text, selected })
+        Ok(Answer { text: agreed(&logits, self.model.config.vocab_size, expected), selected })
     }
 
     /// The logits after each byte of `question`, (bytes, vocabulary).
@@ -449,6 +449,15 @@ impl<'m> Reader<'m> {
         }
         position.checked_sub(config.slide_window).map_or(0, |p| p / config.chunk_size + 1)
     }
+}
+
+/// The most probable bytes by their logits, a row each, up to the first that differs from `expected`.
+fn agreed(logits: &[f32], vocabulary: usize, expected: &[u8]) -> Vec<u8> {
+    let mut text: Vec<u8> = logits.chunks(vocabulary).map(most_probable).collect();
+    let right = text.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    text.truncate(right + 1);
+    text.truncate(expected.len());
+    text
 }
 
 /// The smallest of the most probable bytes.

@@ -202,6 +202,11 @@ impl Plan {
         self.phases.iter().map(|p| p.steps).sum()
     }
 
+    /// Tokens in all.
+    pub fn tokens(&self) -> u64 {
+        self.phases.iter().map(|p| p.steps * (p.sequences * p.length) as u64).sum()
+    }
+
     /// The phase of a step; None after the last.
     pub fn phase(&self, step: u64) -> Option<&Phase> {
         let mut end = 0;

@@ -30,12 +30,14 @@ pub struct Window {
 /// What a block carries from one token to the next: the last tokens that later ones may see.
 #[derive(Clone)]
 pub struct WindowState {
-    /// (batch, tokens, heads, head dim): keys before their rotation, so that positions stay small.
+    /// (batch, tokens, heads, head dim): keys, rotated by their places since the state began.
     pub k: Tensor,
     /// (batch, tokens, heads, head dim).
     pub v: Tensor,
     /// (batch, tokens), u32: the tokens' segments, where there are any.
     pub segment: Option<Tensor>,
+    /// Tokens since the state began, those no longer seen among them.
+    pub position: usize,
 }
 
 impl Window {
@@ -67,38 +69,39 @@ impl Window {
         let widths = [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * d);
         let parts = ops::split_columns(&projected, &widths);
         let heads = |x: &Tensor, heads: usize| x.reshape([batch, tokens, heads, d]);
-        let mut q = heads(&parts[0], self.heads);
-        let (mut k, mut v) = (heads(&parts[1], self.kv_heads), heads(&parts[2], self.kv_heads));
+        let position = state.map_or(0, |s| s.position);
+        // Angles are computed in f64, so that scores depend on distances alone at any position.
+        let [q, mut k] = [(0, self.heads), (1, self.kv_heads)]
+            .map(|(i, n)| ops::rope(&heads(&parts[i], n), self.theta, position));
+        let mut v = heads(&parts[2], self.kv_heads);
         let before = state.map_or(0, |s| s.k.shape()[1]);
         let all = before + tokens;
         let segment = segments(state.and_then(|s| s.segment.as_ref()), before, segment, tokens);
         if let Some(state) = state.filter(|_| before > 0) {
             (k, v) = (join(&[&state.k, &k]), join(&[&state.v, &v]));
-            // Attention has as many queries as keys: what is asked for tokens before is dropped again.
-            let none = Tensor::zeros(x.gpu(), [batch, before, self.heads, d], q.dtype());
-            q = join(&[&none, &q]);
         }
         let kept = all.min(self.window - 1);
         let next = WindowState {
             k: last_tokens(&k.detach(), kept),
             v: last_tokens(&v.detach(), kept),
             segment: segment.as_ref().map(|s| last_tokens(s, kept)),
+            position: position + tokens,
         };
-        let (q, k) = (ops::rope(&q, self.theta, 0), ops::rope(&k, self.theta, 0));
         let o = match &segment {
             None => ops::window_attention(&q, &k, &v, self.window),
             Some(segment) => {
                 let segment = &ops::segment_runs(segment);
                 // Scores are divided by the root of all columns, the code's too.
                 let root = ((d + ops::SEGMENT_COLUMNS) as f32).sqrt();
-                let q = ops::segment_code(&q, segment, root / (d as f32).sqrt(), APART * root);
+                let own = &last_tokens(segment, tokens);
+                let q = ops::segment_code(&q, own, root / (d as f32).sqrt(), APART * root);
                 let k = ops::segment_code(&k, segment, 1.0, 1.0);
                 let v = ops::segment_code(&v, segment, 1.0, 0.0);
                 let o = ops::window_attention(&q, &k, &v, self.window);
                 ops::split_columns(&o, &[d, ops::SEGMENT_COLUMNS]).swap_remove(0)
             }
         };
-        let o = last_tokens(&o, tokens).reshape([batch, tokens, self.heads * d]);
+        let o = o.reshape([batch, tokens, self.heads * d]);
         (add_linear(x, &o, &self.out_proj), next)
     }
 }

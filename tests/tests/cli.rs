@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use rambutan_model::{
     Checkpoint, Config,
     checkpoint::{HostTensor, Precision},
+    rng::Rng,
+    train,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The built program.
 fn program() -> &'static Path {
@@ -539,7 +542,7 @@ fn training_that_stops_resumes_to_the_same_weights() {
             .spawn()
             .expect("the program starts");
         while !kept.exists() && child.try_wait().expect("a state").is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
         let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
         if !sent.is_ok_and(|s| s.success()) {
@@ -583,8 +586,23 @@ set.plan.seed = 4
 [[jobs]]
 name = "alone"
 set.model.enable_hsa = false
+[[jobs]]
+name = "attention"
+examine = { lengths = [1024], trials = [1] }
+set.model = { enable_hsa = false, token_mixer = "window", window_size = 1048576, window_kv_heads = 2 }
+[[findings]]
+question = "Is memory used?"
+found = "it is"
+source = "a paper"
+jobs = ["base", "alone"]
+compare = "Hardly."
 "#,
     );
+    let document = || {
+        let output = run(&["jobs", &list, "--out", "jobs", "--results", "jobs/results.md"], &folder.0);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read_to_string(folder.0.join("jobs/results.md")).expect("it is written")
+    };
     let jobs = |more: &[&str]| {
         let output = run(&[&["jobs", &list, "--out", "jobs"], more].concat(), &folder.0);
         assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -594,6 +612,9 @@ set.model.enable_hsa = false
     // The second alone, then a kill within the first, then all that is left.
     jobs(&["--only", "window"]);
     let window = read("window/results.jsonl");
+    let half = document();
+    assert!(half.contains("1 of 4 jobs were run on ") && half.contains("Hardly."), "{half}");
+    assert_eq!(half.matches(" not run |").count(), 2 * 3 + 2 * 2, "{half}");
     assert_eq!((window.lines().count(), read("results.jsonl")), (2, window.clone()));
     let kept = folder.0.join("jobs/base/checkpoint.safetensors");
     let mut child = rambutan(&["jobs", &list, "--out", "jobs"], &folder.0)
@@ -602,7 +623,7 @@ set.model.enable_hsa = false
         .spawn()
         .expect("the program starts");
     while !kept.exists() && child.try_wait().expect("a state").is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().expect("it is killed");
     child.wait().expect("it ends");
@@ -612,13 +633,75 @@ set.model.enable_hsa = false
     let lines: Vec<Value> =
         read("results.jsonl").lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
     let heads: Vec<_> = lines.iter().map(|l| (l["job"].as_str(), l["task"].as_str())).collect();
-    let expected: Vec<_> = ["base", "window", "alone"]
+    let expected: Vec<_> = ["base", "window", "alone", "attention"]
         .into_iter()
         .flat_map(|job| ["named", "variables"].map(|task| (Some(job), Some(task))))
         .collect();
     assert_eq!(heads, expected, "in the list's order");
-    assert_eq!(read("table.md").lines().count(), 2 + 3);
+    assert_eq!(read("table.md").lines().count(), 2 + 4);
+    assert!(lines[4]["selected"].is_null() && lines[0]["selected"].is_number(), "no memory, no selection");
+    assert_eq!(
+        lines.iter().map(|l| l["trials"].as_u64()).collect::<Vec<_>>()[5..],
+        [Some(2), Some(1), Some(1)]
+    );
+    assert!(!document().contains("not run |"));
     assert_eq!(jobs(&[]), "", "nothing is left to do");
+}
+
+/// An examination whose time is up goes on where it stopped, and finds what an undisturbed one does.
+#[test]
+fn examinations_go_on_where_they_stopped() {
+    let folder = Folder::new("examined");
+    weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
+    let eval = |more: &[&str]| {
+        let line =
+            ["eval", "passkey", "--checkpoint", "m.safetensors", "--lengths", "2048,700", "--trials", "3"];
+        run(&[&line[..], &["--json"], more].concat(), &folder.0)
+    };
+    let rows = |output: &Output| -> Vec<Value> {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        lines.lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect()
+    };
+    let found = |rows: &[Value]| -> Vec<Value> {
+        let of = |r: &Value| json!([r["length"], r["kind"], r["exact"], r["selected"], r["memory_in"]]);
+        rows.iter().map(of).collect()
+    };
+    let whole = rows(&eval(&["--out", "whole"]));
+    assert_eq!(whole.len(), 4);
+    // Where its time is up at once, a call tries nothing more than a trial, if any.
+    let mut calls = 0;
+    let parts = loop {
+        let rows = rows(&eval(&["--out", "parts", "--seconds", if calls < 2 { "0" } else { "1000" }]));
+        calls += 1;
+        let left = rows.last().expect("a line")["trials_left"].as_u64();
+        assert_eq!(left, (calls <= 2).then_some(12), "call {calls}: {rows:?}");
+        if left.is_none() {
+            break rows;
+        }
+    };
+    assert_eq!(found(&parts), found(&whole));
+    // A call ended in the middle of a line, and a trial that is missing.
+    let path = folder.0.join("parts/trials.jsonl");
+    let text = fs::read_to_string(&path).expect("it is there");
+    let kept: Vec<&str> =
+        text.lines().filter(|l| !(l.contains("\"trial\":1") && l.contains("named"))).collect();
+    fs::write(&path, format!("{}\n{{\"length\":20", kept.join("\n"))).expect("it writes");
+    assert_eq!(found(&rows(&eval(&["--out", "parts"]))), found(&whole));
+    let trials = |out: &str| {
+        let text = fs::read_to_string(folder.0.join(out).join("trials.jsonl")).expect("it is there");
+        let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("a line of JSON"));
+        let of =
+            |l: &Value| format!("{}", json!([l["length"], l["what"], l["trial"], l["depth"], l["said"]]));
+        let mut all: Vec<String> = lines.filter(|l| l["trial"].is_number()).map(|l| of(&l)).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(trials("parts"), trials("whole"));
+    assert_eq!(trials("whole").len(), 12);
+    assert!(folder.0.join("parts/heatmap.png").exists());
+    let other = eval(&["--out", "parts", "--seed", "5"]);
+    assert_eq!(misbehaved(&other, 2), None, "another examination's folder");
 }
 
 /// Numbers that are finite alone, but not once they are multiplied: an error or an answer, never a panic.
@@ -689,13 +772,36 @@ fn a_cap_on_memory_says_how_much_fits() {
     assert!(stderr.contains("fit") && stderr.contains("--lengths"), "{stderr}");
 }
 
+/// Starts a program and ends it by force, twenty times: within `late` microseconds after `mark` has grown, which it does as
+/// the program gets somewhere, and now and then within `early` of its start. `after` is called after each end.
+fn end_by_force(
+    rng: &mut Rng,
+    [early, late]: [usize; 2],
+    start: impl Fn() -> Command,
+    mark: impl Fn() -> u64,
+    mut after: impl FnMut(),
+) {
+    for kill in 0..20 {
+        let before = mark();
+        let mut child = start().stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+        let soon = rng.below(5) == 0;
+        while !soon && mark() <= before && child.try_wait().expect("it runs").is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_micros(rng.below(if soon { early } else { late }) as u64));
+        child.kill().expect("it is ours");
+        let ended = child.wait().expect("it ends").success();
+        assert!(!ended, "kill {kill} came too late: there must be more to do");
+        after();
+    }
+}
+
 /// Ended by force at random moments, reading goes on each time, and leaves what an undisturbed one does.
 #[test]
 fn a_memory_survives_being_killed_at_any_moment() {
-    const KILLS: usize = 20;
     let folder = Folder::new("killed");
     weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
-    let mut rng = rambutan_model::rng::Rng::new(5);
+    let mut rng = Rng::new(5);
     let text: Vec<u8> = (0..600 * 512 + 77).map(|_| b' ' + rng.below(95) as u8).collect();
     folder.write("t.txt", text);
     let line = |memory: &str| {
@@ -705,28 +811,11 @@ fn a_memory_survives_being_killed_at_any_moment() {
     let output = line("whole.mem").output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let size = |name: &str| fs::metadata(folder.0.join(name)).map_or(0, |m| m.len());
-    let (mut kills, mut sizes) = (0, Vec::new());
-    while kills < KILLS {
-        let before = size("killed.mem");
-        let mut child =
-            line("killed.mem").stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
-        // From the first page on, at any moment of some pages; now and then before.
-        let early = rng.below(5) == 0;
-        while !early
-            && size("killed.mem") <= before.max(20_000)
-            && child.try_wait().expect("it runs").is_none()
-        {
-            std::thread::sleep(std::time::Duration::from_micros(200));
-        }
-        std::thread::sleep(std::time::Duration::from_micros(
-            rng.below(if early { 300_000 } else { 15_000 }) as u64
-        ));
-        child.kill().expect("it is ours");
-        let ended = child.wait().expect("it ends").success();
-        assert!(!ended, "kill {kills} came too late: a longer text is needed");
-        sizes.push(size("killed.mem"));
-        kills += 1;
-    }
+    let mut sizes = Vec::new();
+    // From the first page on, at any moment of some pages.
+    let start = || line("killed.mem");
+    let mark = || size("killed.mem").max(20_000);
+    end_by_force(&mut rng, [300_000, 15_000], start, mark, || sizes.push(size("killed.mem")));
     println!("bytes after each kill: {sizes:?} of {}", size("whole.mem"));
     let output = line("killed.mem").output().expect("the program starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -748,6 +837,77 @@ fn a_memory_survives_being_killed_at_any_moment() {
     let answers = ask("whole.mem");
     assert_eq!((answers.len(), &ask("killed.mem")), (2, &answers));
 }
+
+/// Ended by force at random moments, training goes on each time from no earlier than its last checkpoint, and leaves
+/// the losses and the bytes that an undisturbed run does.
+#[test]
+fn training_survives_being_killed_at_any_moment() {
+    const EVERY: u64 = 3;
+    let folder = Folder::new("killed-training");
+    let plan = PLAN
+        .replace("[plan.optimizer]", SHARED_PHASE)
+        .replace("log_steps = 10", "log_steps = 1")
+        .replace("checkpoint_steps = 4", &format!("checkpoint_steps = {EVERY}"));
+    folder.write("plan.toml", plan);
+    let kept = |out: &str| folder.0.join(out).join("checkpoint.safetensors");
+    let line = |out: &str| {
+        let mut line = vec!["train", "plan.toml", "--out", out];
+        // Where it was ended before its first checkpoint it begins again.
+        line.extend(kept(out).exists().then_some("--resume"));
+        rambutan(&line, &folder.0)
+    };
+    let finish = |out: &str| {
+        let output = line(out).output().expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let begin = Instant::now();
+    finish("whole");
+    // Up to five steps after a checkpoint: within the next interval, as the next one is written, or behind it.
+    let late = begin.elapsed().as_micros() as usize / 140 * 5;
+    // (step, losses), of whole lines.
+    let log = |out: &str| -> Vec<Value> {
+        let text = fs::read_to_string(folder.0.join(out).join("log.jsonl")).unwrap_or_default();
+        let lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+        lines.map(|l| json!([l["step"], l["loss"], l["text"], l["norm"], l["lr"], l["tokens"]])).collect()
+    };
+    let mark = || {
+        let written = fs::metadata(kept("killed")).and_then(|m| m.modified());
+        written.map_or(0, |t| t.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64))
+    };
+    let mut steps = Vec::new();
+    let (start, rng) = (|| line("killed"), &mut Rng::new(6));
+    end_by_force(rng, [400_000, late], start, mark, || {
+        let step = if kept("killed").exists() {
+            let checkpoint = Checkpoint::open(kept("killed")).expect("it is whole");
+            train::progress(&checkpoint).expect("it is whole").expect("it is a run's").step
+        } else {
+            0
+        };
+        let logged = log("killed").last().and_then(|l| l[0].as_u64()).unwrap_or(0);
+        assert!(step + EVERY >= logged, "after step {logged} only {step} were kept");
+        steps.push(step);
+    });
+    println!("steps kept after each kill: {steps:?}");
+    assert!(steps.is_sorted() && steps[19] > steps[0], "{steps:?}");
+    finish("killed");
+    assert_eq!(log("killed"), log("whole"), "losses, each step once");
+    for name in ["checkpoint.safetensors", "weights.safetensors"] {
+        let [whole, killed] =
+            ["whole", "killed"].map(|out| fs::read(folder.0.join(out).join(name)).expect("it reads"));
+        assert!(whole == killed, "{name}: byte for byte");
+    }
+    let names = |out: &str| {
+        let entries = fs::read_dir(folder.0.join(out)).expect("it lists");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("killed"), names("whole"), "nothing half-written is left");
+}
+
+/// Sequences that share their memory, after those that do not.
+const SHARED_PHASE: &str =
+    "[[plan.phases]]\nsteps = 110\nlength = 64\nsequences = 2\ngroup = 2\n[plan.optimizer]";
 
 #[test]
 fn help_of_every_command_has_examples() {
@@ -973,7 +1133,7 @@ fn json_parses_and_says_what_it_should() {
 
     let ruler = lines("eval ruler --checkpoint m.safetensors --lengths 600 --trials 2 --formats --json");
     let tasks: Vec<_> = ruler.iter().filter_map(|l| l["task"].as_str()).collect();
-    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables"]);
+    assert_eq!(tasks, ["passkey", "named", "similar", "reworded", "multi-query", "variables", "one-hop"]);
     for line in &ruler {
         assert_eq!((line["exact"].as_f64(), line["length"].as_u64()), (Some(0.0), Some(600)));
         assert!(line["selected"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)));
@@ -1022,7 +1182,7 @@ fn json_parses_and_says_what_it_should() {
 fn memory_goes_where_it_fits_and_says_so() {
     let folder = Folder::new("place");
     weights().save(folder.path("m.safetensors"), Precision::F32).expect("it saves");
-    let mut rng = rambutan_model::rng::Rng::new(5);
+    let mut rng = Rng::new(5);
     folder.write("t.txt", (0..300_000).map(|_| b' ' + rng.below(95) as u8).collect::<Vec<u8>>());
     let ask = |more: &str| {
         let line = format!("ask --checkpoint m.safetensors --file t.txt What? {more}");

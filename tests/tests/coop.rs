@@ -301,7 +301,7 @@ const SELECTIONS: [[usize; 10]; 8] = [
 const DEFECTS: [Mistake<6>; 6] = [
     (FORWARD, "scores[row * ROW + i] *= factor", "scores[row * ROW + i] *= 1.0", SIZES[0]),
     (FORWARD, "vec4u(t) < j + params.window", "vec4u(t) <= j + params.window", SIZES[3]),
-    (FORWARD, "j0 + KT > t0 + 1u ||", "j0 > t0 ||", SIZES[0]),
+    (FORWARD, "j0 + KT > first + 1u ||", "j0 > first ||", SIZES[0]),
     (QUERY, "(dp - dots)", "dp", SIZES[0]),
     (KEY, "params.scale / UNIT", "params.scale", SIZES[0]),
     (KEY, "t0 + QT > min(first + params.window, params.tokens)", "t0 + QT > params.tokens", SIZES[3]),
@@ -314,6 +314,10 @@ fn windows_on_matrices_spelled_out() {
     hold(&gpu, &[FORWARD, QUERY, KEY], &SIZES, &DEFECTS, |sizes| {
         both.iter().try_for_each(|case| check(&gpu, case, sizes))
     });
+    let late = case("window_attention.coop_late");
+    for (sizes, before) in SIZES.iter().zip([131, 40, 3, 64, 1]) {
+        values(&gpu, &late, &[&sizes[..], &[before]].concat()).unwrap_or_else(|e| panic!("{e}"));
+    }
     follow(&gpu, &both[0], &[1, 61, 33, 1, 1, 16], &[FORWARD, QUERY, KEY]);
 }
 

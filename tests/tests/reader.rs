@@ -6,7 +6,7 @@ use rambutan_model::{
     Checkpoint, Error, Ramba,
     generate::{Generator, Sampling},
     ramba::{Options, Sharing},
-    reader::Reader,
+    reader::{Reader, States},
     rng::Rng,
     tasks::{FactKind, Haystack, Needle},
     tokens::Tokenizer,
@@ -100,6 +100,41 @@ fn without_memory_a_text_goes_through_whole() {
         let answer = pollster::block_on(reader.ask(&question, b"|", 3)).expect("the device works");
         assert!(answer.selected.is_empty(), "nothing was there to look into");
     }
+}
+
+/// Mamba-2 alone, and attention to all tokens: a text goes through once, in pieces, and any number of questions follow.
+#[test]
+fn states_carry_a_text_in_any_pieces() {
+    let gpu = testing::gpu();
+    for changes in [
+        "",
+        r#", "token_mixer": "window", "window_size": 20"#,
+        r#", "token_mixer": "window", "window_size": 1048576, "window_kv_heads": 2"#,
+    ] {
+        let model = model(&gpu, &format!("\"enable_hsa\": false{changes}"));
+        let (text, question) = (bytes(1, 700), bytes(2, 30));
+        let said = |text: &[u8]| {
+            let reader = read(&model, &[text]);
+            pollster::block_on(reader.ask(&question, b"", 4)).expect("the device works").text
+        };
+        let (expected, beginning) = (said(&text), said(&text[..300]));
+        for piece in [1000, 256, 61] {
+            let mut states = States::new(&model).expect("it has no memory").with_piece(piece);
+            states.read(&text[..300]).expect("it reads");
+            let mut others = states.clone();
+            others.read(&text[300..]).expect("it reads");
+            assert_eq!((states.len(), others.len()), (300, 700));
+            for (states, expected) in [(&states, &beginning), (&others, &expected), (&states, &beginning)] {
+                let examine = |expected: &[u8]| {
+                    pollster::block_on(states.examine(&question, expected)).expect("the device works")
+                };
+                assert_eq!(examine(expected), *expected, "{changes} in pieces of {piece}");
+                let wrong = [&expected[..2], &[expected[2] ^ 1, 7]].concat();
+                assert_eq!(examine(&wrong), expected[..3], "up to the first that differs");
+            }
+        }
+    }
+    assert!(States::new(&model(&gpu, "")).is_err(), "a model with a memory");
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub fn share_color(share: f64) -> Color {
     std::array::from_fn(|c| (STOPS[i][c] + (STOPS[i + 1][c] - STOPS[i][c]) * (at - i as f64)).round() as u8)
 }
 
-/// A table of shares: (a column's name, its shares from the first row down).
+/// A table of shares: (a column's name, its shares from the first row down). What is no number leaves its cell empty.
 pub struct HeatMap<'a> {
     pub title: &'a str,
     pub subtitle: &'a str,
@@ -131,6 +131,10 @@ impl HeatMap<'_> {
             let left = LEFT + x as i32 * CELL.0;
             for (y, &share) in shares.iter().enumerate() {
                 let top = TOP + y as i32 * CELL.1;
+                if share.is_nan() {
+                    canvas.fill(left + 1, top + 1, CELL.0 - 2, CELL.1 - 2, FAINT);
+                    continue;
+                }
                 canvas.fill(left + 1, top + 1, CELL.0 - 2, CELL.1 - 2, share_color(share));
                 let dark = (0.3..0.8).contains(&share);
                 let label = format!("{:.0}%", share * 100.0);

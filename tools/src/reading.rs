@@ -256,9 +256,15 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// 64 bits that tell texts apart (FNV-1a).
+pub fn digest(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// A length in tokens as people say it: 65536 → `64 K`.
 pub fn tokens(n: usize) -> String {
     match n {
+        n if n >= 1 << 30 && n.is_multiple_of(1 << 30) => format!("{} G", n >> 30),
         n if n >= 1 << 20 && n.is_multiple_of(1 << 20) => format!("{} M", n >> 20),
         n if n >= 1 << 10 && n.is_multiple_of(1 << 10) => format!("{} K", n >> 10),
         n => n.to_string(),
@@ -289,7 +295,7 @@ mod tests {
         for (value, text) in shorts {
             assert_eq!(short(value), text);
         }
-        assert_eq!([65536, 1 << 24, 1000].map(tokens), ["64 K", "16 M", "1000"]);
+        assert_eq!([65536, 1 << 24, 1000, 1 << 30].map(tokens), ["64 K", "16 M", "1000", "1 G"]);
     }
 
     #[test]

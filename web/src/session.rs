@@ -91,7 +91,7 @@ impl Session {
             *middle = FactKind::Plain;
         }
         let needles = hay.plant(&kinds, seed.into());
-        *text = hay.text().to_vec();
+        *text = hay.text();
         let needles: Vec<Value> = needles.map_err(thrown)?.iter().map(fact).collect();
         Ok(Value::from(needles).to_string())
     }

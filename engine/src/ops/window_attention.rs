@@ -16,11 +16,13 @@ use crate::{
 /// `o[t, hq] = Σ_j softmax_j(q[t, hq] · k[j, h] / √d) · v[j, h]` over the keys t − `window` < j ≤ t, h = hq · heads / query
 /// heads.
 ///
-/// `q`: (batch, tokens, query heads, d); `k`, `v`: (batch, tokens, heads, d), all of one float type, d up to 256; the
-/// result has `q`'s shape and type. A token's result depends on the `window` tokens that end there alone, bit for bit.
+/// `q`: (batch, queries, query heads, d); `k`, `v`: (batch, tokens, heads, d), all of one float type, d up to 256; the
+/// result has `q`'s shape and type. Queries are those of the last tokens: where text is read a piece at a time, earlier
+/// tokens have keys and values alone, and no gradient flows. A token's result depends on the `window` tokens that end there
+/// alone, bit for bit.
 ///
 /// # Panics
-/// Where shapes or types disagree, d exceeds 256, or `window` is 0.
+/// Where shapes or types disagree, d exceeds 256, `window` is 0, or fewer queries than keys are to have a gradient.
 #[track_caller]
 pub fn window_attention(q: &Tensor, k: &Tensor, v: &Tensor, window: usize) -> Tensor {
     attend(q, k, v, window, Kernel::best(q))
@@ -55,11 +57,16 @@ impl Kernel {
 
 #[track_caller]
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel) -> Tensor {
-    let [batches, tokens, query_heads, d] = q.axes();
-    let [.., heads, _]: [usize; 4] = k.axes();
+    let [batches, queries, query_heads, d] = q.axes();
+    let [_, tokens, heads, _]: [usize; 4] = k.axes();
     let expected = [batches, tokens, heads, d];
     assert_eq!(k.shape(), expected, "window_attention: k for q {:?}", q.shape());
     assert_eq!(v.shape(), expected, "window_attention: v for q {:?}", q.shape());
+    assert!(queries <= tokens, "window_attention: {queries} queries for the keys of {tokens} tokens");
+    assert!(
+        queries == tokens || ![q, k, v].into_iter().any(Tensor::needs_grad),
+        "window_attention: {queries} queries for the keys of {tokens} tokens have no gradient"
+    );
     let types = [q, k, v].map(Tensor::dtype);
     assert!(types[1] == types[0] && types[2] == types[0], "window_attention: types of q, k and v: {types:?}");
     assert!(
@@ -79,9 +86,9 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel) -> 
 
 /// [`attend`] for vectors of four dims; scores are divided by √`dims`.
 fn scaled(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel, dims: usize) -> Tensor {
-    let [batches, tokens, query_heads, d] = q.axes();
-    let [.., heads, _]: [usize; 4] = k.axes();
-    let share = query_heads / heads;
+    let [batches, queries, query_heads, d] = q.axes();
+    let [_, tokens, heads, _]: [usize; 4] = k.axes();
+    let (share, before) = (query_heads / heads, tokens - queries);
     let pieces = share.div_ceil(PIECE);
     // Queries and statistics; backward also the sums of pieces.
     let bytes = [query_heads * d * q.dtype().bytes(), query_heads * 4, if pieces > 1 { pieces * heads * d * 4 } else { 0 }];
@@ -91,21 +98,22 @@ fn scaled(q: &Tensor, k: &Tensor, v: &Tensor, window: usize, kernel: Kernel, dim
         return in_batches(&[q, k, v], most, part).remove(0);
     }
     let (elem, scale, d4) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), d / 4);
-    let (o, lse) = (q.like(), q.empty_on([batches, query_heads, tokens], DType::F32));
+    let (o, lse) = (q.like(), q.empty_on([batches, query_heads, queries], DType::F32));
     match kernel {
         Kernel::Tile => {
             let tile = Tile::new(q.gpu(), d4, 1);
-            let tiles = tokens.div_ceil(4 * tile.query_groups);
+            let tiles = queries.div_ceil(4 * tile.query_groups);
             let groups = batches * query_heads * tiles;
             launch!(window_attention [elem = elem, D4 = d4, QG = tile.query_groups, KT = tile.keys] {
-                tokens, query_heads, heads, tiles, window, scale, groups,
+                tokens, before, query_heads, heads, tiles, window, scale, groups,
             }, [q, k, v] -> [o, lse], groups);
         }
         Kernel::Coop => {
-            let tiles = tokens.div_ceil(128);
+            let tiles = queries.div_ceil(128);
             let groups = batches * query_heads * tiles;
-            launch!(window_attention_coop [D = d] { tokens, query_heads, heads, tiles, window, scale, groups },
-                    [q, k, v] -> [o, lse], groups);
+            launch!(window_attention_coop [D = d] {
+                tokens, before, query_heads, heads, tiles, window, scale, groups,
+            }, [q, k, v] -> [o, lse], groups);
         }
     }
     let [q_, k_, v_, o_] = [q, k, v, &o].map(Tensor::detach);
@@ -231,7 +239,8 @@ fn part(s: &Sizes, draw: &mut Draw) -> Part {
 
 /// Elements of q and of k, and products of a query and a key that it sees, one a dim.
 fn amounts(s: &Sizes) -> [usize; 3] {
-    let [batches, tokens, window, share, heads, d] = s.get();
+    let [batches, tokens, window, share, heads, d] =
+        ["batches", "tokens", "window", "share", "heads", "d"].map(|name| s[name]);
     let (rows, window) = (batches * heads * d, window.min(tokens));
     let pairs = window * (window + 1) / 2 + (tokens - window) * window;
     [rows * share * tokens, rows * tokens, rows * share * pairs]
@@ -311,6 +320,23 @@ pub(super) fn cases() -> Vec<Case> {
         error: |s| 128.0 + 2.0 * ((s["tokens"] + s["d"]) as f64).sqrt(),
         ..whole.clone()
     };
+    // Queries of the last tokens alone, as where text is read a piece at a time.
+    let late = |case: &Case| Case {
+        stem: "window_attention.late",
+        dims: [&case.dims[..], &[Dim::one_of("before", &[1, 40, 3, 64, 131, 0])]].concat(),
+        inputs: |s, draw| {
+            let [batches, tokens, _, share, heads, d, before] = s.get();
+            let queries = tokens - before.min(tokens - 1);
+            [("q", queries, share * heads), ("k", tokens, heads), ("v", tokens, heads)]
+                .map(|(name, n, heads)| Input::new(name, draw.uniform(&[batches, n, heads, d], -2.0, 2.0)))
+                .into()
+        },
+        large: true,
+        part: None,
+        bench: &[],
+        cost_backward: None,
+        ..case.clone()
+    };
     let on_matrices = |case: &Case, stem, bench| Case {
         runs_on: |gpu| Kernel::Coop.runs_on(gpu),
         bench,
@@ -327,10 +353,11 @@ pub(super) fn cases() -> Vec<Case> {
         ],
     );
     let steep = on_matrices(&steep, "window_attention.coop_steep", &[]);
+    let coop_late = on_matrices(&late(&whole), "window_attention.coop_late", &[]);
     // By the kernel that runs everywhere, here too.
     let half = Case {
         run: |s, i| vec![attend(&i[0], &i[1], &i[2], s["window"], Kernel::Tile)],
         ..plain.in_half("window_attention.f16", &["q", "k", "v"], 2.0)
     };
-    vec![coop, steep, half, wide, plain]
+    vec![coop, steep, coop_late, half, late(&wide), wide, plain]
 }

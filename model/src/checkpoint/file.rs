@@ -131,6 +131,20 @@ pub fn write_atomically(
     sync_folder(folder).map_err(during("written, but flushing the folder to the disk"))
 }
 
+/// Removes what [`write_atomically`] leaves half-written in a folder where its process is ended by force. For a folder that no
+/// other process writes to.
+pub fn remove_half_written(folder: impl AsRef<Path>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix(".rambutan-")?.strip_suffix(".tmp"));
+        if number.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit() || b == b'-')) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the rename itself last. Not every file system can, and those that cannot say so.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -187,21 +187,19 @@ pub struct Chain {
 impl Chain {
     /// Chains drawn into a text or a trial.
     pub const COUNT: usize = 2;
-    /// Steps from the variable asked for to the one that holds the number.
+    /// Steps from the variable asked for to the one that holds the number, in RULER's task.
     pub const HOPS: usize = 2;
 
-    /// [`Chain::COUNT`] chains of [`Chain::HOPS`] hops, no variable in two of them.
-    pub fn draw(digits: (usize, usize), rng: &mut Rng) -> [Chain; Chain::COUNT] {
+    /// [`Chain::COUNT`] chains of `hops` hops, no variable in two of them.
+    pub fn draw(hops: usize, digits: (usize, usize), rng: &mut Rng) -> [Chain; Chain::COUNT] {
         let mut names: Vec<String> = Vec::new();
-        while names.len() < Self::COUNT * (Self::HOPS + 1) {
+        while names.len() < Self::COUNT * (hops + 1) {
             let drawn = name((3, 4), rng);
             if !names.contains(&drawn) {
                 names.push(drawn);
             }
         }
-        std::array::from_fn(|i| {
-            Self::new(&names[i * (Self::HOPS + 1)..][..=Self::HOPS], &number(digits, rng))
-        })
+        std::array::from_fn(|i| Self::new(&names[i * (hops + 1)..][..=hops], &number(digits, rng)))
     }
 
     fn new(names: &[String], digits: &str) -> Chain {

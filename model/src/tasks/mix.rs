@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::setting;
 #[cfg(doc)]
-use super::{Chain, Fact};
+use super::Fact;
+use super::{Chain, setting};
 use crate::data::DataError;
 
 /// The training mixture; the defaults are the recipe that works.
@@ -56,6 +56,10 @@ pub struct TaskMix {
     pub multi: f64,
     /// Share of the crops in which variables are to be tracked, as [`Chain`] draws them.
     pub variables: f64,
+    /// Fewest steps from the variable asked for to its number; 0 states the number at once.
+    pub hops_min: usize,
+    /// Most such steps.
+    pub hops_max: usize,
     /// Weight of the answers' mean cross entropy beside the text's.
     pub answer_weight: f64,
     /// Share of the crops from the generator rather than the corpus; without a corpus, all of them.
@@ -90,6 +94,8 @@ impl Default for TaskMix {
             reworded: 0.0,
             multi: 0.0,
             variables: 0.0,
+            hops_min: Chain::HOPS,
+            hops_max: Chain::HOPS,
             answer_weight: 1.0,
             prose: 0.5,
             formats: 0.0,
@@ -124,6 +130,7 @@ impl TaskMix {
             ("tasks.facts_min", 0, self.facts_min, self.facts_max.min(1000)),
             ("tasks.digits_min", 1, self.digits_min, self.digits_max.min(64)),
             ("tasks.cut_min", 1, self.cut_min, self.cut_max),
+            ("tasks.hops_min", 0, self.hops_min, self.hops_max.min(8)),
         ];
         for (field, least, low, high) in spans {
             if low < least || low > high {
@@ -133,6 +140,7 @@ impl TaskMix {
         for (field, value, most) in [
             ("tasks.facts_max", self.facts_max, 1000),
             ("tasks.digits_max", self.digits_max, 64),
+            ("tasks.hops_max", self.hops_max, 8),
             ("tasks.questions", self.questions, 1000),
             ("tasks.tries", self.tries, 1_000_000),
             ("tasks.question_gap", self.question_gap, u32::MAX as usize),

@@ -23,6 +23,8 @@ pub enum Task {
     MultiQuery,
     /// The value of a variable at the end of one of two chains, [`Chain`].
     Variables,
+    /// The same with chains of one hop.
+    OneHop,
 }
 
 /// Statements, the number of the one that the answer begins with, question and answer.
@@ -33,8 +35,15 @@ const STATEMENTS: usize = 6;
 
 impl Task {
     /// Every task, in the order of reports.
-    pub const ALL: [Task; 6] =
-        [Task::Passkey, Task::Named, Task::Similar, Task::Reworded, Task::MultiQuery, Task::Variables];
+    pub const ALL: [Task; 7] = [
+        Task::Passkey,
+        Task::Named,
+        Task::Similar,
+        Task::Reworded,
+        Task::MultiQuery,
+        Task::Variables,
+        Task::OneHop,
+    ];
 
     /// The task's word on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -45,6 +54,7 @@ impl Task {
             Task::Reworded => "reworded",
             Task::MultiQuery => "multi-query",
             Task::Variables => "variables",
+            Task::OneHop => "one-hop",
         }
     }
 
@@ -59,16 +69,12 @@ impl Task {
                 vec![Fact::draw(kind, digits, rng).reworded(rng)]
             }
             Task::Named | Task::Similar | Task::MultiQuery => vec![named(rng)],
-            Task::Variables => {
-                let chains = Chain::draw(digits, rng);
+            Task::Variables | Task::OneHop => {
+                let hops = if self == Task::OneHop { 1 } else { Chain::HOPS };
+                let chains = Chain::draw(hops, digits, rng);
                 let [asked, _] = &chains;
                 let (question, answer) = (asked.question.clone(), asked.answer.clone());
-                return (
-                    chains.into_iter().flat_map(|c| c.statements).collect(),
-                    Chain::HOPS,
-                    question,
-                    answer,
-                );
+                return (chains.into_iter().flat_map(|c| c.statements).collect(), hops, question, answer);
             }
         };
         while matches!(self, Task::Similar | Task::MultiQuery) && facts.len() < STATEMENTS {
@@ -114,6 +120,11 @@ impl Trial {
     pub fn span(&self, statement: usize) -> Range<usize> {
         let (position, text) = &self.statements[statement];
         *position..position + text.len()
+    }
+
+    /// Where the first of its statements begins.
+    pub fn begin(&self) -> usize {
+        self.statements.iter().map(|(position, _)| *position).min().unwrap_or(0)
     }
 }
 

@@ -148,7 +148,10 @@ impl Sampler {
     /// Chains stand in the crop in any order; one of which a statement finds no place is not asked for.
     fn variables(&self, crop: &mut Crop<'_>, rng: &mut Rng) {
         let mix = &self.mix;
-        for chain in Chain::draw((mix.digits_min, mix.digits_max), rng) {
+        // What always has the most hops draws nothing for it.
+        let hops =
+            if mix.hops_min < mix.hops_max { rng.range(mix.hops_min, mix.hops_max) } else { mix.hops_max };
+        for chain in Chain::draw(hops, (mix.digits_min, mix.digits_max), rng) {
             let mut last = Placed { end: 0, shared: mix.share_named };
             let mut whole = true;
             for statement in &chain.statements {

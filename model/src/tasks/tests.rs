@@ -396,7 +396,7 @@ fn a_needle_shows_only_in_its_place() {
     let hay = Haystack::prose(3, 2048).unwrap();
     let needle = Needle { position: 500, ..hay.trials(FactKind::Plain, 1, 0).unwrap().remove(0) };
     assert_eq!((needle.blocks(512), needle.blocks(64)), (0..2, 7..9));
-    let mut text = hay.text().to_vec();
+    let mut text = hay.text();
     text[needle.span()].copy_from_slice(needle.fact.text.as_bytes());
     for range in [0..2048, 0..512, 512..1024, 505..510, 0..500, 1024..2048, 7..7] {
         assert_eq!(hay.with(&needle, range.clone()), text[range]);
@@ -420,7 +420,7 @@ fn planted_needles_are_all_there_once() {
     let needles = hay.plant(&[Named, Plain, Named, Named, Named], 7).unwrap();
     for needle in &needles {
         assert_eq!(&hay.text()[needle.span()], needle.fact.text.as_bytes());
-        assert_eq!(find(hay.text(), &needle.fact.stem()).len(), 1);
+        assert_eq!(find(&hay.text(), &needle.fact.stem()).len(), 1);
     }
     assert!(needles.windows(2).all(|w| w[0].span().end <= w[1].position));
     // A second plain fact would make the question ambiguous.
@@ -441,6 +441,65 @@ fn a_short_text_is_continued_with_its_own_pieces() {
         let lead = hay.lead(300, &mut rng);
         assert!(lead.len() <= 300);
         assert!(lead.is_empty() || hay.text().windows(lead.len()).any(|w| w == lead));
+    }
+}
+
+#[test]
+fn any_part_of_any_text_is_that_part() {
+    let long = 100_000;
+    let book = Prose::new(4).text(20_000);
+    let hays = [
+        (Haystack::prose(3, long).unwrap(), Prose::held(3).text(long)),
+        (Haystack::formats(3, long).unwrap(), Formats::held(3).text(long)),
+        (Haystack::new(book.clone()).unwrap(), book.clone()),
+    ];
+    let pieces = Haystack::from_text(&book, long, 5).unwrap();
+    let mut rng = Rng::new(1);
+    for (hay, text) in hays.into_iter().chain([(pieces.clone(), pieces.text())]) {
+        assert!(hay.text() == text);
+        for _ in 0..40 {
+            let from = rng.below(text.len() + 1);
+            let to = rng.range(from, text.len());
+            assert!(hay.bytes(from..to) == text[from..to], "{from}..{to}");
+        }
+        let part = hay.prefix(5000).unwrap();
+        assert!(part.text() == text[..5000] && part.bytes(4990..5000) == text[4990..5000]);
+        let mut planted = hay.clone();
+        let needle = planted.plant(&[FactKind::Named], 3).unwrap().remove(0);
+        let mut changed = text.clone();
+        changed[needle.span()].copy_from_slice(needle.fact.text.as_bytes());
+        assert!(planted.text() == changed && hay.text() == text);
+        let mut read = vec![0; 30];
+        planted.source().fill(needle.position + 3, &mut read).unwrap();
+        assert!(read == changed[needle.position + 3..][..30]);
+    }
+    assert!(Haystack::prose(3, 0).is_err() && pieces.prefix(0).is_err());
+}
+
+/// A question has one answer: what the text states, or speaks of in other words, is not asked for.
+#[test]
+fn no_needle_is_about_what_the_text_speaks_of() {
+    let hay = Haystack::prose(11, 1 << 16).unwrap();
+    for needle in hay.trials(FactKind::Named, 30, 4).unwrap() {
+        let (noun, name) = needle.fact.of.clone().unwrap();
+        for said in [
+            format!("|The {noun} of {name} is:123|"),
+            format!("The {noun} of {name} was lost."),
+            format!("the {noun} of {name}'s brother"),
+        ] {
+            // Across a border of the pieces that texts are looked through in, too.
+            for at in [10_000, (1 << 20) - 7] {
+                let mut text = vec![b' '; (1 << 20) + 1000];
+                text[at..at + said.len()].copy_from_slice(said.as_bytes());
+                let other = Haystack::new(text).unwrap();
+                assert!(
+                    other.stated(&needle.fact.stem()).is_some_and(|found| found.abs_diff(at) < 5),
+                    "{said}"
+                );
+                let free = |stem: String| other.stated(&stem).is_none();
+                assert!(free(format!("|The {noun} of {name}ra is:")) && free("|The passkey is:".into()));
+            }
+        }
     }
 }
 
@@ -531,12 +590,12 @@ fn value<'a>(statements: &[&'a str], name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn variables_need_two_hops() {
+fn variables_need_their_hops() {
     let mut rng = Rng::new(3);
-    for _ in 0..200 {
-        let chains = Chain::draw((5, 8), &mut rng);
+    for hops in (0..200).map(|i| i % 3) {
+        let chains = Chain::draw(hops, (5, 8), &mut rng);
         let all: Vec<&str> = chains.iter().flat_map(|c| c.statements.iter().map(String::as_str)).collect();
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 2 * (hops + 1));
         for chain in &chains {
             let asked = chain.question.strip_prefix("|What is the value of VAR ").unwrap();
             let mut name = asked.strip_suffix("? It is:").unwrap();
@@ -545,9 +604,12 @@ fn variables_need_two_hops() {
                 way.push(next);
                 name = next;
             }
-            assert_eq!(way.len(), Chain::HOPS + 1, "two variables, then the number");
+            assert_eq!(way.len(), hops + 1, "the variables, then the number");
             assert_eq!(format!("{}|", way.join(" = ")), chain.answer);
             assert!(name.bytes().all(|b| b.is_ascii_digit()));
+            if hops < Chain::HOPS {
+                continue;
+            }
             // No statement holds both the variable asked for and the number, or reaches the number in one hop.
             assert!(
                 all.iter()
@@ -620,6 +682,7 @@ fn trials_of_every_task_ask_for_what_stands_in_the_text() {
         let count = match task {
             Task::Passkey | Task::Named | Task::Reworded => 1,
             Task::Similar | Task::MultiQuery | Task::Variables => 6,
+            Task::OneHop => 4,
         };
         for (i, trial) in trials.iter().enumerate() {
             assert_eq!(trial.statements.len(), count);

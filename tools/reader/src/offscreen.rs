@@ -157,7 +157,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
                 Haystack::prose(1, arguments.tokens.unwrap_or(default)).map_err(|e| e.to_string())?;
             let facts = hay.plant(&[FactKind::Named], 1).map_err(|e| e.to_string())?;
             let fact = &facts[0].fact;
-            (hay.text().to_vec(), Some(fact.question.clone()), Some(fact.answer.clone()))
+            (hay.text(), Some(fact.question.clone()), Some(fact.answer.clone()))
         }
     };
     // Fonts are laid out once.

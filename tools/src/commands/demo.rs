@@ -94,7 +94,7 @@ impl Demo {
         let (hay, needles, planted, Read { mut reader, time, place }) = loop {
             let (hay, planted, needles) = self.hide(text.as_deref(), n)?;
             gpu.reset_peaks();
-            match self.memory.read(&model, &gpu, &Alone, || planted.text()) {
+            match self.memory.read(&model, &gpu, &Alone, || planted.source()) {
                 Ok(read) => break (hay, needles, planted, read),
                 Err(Error::TextTooLong { fit, .. }) if self.tokens.is_none() && fit.min(n / 2) >= LEAST => {
                     n = fit.min(n / 2);
@@ -119,7 +119,7 @@ impl Demo {
         // The facts are taken out again: the picture's trials stand alone in the text, as the questions ask.
         for needle in &needles {
             let stretch = reader.stretch(needle.span());
-            reader.replace(stretch.start, &hay.text()[stretch])?;
+            reader.replace(stretch.start, &hay.bytes(stretch))?;
         }
         let map = self.measure(&gpu, &model, &mut reader, &hay)?;
         let memory = gpu.memory();
@@ -239,7 +239,7 @@ impl Demo {
         let bar = reading::bar("measuring", lengths.len() * depths * trials);
         let mut exact = Vec::new();
         for (column, &length) in lengths.iter().enumerate() {
-            let part = Haystack::new(hay.text()[..length].to_vec())?;
+            let part = hay.prefix(length)?;
             let mut short = (length < segment || length == hay.len()).then_some(&mut *reader);
             let mut prefix;
             let reader = match short.take() {

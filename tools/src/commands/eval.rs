@@ -3,30 +3,38 @@
 mod memory;
 mod passkey;
 mod perplexity;
+mod record;
 mod ruler;
 
-use std::{ops::Range, path::PathBuf};
+use std::{
+    ops::{ControlFlow, Range},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use rambutan_engine::Gpu;
 use rambutan_model::{
-    Checkpoint, Ramba, data,
+    Checkpoint, Ramba,
+    data::{self, DataError},
     ranks::Ranks,
-    reader::Reader,
+    reader::{Placement, Reader, States},
     rng::Rng,
     tasks::{FactKind, Haystack, Task, Trial},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Device,
     problem::{Problem, print, print_json},
+    ranks::agree,
     reading::{self, MAX_TOKENS, MemoryIn, Weights, short},
 };
+use record::{Record, Tried};
 
 /// Measures how often hidden facts are found, how well text is foretold, and what memory takes
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json\n  rambutan eval ruler --lengths 4096,65536 --tasks multi-query,variables\n  rambutan eval perplexity --text book.txt --lengths 4096,65536\n  rambutan eval memory --lengths 4096,65536"
+    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --checkpoint run/latest.safetensors --kind named --json\n  rambutan eval ruler --lengths 4096,65536 --tasks multi-query,variables\n  rambutan eval passkey --half --lengths 1048576,1073741824 --trials 100 --memory-in text --out out/passkey --seconds 500\n  rambutan eval perplexity --text book.txt --lengths 4096,65536\n  rambutan eval memory --lengths 4096,65536"
 )]
 pub struct Eval {
     #[command(subcommand)]
@@ -70,6 +78,12 @@ struct Setup {
     /// Random weights of the checkpoint's configuration
     #[arg(long)]
     random: bool,
+    /// Keeps each trial in DIR/trials.jsonl as it ends, goes on with what is there, and draws DIR/heatmap.png
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Begins no more trials after so many seconds
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
     /// Prints a line of JSON for each row
     #[arg(long)]
     json: bool,
@@ -100,8 +114,8 @@ impl Eval {
 }
 
 impl Setup {
-    /// The text of one's own, and the model on its device, all kernels compiled.
-    fn open(&self, device: &Device) -> Result<(Option<Vec<u8>>, Gpu, Ramba), Problem> {
+    /// The text of one's own, the model on its device, all kernels compiled, and what stands for its weights.
+    fn open(&self, device: &Device) -> Result<(Option<Vec<u8>>, Gpu, Ramba, String), Problem> {
         let text = self.text.as_deref().map(data::read_text).transpose()?;
         let mut checkpoint = self.weights.open()?;
         let config = &checkpoint.config;
@@ -118,11 +132,29 @@ impl Setup {
         let mut model = self.weights.upload(&gpu, &checkpoint)?;
         model.hsa = !self.no_hsa;
         let longest = self.lengths.iter().max().map_or(0, |&l| l as usize);
-        let mut warm = Reader::new(&model)?;
-        let batch = warm.batch().min(longest);
-        reading::warm_up(&mut warm, &gpu, batch)?;
-        drop(warm);
-        Ok((text, gpu, model))
+        if model.config.enable_hsa {
+            let mut warm = Reader::new(&model)?;
+            let batch = warm.batch().min(longest);
+            reading::warm_up(&mut warm, &gpu, batch)?;
+        } else {
+            let mut warm = States::new(&model)?;
+            warm.read(&vec![b' '; warm.piece().min(longest)])?;
+        }
+        Ok((text, gpu, model, checkpoint.fingerprint()))
+    }
+
+    /// Whether ranks can share a text for this model.
+    fn shareable(&self, model: &Ramba, ranks: &dyn Ranks) -> Result<(), Problem> {
+        if ranks.size() > 1 && !model.config.enable_hsa {
+            return Err(Problem::input(
+                "the model keeps no memory of a text that ranks could share",
+                "start it without mpirun",
+            ));
+        }
+        if model.config.enable_hsa {
+            Reader::over(model, Placement::Device, ranks)?;
+        }
+        Ok(())
     }
 
     fn hay(&self, text: Option<&[u8]>, length: usize) -> Result<Haystack, Problem> {
@@ -134,15 +166,25 @@ impl Setup {
     }
 }
 
-/// What a row of the report says of a text that was read.
-struct Read<'a> {
-    gpu: &'a Gpu,
-    length: usize,
-    tokens_per_s: f64,
-    /// Where its keys and values are and what its landmarks are in, and why.
-    place: String,
-    memory_in: &'static str,
-    landmarks: &'static str,
+/// What trials are made in.
+pub enum Subject<'m> {
+    /// A text in memory: a trial reads the segments again that its statements touch.
+    Memory(Reader<'m>),
+    /// A model that keeps no memory of texts, and what it carries from the text's beginning: a trial reads all again from its
+    /// first statement on.
+    States(States<'m>),
+}
+
+impl<'m> Subject<'m> {
+    /// The model with `hay` in memory on the device, where it has one.
+    pub fn new(model: &'m Ramba, hay: &Haystack) -> Result<Subject<'m>, Problem> {
+        if !model.config.enable_hsa {
+            return Ok(Subject::States(States::new(model)?));
+        }
+        let mut reader = Reader::new(model)?;
+        reader.read(hay.source(), |_| ())?;
+        Ok(Subject::Memory(reader))
+    }
 }
 
 impl Setup {
@@ -161,50 +203,140 @@ impl Setup {
         ))
     }
 
-    /// Reads the text of a length.
-    fn read<'a, 'm>(
+    /// Reads the text of a length → the subject, and what that took.
+    fn read<'m>(
         &self,
-        gpu: &'a Gpu,
+        gpu: &Gpu,
         model: &'m Ramba,
         ranks: &'m dyn Ranks,
         hay: &Haystack,
-    ) -> Result<(Reader<'m>, Read<'a>), Problem> {
+    ) -> Result<(Subject<'m>, Value), Problem> {
         gpu.reset_peaks();
-        let reading::Read { reader, time, place } = self.memory.read(model, gpu, ranks, || hay.text())?;
-        let (length, memory_in) = (hay.len(), reader.placement().name());
-        let landmarks = reading::landmarks_in(&reader, model);
-        let tokens_per_s = length as f64 / time.as_secs_f64();
-        Ok((reader, Read { gpu, length, tokens_per_s, place, memory_in, landmarks }))
+        let c = gpu.capabilities();
+        let mut line = json!({ "device": c.name, "backend": c.backend });
+        if !model.config.enable_hsa {
+            line["memory_in"] = json!("state");
+            line["place"] = json!("nothing but the state: every trial reads on from its fact");
+            return Ok((Subject::States(States::new(model)?), line));
+        }
+        let reading::Read { reader, time, place } = self.memory.read(model, gpu, ranks, || hay.source())?;
+        line["tokens_per_s"] = json!(hay.len() as f64 / time.as_secs_f64());
+        line["memory_in"] = json!(reader.placement().name());
+        line["landmarks"] = json!(reading::landmarks_in(&reader, model));
+        line["place"] = json!(place);
+        Ok((Subject::Memory(reader), line))
     }
 
-    /// One row: `what` is the column's name in JSON and `which` what stands in it.
+    /// Examines `all` kinds or tasks, `column` in reports, at each length: `draw` gives their trials and what seeds them.
+    /// Ranks try each together; rank 0 keeps what came of it, and the clock.
+    fn examine<K: Copy>(
+        &self,
+        device: &Device,
+        ranks: &dyn Ranks,
+        column: &'static str,
+        all: &[K],
+        name: impl Fn(K) -> &'static str,
+        draw: impl Fn(&Haystack, K) -> Result<(Vec<Trial>, [u64; 3]), DataError>,
+    ) -> Result<(), Problem> {
+        let begin = Instant::now();
+        let late = || {
+            let mine = self.seconds.is_some_and(|s| begin.elapsed() >= Duration::from_secs(s));
+            self.seconds.is_some() && ranks.broadcast(vec![mine.into()])[0] == 1
+        };
+        let opened = self.open(device).and_then(|opened| {
+            self.shareable(&opened.2, ranks)?;
+            Ok(opened)
+        });
+        let (text, gpu, model, weights) = agree(ranks, opened)?;
+        let text_is = match &text {
+            Some(text) => format!("{:016x}", reading::digest(text)),
+            None if self.formats => "generated formats".into(),
+            None => "generated prose".into(),
+        };
+        let record = Record::open(
+            self.out.as_deref().filter(|_| ranks.rank() == 0),
+            &json!({
+                "weights": weights, "half": self.weights.half, "hsa": !self.no_hsa, "text": text_is,
+                "seed": self.seed, "trials": self.trials,
+            }),
+        );
+        let mut record = agree(ranks, record)?;
+        self.head(&gpu, column)?;
+        let (count, mut left) = (self.trials as usize, 0);
+        for length in self.lengths.iter().map(|&l| l as usize) {
+            let left_of = |record: &Record, k: K| -> Vec<usize> {
+                let left = record.left(length, name(k), count);
+                let left = ranks.broadcast(left.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect());
+                let numbers = left.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                numbers.map(|n| n as usize).collect()
+            };
+            let numbers: Vec<Vec<usize>> = all.iter().map(|&k| left_of(&record, k)).collect();
+            let mut subject = None;
+            if numbers.iter().any(|n| !n.is_empty()) && !late() {
+                let hay = agree(ranks, self.hay(text.as_deref(), length))?;
+                let (read, line) = self.read(&gpu, &model, ranks, &hay)?;
+                record.note_reading(length, line)?;
+                subject = Some((hay, read));
+            }
+            for (&k, numbers) in all.iter().zip(&numbers) {
+                if let Some((hay, subject)) = &mut subject {
+                    let (trials, seed) = draw(hay, k)?;
+                    let bar = reading::bar(name(k), numbers.len());
+                    try_all(subject, &model, hay, &trials, numbers, &seed, |number, tried| {
+                        bar.inc(1);
+                        record.note(length, name(k), number, tried)?;
+                        Ok(if late() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                    })?;
+                    bar.finish_and_clear();
+                }
+                if record.left(length, name(k), count).is_empty() {
+                    self.row(&record, &gpu, length, column, name(k))?;
+                }
+            }
+            left += all.iter().map(|&k| left_of(&record, k).len()).sum::<usize>();
+        }
+        let c = gpu.capabilities();
+        record.draw(&format!("{}, {count} trials a length and {column}", c.name))?;
+        if left == 0 {
+            return Ok(());
+        }
+        if self.json {
+            return print_json(&json!({ "trials_left": left }));
+        }
+        let on = if self.out.is_some() { "the same command goes on" } else { "--out keeps what was tried" };
+        print(&format!("out of time with {left} trials left: {on}\n"))
+    }
+
+    /// One row: `column` is the name in JSON of what `which` stands in.
     fn row(
         &self,
-        read: &Read<'_>,
-        what: &str,
+        record: &Record,
+        gpu: &Gpu,
+        length: usize,
+        column: &str,
         which: &str,
-        score: Score,
-        seconds: f64,
     ) -> Result<(), Problem> {
-        let (memory, c) = (read.gpu.memory(), read.gpu.capabilities());
-        let each = seconds / f64::from(self.trials);
+        let memory = gpu.memory();
+        let nothing = json!({});
+        let read = record.reading(length).unwrap_or(&nothing);
+        let score = Score::of(record.tried(length, which));
+        let each = record.tried(length, which).map(|t| t.seconds).sum::<f64>() / f64::from(self.trials);
         let Score { exact, selected } = score;
         if self.json {
             return print_json(&json!({
-                "length": read.length, what: which, "trials": self.trials,
-                "exact": exact, "selected": selected, "tokens_per_s": read.tokens_per_s,
+                "length": length, column: which, "trials": self.trials,
+                "exact": exact, "selected": selected, "tokens_per_s": read["tokens_per_s"],
                 "peak_device_bytes": memory.peak, "peak_host_bytes": reading::peak_host_bytes(),
-                "device": c.name, "backend": c.backend, "seconds_per_trial": each, "seed": self.seed,
-                "memory_in": read.memory_in, "landmarks": read.landmarks, "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
+                "device": read["device"], "backend": read["backend"], "seconds_per_trial": each, "seed": self.seed,
+                "memory_in": read["memory_in"], "landmarks": read["landmarks"], "hsa": !self.no_hsa, "random": self.random, "half": self.weights.half,
             }));
         }
         print(&format!(
-            "{:>12} {which:>11} {:>7} {exact:>7.3} {selected:>9.3} {:>9} {:>11} {each:>8.3}  {}\n",
-            read.length,
+            "{length:>12} {which:>11} {:>7} {exact:>7.3} {selected:>9.3} {:>9} {:>11} {each:>8.3}  {}\n",
             self.trials,
-            short(read.tokens_per_s),
+            read["tokens_per_s"].as_f64().map_or_else(|| "-".into(), short),
             memory.peak >> 20,
-            read.place
+            read["place"].as_str().unwrap_or_default()
         ))
     }
 }
@@ -217,21 +349,33 @@ pub struct Score {
     pub selected: f64,
 }
 
-/// Tries needles of one kind in what `reader` has read of `hay`; `tried` hears of each.
+impl Score {
+    fn of<'a>(tried: impl Iterator<Item = &'a Tried>) -> Score {
+        let (mut all, mut exact, mut selected) = (0u32, 0u32, 0u32);
+        for Tried { found, .. } in tried {
+            all += 1;
+            exact += u32::from(found.exact);
+            selected += u32::from(found.selected);
+        }
+        let share = |n: u32| f64::from(n) / f64::from(all.max(1));
+        Score { exact: share(exact), selected: share(selected) }
+    }
+}
+
+/// Tries needles of one kind in what `subject` has read of `hay`.
 pub fn score(
-    reader: &mut Reader<'_>,
+    subject: &mut Subject<'_>,
     model: &Ramba,
     hay: &Haystack,
     kind: FactKind,
     trials: usize,
     seed: u64,
-    tried: impl FnMut(),
 ) -> Result<Score, Problem> {
     let trials: Vec<Trial> = hay.trials(kind, trials, seed)?.iter().map(Trial::from).collect();
-    score_all(reader, model, hay, &trials, &[seed, hay.len() as u64, kind as u64], tried)
+    score_all(subject, model, hay, &trials, &[seed, hay.len() as u64, kind as u64])
 }
 
-/// Reads `length` tokens of `text`, or of generated prose, and tries all tasks in them.
+/// Tries all tasks in `length` tokens of `text`, or of generated prose.
 pub fn examine_tasks(
     model: &Ramba,
     text: Option<&[u8]>,
@@ -243,43 +387,95 @@ pub fn examine_tasks(
         Some(text) => Haystack::from_text(text, length, 0)?,
         None => Haystack::prose(0, length)?,
     };
-    let mut reader = Reader::new(model)?;
-    reader.read(hay.text(), |_| ())?;
+    let mut subject = Subject::new(model, &hay)?;
     let mut scores = Vec::new();
     for &task in tasks {
         let trials = hay.ruler(task, trials, 0)?;
-        scores.push((task, score_all(&mut reader, model, &hay, &trials, &[0, task as u64], || ())?));
+        scores.push((task, score_all(&mut subject, model, &hay, &trials, &[0, task as u64])?));
     }
     Ok(scores)
 }
 
-/// Goes through trials; `seed` draws what stands before each question.
 fn score_all(
-    reader: &mut Reader<'_>,
+    subject: &mut Subject<'_>,
     model: &Ramba,
     hay: &Haystack,
     trials: &[Trial],
     seed: &[u64],
-    mut tried: impl FnMut(),
 ) -> Result<Score, Problem> {
-    let (mut exact, mut selected) = (0, 0);
-    for (number, trial) in trials.iter().enumerate() {
+    let (numbers, mut all) = ((0..trials.len()).collect::<Vec<_>>(), Vec::new());
+    try_all(subject, model, hay, trials, &numbers, seed, |_, tried| {
+        all.push(tried);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(Score::of(all.iter()))
+}
+
+/// Goes through the trials of these numbers, those whose statements begin earlier first; `seed` draws what stands before each
+/// question, `tried` hears of each.
+fn try_all(
+    subject: &mut Subject<'_>,
+    model: &Ramba,
+    hay: &Haystack,
+    trials: &[Trial],
+    numbers: &[usize],
+    seed: &[u64],
+    mut tried: impl FnMut(usize, Tried) -> Result<ControlFlow<()>, Problem>,
+) -> Result<(), Problem> {
+    let mut numbers = numbers.to_vec();
+    numbers.sort_by_key(|&n| (trials[n].begin(), n));
+    for number in numbers {
+        let (trial, begin) = (&trials[number], Instant::now());
         let mut rng = Rng::from_parts(&[seed, &[number as u64]].concat());
-        let found = examine(reader, model, hay, trial, hay.lead(LEAD, &mut rng))?;
-        exact += usize::from(found.exact);
-        selected += usize::from(found.selected);
-        tried();
+        let lead = hay.lead(LEAD, &mut rng);
+        let found = match subject {
+            Subject::Memory(reader) => examine(reader, model, hay, trial, &lead)?,
+            Subject::States(states) => examine_anew(states, hay, trial, &lead)?,
+        };
+        let depth = trial.span(trial.first).start as f64 / hay.len() as f64;
+        if tried(number, Tried { depth, found, seconds: begin.elapsed().as_secs_f64() })?.is_break() {
+            break;
+        }
     }
-    let share = |n: usize| n as f64 / trials.len() as f64;
-    Ok(Score { exact: share(exact), selected: share(selected) })
+    Ok(())
+}
+
+/// Asks after `lead` in `hay` with the trial's statements, of which `states` has read no more than stands before them.
+fn examine_anew(
+    states: &mut States<'_>,
+    hay: &Haystack,
+    trial: &Trial,
+    lead: &[u8],
+) -> Result<Found, Problem> {
+    let begin = trial.begin();
+    if states.len() > begin {
+        *states = states.anew();
+    }
+    let piece = states.piece();
+    let pieces =
+        |from: usize, to: usize| (from..to).step_by(piece).map(move |start| start..(start + piece).min(to));
+    for range in pieces(states.len(), begin) {
+        states.read(&hay.bytes(range))?;
+    }
+    let mut after = states.clone();
+    for range in pieces(begin, hay.len()) {
+        let statements = trial.statements.iter().map(|(at, text)| (*at, text.as_str()));
+        after.read(&hay.with_all(statements, range))?;
+    }
+    let (question, expected) = ([lead, trial.question.as_bytes()].concat(), trial.answer.as_bytes());
+    let said = pollster::block_on(after.examine(&question, expected))?;
+    Ok(Found { exact: said == expected, selected: false, said })
 }
 
 /// How a trial went.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The answer was right to the last byte and the stop.
     pub exact: bool,
     /// All chunks of the statement that the answer begins with were among those selected at its first token.
     pub selected: bool,
+    /// The answer, up to its first wrong byte.
+    pub said: Vec<u8>,
 }
 
 /// Hides the trial's statements in what `reader` has read of `hay`, asks after `lead`, and takes them out again.
@@ -317,5 +513,5 @@ pub fn examine(
     let (chunk, span) = (model.config.chunk_size, trial.span(trial.first));
     let mut chunks = (span.start / chunk..(span.end - 1) / chunk + 1).filter(|c| *c < visible);
     let selected = chunks.all(|c| answer.selected.iter().any(|s| s.0 == c));
-    Ok(Found { exact: answer.text == expected, selected })
+    Ok(Found { exact: answer.text == expected, selected, said: answer.text })
 }

@@ -17,17 +17,16 @@ use pollster::block_on;
 use rambutan_engine::Gpu;
 use rambutan_model::{
     Checkpoint, Config,
-    checkpoint::{Header, Precision},
+    checkpoint::{Header, Precision, remove_half_written},
     data::Corpus,
     ranks::Ranks,
-    reader::Reader,
     tasks::{FactKind, Haystack, Prefetch, Sampler, TaskMix},
     train::{self, Plan, Trainer},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::eval::{Score, score};
+use super::eval::{Score, Subject, score};
 use crate::{
     picture::{Curve, curves},
     problem::{Problem, print, print_json},
@@ -238,10 +237,12 @@ impl Train {
                 }
             },
         };
-        if file.run.eval_steps > 0 && !checkpoint.config.segment_at_inference {
+        if file.run.eval_steps > 0 && checkpoint.config.enable_hsa && !checkpoint.config.segment_at_inference
+        {
             return Err(rambutan_model::Error::NotSegmented.into());
         }
         fs::create_dir_all(&self.out).map_err(|e| self.unwritable(e))?;
+        remove_half_written(&self.out).map_err(|e| self.unwritable(e))?;
         Ok(checkpoint)
     }
 
@@ -475,11 +476,10 @@ impl Run {
                 Some(text) => Haystack::from_text(text, length, 0)?,
                 None => Haystack::prose(0, length)?,
             };
-            let mut reader = Reader::new(trainer.model())?;
-            reader.read(hay.text(), |_| ())?;
+            let mut subject = Subject::new(trainer.model(), &hay)?;
             for kind in FactKind::ALL {
                 let Score { exact, selected } =
-                    score(&mut reader, trainer.model(), &hay, kind, self.eval_trials, 0, || ())?;
+                    score(&mut subject, trainer.model(), &hay, kind, self.eval_trials, 0)?;
                 lines.push(json!({
                     "step": trainer.next_step(), "eval": "passkey", "length": length, "kind": kind.name(),
                     "trials": self.eval_trials, "exact": exact, "selected": selected,

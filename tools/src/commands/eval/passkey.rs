@@ -1,15 +1,12 @@
 //! `rambutan eval passkey`.
 
-use std::time::Instant;
-
 use rambutan_model::{
     ranks::Ranks,
-    reader::{Placement, Reader},
-    tasks::FactKind,
+    tasks::{FactKind, Trial},
 };
 
-use super::{Setup, score};
-use crate::{Device, problem::Problem, ranks::agree, reading};
+use super::Setup;
+use crate::{Device, problem::Problem};
 
 /// Which facts.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -22,7 +19,7 @@ enum Kinds {
 /// Hides one fact a trial, at uniform depth, and asks for it
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --text book.txt --lengths 1048576 --kind named --json\n  rambutan eval passkey --random --lengths 65536\n  rambutan eval passkey --no-hsa --lengths 65536\n\nexact: the whole answer and its end, by greedy decoding. selected: all chunks of the fact are among those selected at the\nanswer's first token. Each length is read once; a trial reads only the segments again that its fact touches. Up to 300\nbytes of text stand between the last restart and the question."
+    after_help = "Examples:\n  rambutan eval passkey --lengths 4096,65536 --trials 50\n  rambutan eval passkey --text book.txt --lengths 1048576 --kind named --json\n  rambutan eval passkey --random --lengths 65536\n  rambutan eval passkey --no-hsa --lengths 65536\n\nexact: the whole answer and its end, by greedy decoding. selected: all chunks of the fact are among those selected at the\nanswer's first token. Each length is read once and serves all trials: memory is local to segments, so the segments that a\nfact touches are read again with it and put back, which leaves the same bits as reading all of the text with that fact\nalone. A model without memory reads on from each fact to the text's end. Up to 300 bytes of text stand between the last\nrestart and the question. Generated text is never whole in memory."
 )]
 pub(super) struct Passkey {
     #[command(flatten)]
@@ -34,29 +31,15 @@ pub(super) struct Passkey {
 
 impl Passkey {
     pub(super) fn run(&self, device: &Device, ranks: &dyn Ranks) -> Result<(), Problem> {
-        let setup = &self.setup;
-        let opened = setup.open(device).and_then(|opened| {
-            drop(Reader::over(&opened.2, Placement::Device, ranks)?);
-            Ok(opened)
-        });
-        let (text, gpu, model) = agree(ranks, opened)?;
-        setup.head(&gpu, "kind")?;
         let kinds: &[FactKind] = match self.kind {
             Kinds::Plain => &[FactKind::Plain],
             Kinds::Named => &[FactKind::Named],
             Kinds::Both => &FactKind::ALL,
         };
-        for &length in &setup.lengths {
-            let hay = agree(ranks, setup.hay(text.as_deref(), length as usize))?;
-            let (mut reader, read) = setup.read(&gpu, &model, ranks, &hay)?;
-            for &kind in kinds {
-                let trials = setup.trials as usize;
-                let (bar, begin) = (reading::bar(kind.name(), trials), Instant::now());
-                let score = score(&mut reader, &model, &hay, kind, trials, setup.seed, || bar.inc(1))?;
-                bar.finish_and_clear();
-                setup.row(&read, "kind", kind.name(), score, begin.elapsed().as_secs_f64())?;
-            }
-        }
-        Ok(())
+        let Setup { trials, seed, .. } = self.setup;
+        self.setup.examine(device, ranks, "kind", kinds, FactKind::name, |hay, kind| {
+            let needles = hay.trials(kind, trials as usize, seed)?;
+            Ok((needles.iter().map(Trial::from).collect(), [seed, hay.len() as u64, kind as u64]))
+        })
     }
 }

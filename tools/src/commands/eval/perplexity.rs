@@ -34,7 +34,7 @@ impl Perplexity {
                 "choose longer lengths or a smaller --last",
             ));
         }
-        let (text, gpu, model) = setup.open(device)?;
+        let (text, gpu, model, _) = setup.open(device)?;
         // Room for stretches that do not foretell the same bytes.
         let trials = setup.trials as usize;
         let need = longest + (trials - 1) * last;
@@ -49,7 +49,7 @@ impl Perplexity {
                 ));
             }
             Some(text) => text,
-            None => setup.hay(None, (4 * need).min(need + (64 << 20)))?.text().to_vec(),
+            None => setup.hay(None, (4 * need).min(need + (64 << 20)))?.text(),
         };
         if !setup.json {
             let c = gpu.capabilities();
