@@ -18,7 +18,7 @@ const SIDES: u32 = CT / 16u / COLUMNS;                                // matrice
 struct Params {
     tokens: u32, chunks: u32, heads: u32, units: u32, chunk: u32, first_position: u32, window: u32, has_window: u32,
     group: u32, own_chunks: u32, first_chunk: u32, span: u32, parts: u32, rows: u32, resume: u32, finish: u32,
-    spans: u32, scale: f32, groups: u32,
+    spans: u32, scale: f32, margin: f32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: of this page; own_chunks: a sequence's
@@ -163,7 +163,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                     let word = j * PAIRS + pair;
                     let tile_first = params.first_chunk + c0 + 32u * word;
                     let others = select(0u, flags[word], params.group > 1u);
-                    take(&list, index, tile_first, visible(t0 + index, own, tile_first, others));
+                    take(&list, index, tile_first, visible(t0 + index, own, tile_first, others), own);
                 }
                 workgroupBarrier();
             }

@@ -2,7 +2,7 @@
 
 use rambutan_engine::{
     DType, Gpu, Tensor,
-    ops::{self, Begun, Landmarks, Visibility},
+    ops::{self, Begun, Group, Landmarks, Visibility},
     tensor::Parameters,
 };
 
@@ -58,6 +58,8 @@ pub struct Sharing {
     pub group: usize,
     /// (batch, chunks), u32: chunks that the other sequences of a group may select.
     pub clean: Option<Tensor>,
+    /// Added to the scores of other sequences' chunks, 0 or more: [`ops::Group::margin`].
+    pub margin: f32,
 }
 
 /// What a forward pass saw on its way.
@@ -306,7 +308,8 @@ impl Ramba {
         let (mut memory, mut selection) = (None, None);
         let mut visibility = self.visibility(0);
         if let (Some(clean), true) = (&sharing.clean, sharing.group > 1) {
-            visibility.group = Some((sharing.group, clean.clone()));
+            visibility.group =
+                Some(Group { sequences: sharing.group, clean: clean.clone(), margin: sharing.margin });
         }
         for layer in &self.layers {
             match layer {

@@ -39,6 +39,11 @@ pub struct Phase {
     /// Sequences that share their memory; 1 for none.
     #[serde(default = "one")]
     pub group: usize,
+    /// Added in training to the scores by which a token chooses among other sequences' chunks, and to the logits of their
+    /// weights: the token's own chunk has to win by so much. The few thousand chunks of a group then stand for the millions
+    /// of a long text, of which the best has a higher score ([`ops::Group::margin`]). 0 or more; 0 where nothing is shared.
+    #[serde(default)]
+    pub margin: f32,
     /// Sequences that go through the model at once, whole groups of them; 0 for all. Fewer need less memory, and sum
     /// their gradients in another order.
     #[serde(default)]
@@ -152,6 +157,13 @@ impl Plan {
                     p.group,
                     format!("a divisor of the {} sequences", p.sequences),
                 ));
+            }
+            if !(p.margin.is_finite() && p.margin >= 0.0) {
+                return Err(setting(&field("margin"), p.margin, "a finite number, 0 or more"));
+            }
+            if p.margin > 0.0 && p.group == 1 {
+                let expected = "0, or a group of several sequences, whose chunks it is for";
+                return Err(setting(&field("margin"), p.margin, expected));
             }
             if !p.at_once.is_multiple_of(p.group) {
                 return Err(setting(&field("at_once"), p.at_once, format!("whole groups of {}", p.group)));
@@ -461,7 +473,8 @@ impl Trainer {
         let sharing = if phase.group > 1 {
             let chunks = batch.clean.len() / batch.sequences;
             let clean = &batch.clean[first * chunks..(first + n) * chunks];
-            Sharing { group: phase.group, clean: Some(Tensor::from_slice(gpu, clean, [n, chunks])?) }
+            let clean = Tensor::from_slice(gpu, clean, [n, chunks])?;
+            Sharing { group: phase.group, clean: Some(clean), margin: phase.margin }
         } else {
             Sharing::default()
         };

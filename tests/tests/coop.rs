@@ -286,16 +286,16 @@ fn attention_within_chunks_on_matrices_spelled_out() {
 
 const SELECT: &str = "select_coop";
 
-/// (sequences, tokens, chunks, heads, r, k, chunk, first, window, group): tiles both ways, parts, groups, steps.
-const SELECTIONS: [[usize; 10]; 8] = [
-    [1, 129, 200, 1, 16, 8, 2, 300, 0, 1],
-    [1, 63, 65, 2, 48, 1, 2, 37, 0, 2],
-    [1, 1, 1, 1, 16, 8, 2, 37, 0, 1],
-    [1, 129, 65, 1, 48, 20, 16, 1300, 40, 2],
-    [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1],
-    [1, 300, 260, 1, 16, 20, 2, 300, 0, 1],
-    [2, 129, 300, 2, 16, 8, 2, 300, 40, 2],
-    [4, 30, 300, 2, 48, 8, 2, 300, 40, 2],
+/// (sequences, tokens, chunks, heads, r, k, chunk, first, window, group, margin): tiles both ways, parts, groups, steps.
+const SELECTIONS: [[usize; 11]; 8] = [
+    [1, 129, 200, 1, 16, 8, 2, 300, 0, 1, 0],
+    [1, 63, 65, 2, 48, 1, 2, 37, 0, 2, 3],
+    [1, 1, 1, 1, 16, 8, 2, 37, 0, 1, 0],
+    [1, 129, 65, 1, 48, 20, 16, 1300, 40, 2, 3],
+    [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1, 0],
+    [1, 300, 260, 1, 16, 20, 2, 300, 0, 1, 0],
+    [2, 129, 300, 2, 16, 8, 2, 300, 40, 2, 3],
+    [4, 30, 300, 2, 48, 8, 2, 300, 40, 2, 3],
 ];
 
 const DEFECTS: [Mistake<6>; 6] = [
@@ -399,12 +399,13 @@ fn hsa_on_matrices_spelled_out() {
     follow(&gpu, &both[0], &CHUNKS[2], &HSA);
 }
 
-const MISTAKES: [Mistake<10>; 5] = [
+const MISTAKES: [Mistake<11>; 6] = [
     (SELECT, "let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
     (SELECT, "let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
     (SELECT, "let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
     (SELECT, "let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
     (SELECT, "low[j] = zero;", "", SELECTIONS[0]),
+    (SELECT, "plain + params.margin", "plain", SELECTIONS[6]),
 ];
 
 /// (tokens, chunks, heads, r, k, first, parts): landmarks in eight bits, and the last in floats.

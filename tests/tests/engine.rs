@@ -592,7 +592,7 @@ fn batches_beyond_a_binding_change_nothing() {
         ("ssd_scan", &[6, 190, 2, 2, 10, 17, 1, 1, 1]),
         ("ssd_step", &[7, 3, 2, 30, 60, 1]),
         ("selective_scan", &[5, 20, 70, 2, 16, 1]),
-        ("select", &[4, 66, 70, 2, 17, 8, 2, 37, 0, 3]),
+        ("select", &[4, 66, 70, 2, 17, 8, 2, 37, 0, 3, 3]),
         ("hsa", &[8, 12, 16, 2, 16, 2, 16, 3, 0, 1]),
     ];
     for (stem, sizes) in sizes {

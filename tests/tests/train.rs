@@ -2,7 +2,7 @@
 
 use pollster::block_on;
 use rambutan_engine::{
-    DType, Gpu, Tensor,
+    DType, Gpu, Tensor, no_grad,
     optim::{AdamW, AdamWOptions, LossScale},
     tensor::{ParameterSpec, Parameters},
     testing,
@@ -10,6 +10,7 @@ use rambutan_engine::{
 use rambutan_model::{
     Checkpoint, Config,
     checkpoint::Precision,
+    ramba::{Sharing, Trace},
     tasks::{Sampler, TaskMix},
     train::{OptimizerPlan, Phase, Plan, Trainer},
 };
@@ -39,8 +40,8 @@ fn plan(steps: [u64; 2]) -> Plan {
         seed: 5,
         half: false,
         phases: vec![
-            Phase { steps: steps[0], length: 256, sequences: 2, group: 1, at_once: 0 },
-            Phase { steps: steps[1], length: 256, sequences: 4, group: 2, at_once: 2 },
+            Phase { steps: steps[0], length: 256, sequences: 2, group: 1, margin: 0.0, at_once: 0 },
+            Phase { steps: steps[1], length: 256, sequences: 4, group: 2, margin: 1.5, at_once: 2 },
         ],
         optimizer: OptimizerPlan { warmup: 2, ..OptimizerPlan::default() },
     }
@@ -107,7 +108,7 @@ fn steps_repeat_bit_for_bit_and_learn() {
 fn parts_of_a_batch_train_alike() {
     let gpu = testing::gpu();
     let with = |at_once| {
-        let phases = vec![Phase { steps: 3, length: 256, sequences: 4, group: 2, at_once }];
+        let phases = vec![Phase { steps: 3, length: 256, sequences: 4, group: 2, margin: 1.5, at_once }];
         run(&mut trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) }), 3)
     };
     for (whole, parts) in with(0).into_iter().zip(with(2)) {
@@ -116,11 +117,63 @@ fn parts_of_a_batch_train_alike() {
     }
 }
 
+/// A step trains with its phase's margin: its loss is that of a forward pass with it, in which all tokens choose other
+/// sequences' chunks where it is large. A phase without the key has none.
+#[test]
+fn a_margin_stands_for_more_distractors() {
+    let gpu = testing::gpu();
+    let (sequences, length) = (4, 256);
+    let mut batch = sampler().batch(0, sequences, length).expect("a batch");
+    // The others' chunks are enough for all slots.
+    batch.clean.fill(1);
+    let chunks = batch.clean.len() / sequences;
+    let words = |x: &[u32], columns| Tensor::from_slice(&gpu, x, [sequences, columns]).expect("a tensor");
+    let weights = Tensor::from_slice(&gpu, &batch.weights, [sequences, length]).expect("a tensor");
+    let (ids, targets, segment) =
+        (words(&batch.ids, length), words(&batch.targets, length), words(&batch.segment, length));
+    let losses = [0.0, 50.0].map(|margin| {
+        let phases = vec![Phase { steps: 1, length, sequences, group: sequences, margin, at_once: 0 }];
+        let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
+        let clean = words(&batch.clean, chunks);
+        let sharing = Sharing { group: sequences, clean: Some(clean), margin };
+        let mut trace = Trace::default();
+        let model = trainer.model();
+        no_grad(|| model.traced(&ids, Some(&segment), &sharing, Some(&mut trace)));
+        let (expected, _) = no_grad(|| model.loss(&ids, Some(&segment), &sharing, &targets, &weights));
+        let expected = expected.to_vec::<f32>().expect("a loss")[0];
+        let indices = trace.selections[0].indices.to_vec::<u32>().expect("indices");
+        let own = |(i, chunk): (usize, &u32)| *chunk as usize / chunks == i / (indices.len() / sequences);
+        let own = indices.iter().enumerate().filter(|i| own(*i)).count();
+        assert_eq!(own == 0, margin > 0.0, "{own} of {} chosen chunks are a sequence's own", indices.len());
+        let (loss, _) = block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
+        assert!((loss - expected).abs() < 1e-5, "margin {margin}: {loss} in training, {expected} without");
+        loss
+    });
+    assert!((losses[0] - losses[1]).abs() > 1e-4, "{losses:?}");
+    let phase: Phase =
+        serde_json::from_str(r#"{"steps": 1, "length": 64, "sequences": 2, "group": 2}"#).expect("a phase");
+    assert_eq!(phase.margin, 0.0);
+}
+
+#[test]
+fn margins_that_make_no_sense_are_refused() {
+    for (group, margin, expected) in [
+        (2, -0.5, "plan.phases[0].margin = -0.5: expected a finite number, 0 or more"),
+        (2, f32::NAN, "plan.phases[0].margin = NaN: expected a finite number, 0 or more"),
+        (2, f32::INFINITY, "plan.phases[0].margin = inf: expected a finite number, 0 or more"),
+        (1, 3.0, "plan.phases[0].margin = 3: expected 0, or a group of several sequences"),
+    ] {
+        let phases = vec![Phase { steps: 1, length: 256, sequences: 2, group, margin, at_once: 0 }];
+        let error = Plan { phases, ..plan([1, 1]) }.check().expect_err("a wrong margin").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 /// Counters prove it: no read, a fixed number of dispatches and writes a step, nothing created after the first steps.
 #[test]
 fn steps_read_nothing_and_grow_nothing() {
     let gpu = Gpu::new(rambutan_engine::GpuOptions::from_env()).expect("an adapter");
-    let phases = vec![Phase { steps: 240, length: 64, sequences: 1, group: 1, at_once: 0 }];
+    let phases = vec![Phase { steps: 240, length: 64, sequences: 1, group: 1, margin: 0.0, at_once: 0 }];
     let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
     let plain = TaskMix { facts_min: 0, facts_max: 0, ..TaskMix::default() };
     let sampler = Sampler::new(plain, None, 5).expect("the mixture makes sense");

@@ -22,9 +22,21 @@ pub struct Visibility {
     pub first_position: usize,
     /// None: chunk c is visible to position t from (c + 1)·S ≤ t on; with a window: from c·S + window ≤ t on.
     pub window: Option<usize>,
-    /// Sequences a group, and (batch, chunks) flags, u32: a token also sees the flagged chunks of its group's other
-    /// sequences. Chunks are then numbered over the group's sequences in order.
-    pub group: Option<(usize, Tensor)>,
+    /// Sequences that share their chunks: those are then numbered over the group's sequences in order.
+    pub group: Option<Group>,
+}
+
+/// Sequences of a batch of which each sees chunks of the others.
+#[derive(Clone)]
+pub struct Group {
+    /// How many, one after another in the batch.
+    pub sequences: usize,
+    /// (batch, chunks), u32: a token also sees the chunks of its group's other sequences that are not 0 here.
+    pub clean: Tensor,
+    /// Added to the scores of other sequences' chunks, before the best are chosen and in the scores that come out; 0 or more.
+    /// A step of training has few chunks in sight, a long text many: the largest of N scores of a normal distribution of
+    /// width σ grows as σ · √(2 ln N), so a margin stands for more chunks than there are.
+    pub margin: f32,
 }
 
 /// Landmarks of chunks that follow one another: a page of a text's.
@@ -124,13 +136,13 @@ pub fn quantize_landmarks(landmarks: &Tensor) -> Landmarks {
 
 /// (scores, indices), both (batch, tokens, heads, K): the K best visible chunks of each token, most recent first, an
 /// equal score of a more recent chunk winning. `score = q · landmark / √r`; empty slots come last, with index 0 and a
-/// score of −3·10³⁸. K is `top_k`, or the number of chunks where that is smaller.
+/// score of −3·10³⁸. K is `top_k`, or the number of chunks where that is smaller. A group's margin comes on top of scores.
 ///
 /// `q`: (batch, tokens, heads, r); `landmarks`: (batch, chunks, heads, r), both f32 or both f16. Scores are f32 and
 /// differentiable to both.
 ///
 /// # Panics
-/// Where shapes or types disagree, there are no chunks, or K exceeds 64.
+/// Where shapes or types disagree, there are no chunks, K exceeds 64, or a margin is below 0 or not finite.
 #[track_caller]
 pub fn select(q: &Tensor, landmarks: &Tensor, top_k: usize, visibility: &Visibility) -> (Tensor, Tensor) {
     select_by(Plan::default(), q, landmarks, top_k, visibility)
@@ -262,7 +274,7 @@ fn scaled(
 ) -> (Tensor, Tensor) {
     let [batches, tokens, heads, r] = q.axes();
     let [_, own_chunks, ..]: [usize; 4] = landmarks.axes();
-    let group = visibility.group.as_ref().map_or(1, |g| g.0);
+    let group = visibility.group.as_ref().map_or(1, |g| g.sequences);
     assert!(group > 0 && batches.is_multiple_of(group), "select: groups of {group} in a batch of {batches}");
     let chunks = own_chunks * group;
     let sequences = batches / group;
@@ -273,9 +285,9 @@ fn scaled(
     let most = batches_a_binding(q.gpu(), sequences, sums.max(group * (tokens * width).max(own_chunks * heads * r * 4)));
     if most < sequences {
         let mut cut = vec![q, landmarks];
-        cut.extend(visibility.group.as_ref().map(|g| &g.1));
+        cut.extend(visibility.group.as_ref().map(|g| &g.clean));
         let mut parts = in_batches(&cut, most * group, |i| {
-            let group = visibility.group.as_ref().map(|g| (g.0, i[2].clone()));
+            let group = visibility.group.as_ref().map(|g| Group { clean: i[2].clone(), ..g.clone() });
             let (scores, indices) = scaled(plan, &i[0], &i[1], top_k, &Visibility { group, ..visibility.clone() }, dims);
             vec![scores, indices]
         });
@@ -428,7 +440,7 @@ fn running(
     dims: usize,
 ) -> (Tensor, Tensor) {
     let [batches, tokens, heads, _] = q.axes();
-    let group = visibility.group.as_ref().map_or(1, |g| g.0);
+    let group = visibility.group.as_ref().map_or(1, |g| g.sequences);
     let k = top_k.min(own_chunks * group);
     assert!((1..=64).contains(&k), "select: K = {k} of {own_chunks} chunks, from 1 to 64");
     let (scores, indices) =
@@ -452,7 +464,9 @@ fn stream(
 ) {
     let [batches, tokens, heads, r] = q.axes();
     let [.., k]: [usize; 4] = scores.axes();
-    let (group, clean) = visibility.group.as_ref().map_or((1, None), |(g, clean)| (*g, Some(clean)));
+    let shared = visibility.group.as_ref();
+    let (group, margin) = shared.map_or((1, 0.0), |g| (g.sequences, g.margin));
+    assert!(margin.is_finite() && margin >= 0.0, "select: a margin of {margin}: expected a finite number, 0 or more");
     let kernel = plan.kernel.unwrap_or_else(|| Kernel::best(q));
     let (rows, units, half) = (batches * tokens * heads, r / unit(q), u32::from(q.dtype() == DType::F16));
     if rows == 0 {
@@ -460,7 +474,7 @@ fn stream(
     }
     // Without groups nobody reads flags, without bytes nobody scales.
     let nothing = q.empty_on([1], DType::U32);
-    let clean = clean.unwrap_or(&nothing);
+    let clean = shared.map_or(&nothing, |g| &g.clean);
     let (window, has_window) = (visibility.window.unwrap_or(0), visibility.window.is_some());
     let (chunk, first_position, scale) = (visibility.chunk, visibility.first_position, 1.0 / (dims as f32).sqrt());
     let mut first_chunk = stretch.first;
@@ -495,7 +509,7 @@ fn stream(
                 launch!($stem [$($spec = $value,)* K = k, BYTES = bytes] {
                     tokens, chunks, heads, units, chunk, first_position, window, has_window, group, own_chunks,
                     first_chunk, span, parts, rows, resume: resume && parts == 1, finish: finish && parts == 1,
-                    spans, scale, groups,
+                    spans, scale, margin, groups,
                 }, [q, page, scales, clean] -> [to[0], to[1]], groups)
             };
         }
@@ -513,8 +527,8 @@ fn stream(
 }
 
 fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
-    let [.., k, chunk, first, window, group] = s.get::<10>();
-    best(Rule { k, chunk, first, window, group }, i)
+    let [.., k, chunk, first, window, group, margin] = s.get::<11>();
+    best(Rule { k, chunk, first, window, group, margin }, i)
 }
 
 /// What may be selected, and how much.
@@ -524,11 +538,12 @@ struct Rule {
     first: usize,
     window: usize,
     group: usize,
+    margin: usize,
 }
 
 /// All scores of a token, sorted: the definition.
 fn best(rule: Rule, i: &[Array]) -> Vec<Array> {
-    let Rule { k, chunk, first, window, group } = rule;
+    let Rule { k, chunk, first, window, group, margin } = rule;
     let [batches, tokens, heads, r]: [usize; 4] = i[0].axes();
     let [_, own, ..]: [usize; 4] = i[1].axes();
     let k = k.min(own * group);
@@ -544,8 +559,9 @@ fn best(rule: Rule, i: &[Array]) -> Vec<Array> {
                 };
                 let score = |c: usize| {
                     let l = |x: usize| i[1].at(&[b / group * group + c / own, c % own, h, x]);
+                    let margin = if c / own == b % group { 0.0 } else { margin as f64 };
                     // −0 is no worse than 0.
-                    (0..r).map(|x| i[0].at(&[b, t, h, x]) * l(x)).sum::<f64>() / (r as f64).sqrt() + 0.0
+                    (0..r).map(|x| i[0].at(&[b, t, h, x]) * l(x)).sum::<f64>() / (r as f64).sqrt() + margin
                 };
                 let mut best: Vec<(f64, usize)> =
                     (0..own * group).filter(|c| visible(*c)).map(|c| (score(c), c)).collect();
@@ -576,9 +592,10 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("first", &[0, 37]),
             Dim::one_of("window", &[0, 40]),
             Dim::one_of("group", &[1, 3]),
+            Dim::one_of("margin", &[0, 3]),
         ],
         inputs: |s, draw| {
-            let [sequences, tokens, chunks, heads, r, .., group] = s.get::<10>();
+            let [sequences, tokens, chunks, heads, r, .., group, _] = s.get::<11>();
             let batches = sequences * group;
             vec![
                 // Small integers make scores exact, and ties frequent.
@@ -594,19 +611,19 @@ pub(super) fn cases() -> Vec<Case> {
         error: |s| 8.0 + s["r"] as f64,
         error_grad: Some(|s| 64.0 + 8.0 * s["tokens"] as f64),
         cost: |s| {
-            let [sequences, tokens, chunks, heads, r, k, ..] = s.get::<10>();
+            let [sequences, tokens, chunks, heads, r, k, ..] = s.get::<11>();
             let b = sequences * s["group"];
             let pairs = b * tokens * chunks * s["group"] * heads;
             Cost { bytes: 4 * b * heads * (tokens * (r + 2 * k) + chunks * r), flops: 2 * pairs * r }
         },
-        bench: &[&[2, 4096, 64, 1, 64, 8, 16, 0, 0, 3]],
+        bench: &[&[2, 4096, 64, 1, 64, 8, 16, 0, 0, 3, 0]],
         ..Case::new("select")
     };
     // Gradients need scores without ties, between which a step could switch.
     let gradients = Case {
         stem: "select.gradients",
         inputs: |s, draw| {
-            let [sequences, tokens, chunks, heads, r, .., group] = s.get::<10>();
+            let [sequences, tokens, chunks, heads, r, .., group, _] = s.get::<11>();
             let batches = sequences * group;
             vec![
                 Input::new("q", draw.uniform(&[batches, tokens, heads, r], -2.0, 2.0)).grad(),
@@ -641,7 +658,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         reference: |s, i| {
             let [_, tokens, _, _, k, chunk, first] = s.get();
-            let mut found = best(Rule { k, chunk, first, window: 0, group: 1 }, i);
+            let mut found = best(Rule { k, chunk, first, window: 0, group: 1, margin: 0 }, i);
             for (row, scores) in found[0].data.chunks_mut(k.min(i[1].shape[1])).enumerate() {
                 let (visible, mut left) = ((row % tokens + first) / chunk, 1.0);
                 for (slot, s) in scores.iter_mut().enumerate() {
@@ -689,7 +706,7 @@ pub(super) fn cases() -> Vec<Case> {
             let visibility = Visibility { chunk: 16, first_position: 0, window: None, group: None };
             near(select(&i[0], &i[1], 2, &visibility))
         },
-        reference: |_, i| best(Rule { k: 2, chunk: 16, first: 0, window: 0, group: 1 }, i),
+        reference: |_, i| best(Rule { k: 2, chunk: 16, first: 0, window: 0, group: 1, margin: 0 }, i),
         cost: |s| Cost { bytes: 4 * s["tokens"] * s["heads"] * (s["r"] + 4), flops: 4 * s["tokens"] * s["heads"] * s["r"] },
         bench: &[],
         ..values.clone()
@@ -712,6 +729,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::one_of("first", &[1300, 0, 37]),
             Dim::one_of("window", &[0, 40]),
             Dim::one_of("group", &[1, 2]),
+            Dim::one_of("margin", &[0, 3]),
         ],
         bench: &[],
         ..values.clone()
@@ -727,7 +745,14 @@ pub(super) fn cases() -> Vec<Case> {
     // Two pages, in parts too, of one sequence.
     let pages = Case {
         stem: "select.pages",
-        dims: wide.dims.iter().map(|d| if d.name == "group" { Dim::one_of("group", &[1]) } else { *d }).collect(),
+        dims: {
+            let alone = |d: &Dim| match d.name {
+                "group" => Dim::one_of("group", &[1]),
+                "margin" => Dim::one_of("margin", &[0]),
+                _ => *d,
+            };
+            wide.dims.iter().map(alone).collect()
+        },
         run: |s, i| {
             let [_, chunks, heads, r]: [usize; 4] = i[1].axes();
             let (line, first) = (heads * r, chunks.div_ceil(3));
@@ -834,7 +859,7 @@ pub(super) fn cases() -> Vec<Case> {
                 byte(i[1].at(&[0, at[1], at[2], at[3] / 4]), at[3] % 4) * i[2].at(&[0, at[1], at[2], span])
             });
             let all = Array::new(&[1, chunks, heads, r], [&before.data[..], &i[3].data].concat());
-            best(Rule { k, chunk: 16, first, window: 0, group: 1 }, &[i[0].clone(), all])
+            best(Rule { k, chunk: 16, first, window: 0, group: 1, margin: 0 }, &[i[0].clone(), all])
         },
         error_grad: None,
         cost: |s| {
@@ -874,7 +899,11 @@ fn seen(s: &Sizes, i: &[Tensor]) -> Visibility {
         chunk: s["chunk"],
         first_position: s["first"],
         window: (s["window"] > 0).then_some(s["window"]),
-        group: (s["group"] > 1).then(|| (s["group"], i[2].clone())),
+        group: (s["group"] > 1).then(|| Group {
+            sequences: s["group"],
+            clean: i[2].clone(),
+            margin: s["margin"] as f32,
+        }),
     }
 }
 

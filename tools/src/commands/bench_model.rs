@@ -241,7 +241,7 @@ impl ModelBench {
         let segment = (model.config.segment_size.is_some_and(|s| s < length)).then_some(segment);
         let chunks = length / model.config.chunk_size;
         let clean = Tensor::from_slice(gpu, &vec![1u32; at_once * chunks], [at_once, chunks])?;
-        let sharing = Sharing { group: self.group, clean: (self.group > 1).then_some(clean) };
+        let sharing = Sharing { group: self.group, clean: (self.group > 1).then_some(clean), margin: 0.0 };
         let mut last = None;
         let steps = timer.steps(|| {
             for _ in 0..sequences / at_once {
