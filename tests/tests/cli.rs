@@ -1186,6 +1186,12 @@ fn json_parses_and_says_what_it_should() {
         assert_eq!(2 * number(measured, "text_host_bytes"), number(computed, "text_host_bytes"));
         assert!(number(measured, "reading_peak_device_bytes") > measured_bytes);
     }
+    // Of the chunks selected: nothing to compare with, the same, and the same but where eight bits make a difference.
+    assert!(memory[0]["selected_as_floats"].is_null(), "{}", memory[0]);
+    assert_eq!(number(&memory[1], "selected_as_floats"), number(&memory[1], "selected"));
+    for line in &memory[2..4] {
+        assert!((1..=number(line, "selected")).contains(&number(line, "selected_as_floats")), "{line}");
+    }
     let demo = lines("demo --checkpoint m.safetensors --tokens 1024 --facts 3 --out pictures --json");
     let last = demo.last().expect("a last line");
     assert_eq!(demo.len(), 4);
@@ -1213,12 +1219,16 @@ fn memory_goes_where_it_fits_and_says_so() {
     let json = |more: &str| -> Value { serde_json::from_str(&ask(&format!("{more} --json"))).expect("JSON") };
     let device = json("");
     assert_eq!((&device["memory_in"], &device["landmarks"]), (&"device".into(), &"f32".into()));
+    const CAP: u64 = 32 << 20;
+    assert!(device["peak_device_bytes"].as_u64().is_some_and(|most| most > CAP), "{device}");
     for (more, place) in
         [("--max-memory 32MiB", "text"), ("--memory-in host", "host"), ("--memory-in text", "text")]
     {
         let other = json(more);
         assert_eq!(other["memory_in"], place);
         assert_eq!((&other["answer"], &other["sources"]), (&device["answer"], &device["sources"]), "{more}");
+        let most = other["peak_device_bytes"].as_u64().expect("bytes");
+        assert!(!more.contains("32MiB") || most <= CAP, "{most} bytes under a cap of {CAP}");
     }
     let said = ask("--max-memory 32MiB");
     assert!(
