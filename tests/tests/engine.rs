@@ -501,6 +501,11 @@ fn out_of_memory_is_an_error_and_the_engine_survives() {
     }
     drop(most);
     assert_eq!(values(&ops::scale(&x, 2.0)), [2.0, 4.0]);
+    let memory = gpu.memory();
+    assert!(
+        memory.peak <= 1 << 20 && memory.in_use <= memory.reserved,
+        "what was refused takes nothing: {memory:?}"
+    );
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub struct Storage {
     purpose: Purpose,
     /// Why it does not hold what it should: the device refused it, or a launch that should have written it failed.
     pub(crate) lost: OnceLock<Error>,
-    /// The device refused the buffer: it must never be handed out again.
+    /// The device refused the buffer: it takes no memory and must never be handed out again.
     refused: bool,
     /// An app's own buffer, which the pool has no part in.
     pub(crate) adopted: bool,
@@ -100,8 +100,8 @@ impl Drop for Storage {
         if self.adopted {
             return pool.release(&self.buffer);
         }
-        pool.account(self.purpose, -(self.class as i64));
         if !self.refused {
+            pool.account(self.purpose, -(self.class as i64));
             let free = Free { buffer: self.buffer.clone(), epoch: pool.epoch };
             pool.free.entry(self.class).or_default().insert(self.id, free);
         }
@@ -227,7 +227,9 @@ impl Gpu {
                 let id = free.iter().find(|(_, f)| fits(f)).map(|(id, _)| *id)?;
                 free.remove_entry(&id)
             });
-            pool.account(purpose, class as i64);
+            if found.is_some() {
+                pool.account(purpose, class as i64);
+            }
             found
         };
         let (buffer, id, refused) = match found {
@@ -298,6 +300,7 @@ impl Gpu {
                 let mut pool = lock(&self.0.pool);
                 pool.reserved += class;
                 pool.created += 1;
+                pool.account(purpose, class as i64);
                 None
             }
             Some(wgpu::Error::OutOfMemory { .. }) => Some(out_of_memory()),

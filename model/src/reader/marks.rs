@@ -14,7 +14,8 @@ pub enum Landmarks {
     #[default]
     Float,
     /// In eight bits, with a scale for each 32 dims: a value differs by no more than 1/254 of the largest of these. Now and
-    /// then another chunk is selected in the place of one that matches about as well: with the shipped weights 2 of 1000.
+    /// then another chunk is selected in the place of one that matches about as well: with the shipped weights 3 to 4 of
+    /// 1000 among 100 facts, 11 among 300 that are hard to tell apart.
     Int8,
 }
 

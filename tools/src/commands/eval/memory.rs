@@ -5,7 +5,7 @@ use std::time::Instant;
 use rambutan_engine::{Gpu, gpu::Purpose};
 use rambutan_model::{
     Error, Ramba,
-    reader::{Keeping, Landmarks, Placement, Reader},
+    reader::{Answer, Keeping, Landmarks, Placement, Reader},
     tasks::{FactKind, Haystack, STOP},
 };
 use serde_json::json;
@@ -22,7 +22,7 @@ const LONGEST: usize = 16;
 /// Reads texts and asks for facts in them, for each way to keep their memory, and prints what the engine counts
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  rambutan eval memory --lengths 4096,65536\n  rambutan eval memory --lengths 1048576 --places text --landmarks float,int8 --half --json\n  rambutan eval memory --lengths 4096 --computed 1073741824\n\ntext: bytes of its keys, values and landmarks. reading, asking: the most bytes on the device that tensors held at a time,\nweights included. taken: bytes of all the device's buffers after reading, those kept for reuse included. Software adapters'\ndevice memory is the host's. Rows of --computed are multiplied out from bytes a token, and say so."
+    after_help = "Examples:\n  rambutan eval memory --lengths 4096,65536\n  rambutan eval memory --lengths 1048576 --places text --landmarks float,int8 --half --json\n  rambutan eval memory --lengths 4096 --computed 1073741824\n\ntext: bytes of its keys, values and landmarks. reading, asking: the most bytes on the device that tensors held at a time,\nweights included. taken: bytes of all the device's buffers after reading, those kept for reuse included. Software adapters'\ndevice memory is the host's. as floats: of the chunks that the first token of each answer selects, those that landmarks in\nfloats select too, which must be among --landmarks, before others. Rows of --computed are multiplied out from bytes a token,\nand say so."
 )]
 pub(super) struct Memory {
     #[command(flatten)]
@@ -75,6 +75,7 @@ impl Memory {
                 "tokens/s",
                 "s a question",
                 "found",
+                "as floats",
             ];
             print(&format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len())))?;
         }
@@ -83,6 +84,8 @@ impl Memory {
             let mut kinds = vec![FactKind::Named; self.facts as usize];
             kinds[self.facts as usize / 2] = FactKind::Plain;
             let needles = hay.plant(&kinds, self.seed)?;
+            // What landmarks in floats select.
+            let mut exact: Option<Vec<Answer>> = None;
             for keeping in self.ways() {
                 gpu.trim();
                 gpu.reset_peaks();
@@ -96,21 +99,30 @@ impl Memory {
                 };
                 let (read, taken) = (gpu.memory().peak, gpu.memory().reserved);
                 gpu.reset_peaks();
-                let (begin, mut found) = (Instant::now(), 0);
-                for needle in &needles {
-                    let asked = reader.ask(needle.fact.question.as_bytes(), STOP.as_bytes(), LONGEST);
-                    found += usize::from(needle.fact.is_answered_by(&pollster::block_on(asked)?.text));
-                }
+                let begin = Instant::now();
+                let answer = |question: &str| {
+                    pollster::block_on(reader.ask(question.as_bytes(), STOP.as_bytes(), LONGEST))
+                };
+                let answers: Vec<Answer> =
+                    needles.iter().map(|n| answer(&n.fact.question)).collect::<Result<_, _>>()?;
+                let found =
+                    needles.iter().zip(&answers).filter(|(n, a)| n.fact.is_answered_by(&a.text)).count();
                 let each = begin.elapsed().as_secs_f64() / needles.len() as f64;
                 let asked = gpu.memory().peak;
                 let (device, host) = (text_on(&gpu), reader.bytes_of(reader.len())[1]);
+                let selected: usize = answers.iter().map(|a| a.selected.len()).sum();
+                let same = exact.as_ref().map(|exact| alike(exact, &answers));
+                if keeping.landmarks == Landmarks::Float {
+                    exact.get_or_insert(answers);
+                }
                 if self.json {
                     print_json(&json!({
                         "tokens": length, "memory_in": keeping.values.name(), "landmarks": landmarks_in(&reader, &model),
                         "measured": true, "text_device_bytes": device, "text_host_bytes": host,
                         "reading_peak_device_bytes": read, "taken_device_bytes": taken, "asking_peak_device_bytes": asked,
                         "tokens_per_s": length as f64 / time, "seconds_per_question": each, "found": found,
-                        "asked": needles.len(), "device": gpu.capabilities().name, "half": self.weights.half,
+                        "asked": needles.len(), "selected": selected, "selected_as_floats": same,
+                        "device": gpu.capabilities().name, "half": self.weights.half,
                     }))?;
                     continue;
                 }
@@ -126,6 +138,7 @@ impl Memory {
                     short(length as f64 / time),
                     format!("{each:.2}"),
                     format!("{found} of {}", needles.len()),
+                    same.map_or_else(String::new, |same| format!("{same} of {selected}")),
                 ];
                 print(&format!("| {} |\n", parts.join(" | ")))?;
             }
@@ -143,7 +156,7 @@ impl Memory {
                     continue;
                 }
                 print(&format!(
-                    "| {}, computed | {} | {} | {} | {} | | | | | | |\n",
+                    "| {}, computed | {} | {} | {} | {} | | | | | | | |\n",
                     tokens(length as usize),
                     keeping.values,
                     landmarks_in(&reader, &model),
@@ -171,9 +184,21 @@ impl Memory {
             }));
         }
         let row =
-            format!("| {} | {values} | {landmarks} | no room | | | | | | | |\n", tokens(length as usize));
+            format!("| {} | {values} | {landmarks} | no room | | | | | | | | |\n", tokens(length as usize));
         print(&row)
     }
+}
+
+/// Chunks that both selected, question by question.
+fn alike(exact: &[Answer], answers: &[Answer]) -> usize {
+    let both = |(exact, answer): (&Answer, &Answer)| {
+        answer
+            .selected
+            .iter()
+            .filter(|(chunk, _)| exact.selected.iter().any(|(other, _)| other == chunk))
+            .count()
+    };
+    exact.iter().zip(answers).map(both).sum()
 }
 
 /// Bytes of texts that the device holds.
