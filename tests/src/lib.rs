@@ -1,10 +1,12 @@
 //! What the integration tests in `tests/` share.
 
+mod folder;
 pub mod golden;
 pub mod machine;
 mod program;
 pub mod small;
 
+pub use folder::Folder;
 pub use program::program;
 
 /// The README's examples compile.

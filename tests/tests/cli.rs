@@ -16,46 +16,13 @@ use rambutan_model::{
     rng::Rng,
     train,
 };
+use rambutan_tests::Folder;
 use serde_json::{Value, json};
 
 /// The built program.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| rambutan_tests::program(&[]))
-}
-
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("rambutan-cli-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        fs::write(self.0.join(name), bytes).expect("it writes");
-        self.path(name)
-    }
-
-    /// All files in it, sorted.
-    fn list(&self) -> Vec<PathBuf> {
-        let mut all: Vec<_> =
-            fs::read_dir(&self.0).expect("it lists").map(|e| e.expect("an entry").path()).collect();
-        all.sort();
-        all
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn rambutan(arguments: &[&str], folder: &Path) -> Command {

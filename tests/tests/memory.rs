@@ -1,12 +1,6 @@
 //! Where a text's memory is kept changes what it takes, not what is answered.
 
-use std::{
-    fs,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use pollster::block_on;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
@@ -24,7 +18,7 @@ use rambutan_model::{
     },
     rng::Rng,
 };
-use rambutan_tests::small::config;
+use rambutan_tests::{Folder, small::config};
 
 const SEGMENT: usize = 64;
 /// The places that change no bit.
@@ -416,50 +410,29 @@ fn paging_never_changes_a_selection() {
     result.unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("rambutan-memory-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Reads a text into a file in pages of four segments; `pages` may be read before it stops.
 fn write(
     model: &Ramba,
-    text: &Path,
-    memory: &Path,
+    text: &str,
+    memory: &str,
     keeps: impl Into<Keeping>,
     pages: usize,
 ) -> Result<Written, Error> {
     let manner = Manner { keeps: keeps.into(), page: 4 * SEGMENT, interval: Duration::ZERO };
-    let text = TextFile::open(text).expect("it is there");
+    let text = TextFile::open(Path::new(text)).expect("it is there");
     let mut left = pages;
-    file::write(model, "some weights", &text, memory, manner, |_| {
+    file::write(model, "some weights", &text, Path::new(memory), manner, |_| {
         left = left.saturating_sub(1);
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
 }
 
-fn open<'m>(model: &'m Ramba, memory: &Path) -> Result<Reader<'m>, Error> {
-    MemoryFile::open(memory)?.reader(model, "some weights", None)
+fn open<'m>(model: &'m Ramba, memory: &str) -> Result<Reader<'m>, Error> {
+    MemoryFile::open(Path::new(memory))?.reader(model, "some weights", None)
 }
 
 /// What a memory file holds, but for how often it was committed.
-fn held(memory: &Path) -> (Vec<u8>, Vec<u8>) {
+fn held(memory: &str) -> (Vec<u8>, Vec<u8>) {
     let bytes = fs::read(memory).expect("it reads");
     (bytes[..4096].to_vec(), bytes[12288..].to_vec())
 }
@@ -518,7 +491,7 @@ fn reading_goes_on_where_it_stopped() {
                 break;
             }
             kept = pages * 4 * SEGMENT;
-            let (tokens, size) = MemoryFile::open(&parts).expect("it opens").tokens();
+            let (tokens, size) = MemoryFile::open(Path::new(&parts)).expect("it opens").tokens();
             assert_eq!((tokens, size), (kept.min(30 * SEGMENT), text.len()));
             // What is there is the memory of a beginning.
             let beginning = logits(&read(&model, Placement::Device, &[&text[..tokens]]), &question);
@@ -632,7 +605,7 @@ fn a_memory_that_cannot_be_used_says_why() {
         let int8 = Keeping { values: *keeps, landmarks: Landmarks::Int8 };
         let error = write(&model, &path, memory, int8, 9).expect_err("landmarks are kept otherwise");
         assert!(matches!(error, Error::Memory(MemoryError::Other { .. })), "{error}");
-        let error = MemoryFile::open(memory).and_then(|m| m.reader(&model, "others", None)).err();
+        let error = MemoryFile::open(Path::new(memory)).and_then(|m| m.reader(&model, "others", None)).err();
         assert!(matches!(error, Some(Error::Memory(MemoryError::Other { .. }))));
         let other = config(r#""segment_size": 128"#);
         let other = Checkpoint::initial(other, 7).expect("it is valid");
@@ -658,8 +631,9 @@ fn a_memory_that_cannot_be_used_says_why() {
     assert!(matches!(ask().err(), Some(Error::Data(_))));
     let moved = folder.path("moved");
     fs::write(&moved, &text).expect("it writes");
-    let moved: Arc<TextFile> = Arc::new(TextFile::open(&moved).expect("it opens"));
+    let moved: Arc<TextFile> = Arc::new(TextFile::open(Path::new(&moved)).expect("it opens"));
     assert_eq!(moved.size(), text.len());
-    let reader = MemoryFile::open(memory).and_then(|m| m.reader(&model, "some weights", Some(moved)));
+    let reader =
+        MemoryFile::open(Path::new(memory)).and_then(|m| m.reader(&model, "some weights", Some(moved)));
     block_on(reader.expect("it opens").ask(b"what?", b"", 1)).expect("it answers");
 }

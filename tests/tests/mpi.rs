@@ -9,6 +9,7 @@ use std::{
 };
 
 use rambutan_model::{Checkpoint, checkpoint::Precision};
+use rambutan_tests::Folder;
 use serde_json::Value;
 
 fn program() -> &'static Path {
@@ -22,41 +23,16 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("rambutan-mpi-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.0.join(name), bytes).expect("it writes");
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.0.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    /// The lines of a run's log, without what depends on time.
-    fn log(&self, out: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.read(&format!("{out}/log.jsonl"))).expect("text");
-        let line = |line: &str| {
-            let mut line: Value = serde_json::from_str(line).expect("a line of JSON");
-            let map = line.as_object_mut().expect("an object");
-            map.retain(|key, _| !["tokens_per_s", "seconds", "device_bytes"].contains(&key.as_str()));
-            line
-        };
-        text.lines().map(line).collect()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// The lines of a run's log, without what depends on time.
+fn logged(folder: &Folder, out: &str) -> Vec<Value> {
+    let text = String::from_utf8(folder.read(&format!("{out}/log.jsonl"))).expect("text");
+    let line = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let map = line.as_object_mut().expect("an object");
+        map.retain(|key, _| !["tokens_per_s", "seconds", "device_bytes"].contains(&key.as_str()));
+        line
+    };
+    text.lines().map(line).collect()
 }
 
 /// `mpirun -n ranks rambutan …`, as root and on fewer cores, too.
@@ -156,7 +132,7 @@ fn undisturbed() -> &'static Folder {
         let folder = Folder::new("one");
         folder.write("plan.toml", PLAN);
         succeeds(&mut mpirun(1, &["train", "plan.toml", "--out", "one"], &folder));
-        assert_eq!(folder.log("one").len(), 6);
+        assert_eq!(logged(&folder, "one").len(), 6);
         folder
     })
 }
@@ -172,17 +148,17 @@ fn ranks_train_to_the_same_bits() {
         succeeds(&mut mpirun(ranks, &[&["train", "plan.toml"], more].concat(), &folder))
     };
     let file = |folder: &Folder, out: &str| folder.read(&format!("{out}/checkpoint.safetensors"));
-    let (log, one) = (undisturbed().log("one"), file(undisturbed(), "one"));
+    let (log, one) = (logged(undisturbed(), "one"), file(undisturbed(), "one"));
     for (ranks, out) in [(2, "two"), (4, "four")] {
         let said = train(ranks, &["--out", out]);
         assert_eq!(said.lines().count(), 1, "{ranks} ranks, one that speaks: {said}");
-        assert_eq!(folder.log(out), log, "{ranks} ranks");
+        assert_eq!(logged(&folder, out), log, "{ranks} ranks");
         assert!(file(&folder, out) == one, "{ranks} ranks left other parameters or moments");
     }
     // A step by two ranks, the others by four.
     assert!(train(2, &["--out", "both", "--seconds", "0"]).contains("out of time at step 1 of 6"));
     train(4, &["--out", "both", "--resume"]);
-    assert_eq!(folder.log("both"), log);
+    assert_eq!(logged(&folder, "both"), log);
     assert!(file(&folder, "both") == one, "resumed by other ranks");
 }
 
@@ -196,7 +172,7 @@ fn shares_of_a_batch_train_alike() {
     for (ranks, out) in [(1, "one"), (2, "two")] {
         succeeds(&mut mpirun(ranks, &["train", "plan.toml", "--out", out], &folder));
     }
-    for (one, two) in folder.log("one").into_iter().zip(folder.log("two")) {
+    for (one, two) in logged(&folder, "one").into_iter().zip(logged(&folder, "two")) {
         for key in ["loss", "answers", "norm"] {
             let [a, b] = [&one, &two].map(|line| line[key].as_f64().expect("a number"));
             assert!((a - b).abs() <= 1e-4 * a, "{key} at step {}: {a} and {b}", one["step"]);
