@@ -7,7 +7,7 @@ mod program;
 pub mod small;
 
 pub use folder::Folder;
-pub use program::program;
+pub use program::{by_itself, program};
 
 /// The README's examples compile.
 #[cfg(doctest)]

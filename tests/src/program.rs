@@ -1,4 +1,4 @@
-//! The command, built.
+//! The command, built and started.
 
 use std::{
     path::PathBuf,
@@ -24,4 +24,12 @@ pub fn program(more: &[&str]) -> PathBuf {
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     };
     String::from_utf8_lossy(&output.stdout).lines().find_map(program).expect("cargo names the program")
+}
+
+/// Nothing of whoever runs the tests reaches the program: no input, no choices, no pipelines kept before.
+pub fn by_itself(command: &mut Command) {
+    command.stdin(Stdio::null()).env("XDG_RUNTIME_DIR", std::env::temp_dir()).env("RAMBUTAN_CACHE", "");
+    for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
+        command.env_remove(name);
+    }
 }

@@ -2,6 +2,24 @@
 
 use rambutan_model::Config;
 
+/// Of a plan, the model that trains in a few seconds on software Vulkan. More of its keys may follow.
+pub const TINY: &str = r#"
+[model]
+preset = "small"
+hidden_size = 32
+head_dim = 16
+num_heads = 4
+state_size = 8
+num_lower_layers = 1
+num_upper_layers = 1
+encoder_num_attention_heads = 2
+encoder_num_key_value_heads = 2
+encoder_intermediate_size = 32
+num_attention_heads = 4
+attention_head_dim = 8
+retrieval_dim = 16
+"#;
+
 /// A small model whose every size differs from the others', but for these keys.
 pub fn config(changes: &str) -> Config {
     let base = r#"{

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{LazyLock, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use rambutan_model::{
     rng::Rng,
     train,
 };
-use rambutan_tests::Folder;
+use rambutan_tests::{Folder, by_itself, small::TINY};
 use serde_json::{Value, json};
 
 /// The built program.
@@ -27,15 +27,8 @@ fn program() -> &'static Path {
 
 fn rambutan(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(program());
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
-        .env("RAMBUTAN_CACHE", "");
-    for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
-        command.env_remove(name);
-    }
+    command.args(arguments).current_dir(folder);
+    by_itself(&mut command);
     command
 }
 
@@ -192,7 +185,7 @@ fn bad_input_ends_with_one_error_and_one_hint() {
         assert!(PLAN.contains(from), "the plan has no `{from}`");
         folder.write(name, PLAN.replace(from, to))
     };
-    let plan = folder.write("plan.toml", PLAN);
+    let plan = folder.write("plan.toml", &*PLAN);
     let ruler = |more: &str| format!("eval\0ruler\0--checkpoint\0{model}\0{more}");
     let perplexity = |more: &str| format!("eval\0perplexity\0--checkpoint\0{model}\0{more}");
     let jobs = |name: &str, jobs: &str| {
@@ -444,22 +437,8 @@ fn bad_input_ends_with_one_error_and_one_hint() {
 }
 
 /// A run of a few seconds on software Vulkan.
-const PLAN: &str = r#"
-[model]
-preset = "small"
-hidden_size = 32
-head_dim = 16
-num_heads = 4
-state_size = 8
-num_lower_layers = 1
-num_upper_layers = 1
-encoder_num_attention_heads = 2
-encoder_num_key_value_heads = 2
-encoder_intermediate_size = 32
-num_attention_heads = 4
-attention_head_dim = 8
-retrieval_dim = 16
-
+static PLAN: LazyLock<String> = LazyLock::new(|| TINY.to_owned() + REST);
+const REST: &str = r#"
 [plan]
 seed = 3
 [[plan.phases]]
@@ -486,7 +465,7 @@ threads = 1
 #[test]
 fn training_that_stops_resumes_to_the_same_weights() {
     let folder = Folder::new("resume");
-    folder.write("plan.toml", PLAN);
+    folder.write("plan.toml", &*PLAN);
     let weights = |out: &str| fs::read(folder.0.join(out).join("weights.safetensors")).expect("weights");
     let train = |more: &[&str]| {
         let output = run(&[&["train", "plan.toml"], more].concat(), &folder.0);
@@ -536,7 +515,7 @@ fn training_that_stops_resumes_to_the_same_weights() {
 #[test]
 fn jobs_go_on_where_they_stopped() {
     let folder = Folder::new("jobs");
-    folder.write("plan.toml", PLAN);
+    folder.write("plan.toml", &*PLAN);
     let list = folder.write(
         "list.toml",
         r#"

@@ -4,12 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use rambutan_model::{Checkpoint, checkpoint::Precision};
-use rambutan_tests::Folder;
+use rambutan_tests::{Folder, by_itself, small::TINY};
 use serde_json::Value;
 
 fn program() -> &'static Path {
@@ -43,16 +43,11 @@ fn mpirun(ranks: usize, arguments: &[&str], folder: &Folder) -> Command {
         .arg(program())
         .args(arguments)
         .current_dir(&folder.0)
-        .stdin(Stdio::null())
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
-        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
-        .env("RAMBUTAN_CACHE", "");
-    for name in ["RAMBUTAN_WEIGHTS", "RAMBUTAN_ADAPTER", "RAMBUTAN_BACKEND"] {
-        command.env_remove(name);
-    }
+        .env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
+    by_itself(&mut command);
     command
 }
 
@@ -81,22 +76,8 @@ fn refused(command: &mut Command) -> String {
 }
 
 /// Facts and their answers, sequences by themselves and in groups that share their memory.
-const PLAN: &str = r#"
-[model]
-preset = "small"
-hidden_size = 32
-head_dim = 16
-num_heads = 4
-state_size = 8
-num_lower_layers = 1
-num_upper_layers = 1
-encoder_num_attention_heads = 2
-encoder_num_key_value_heads = 2
-encoder_intermediate_size = 32
-num_attention_heads = 4
-attention_head_dim = 8
-retrieval_dim = 16
-chunk_topk = 2
+static PLAN: LazyLock<String> = LazyLock::new(|| TINY.to_owned() + REST);
+const REST: &str = r#"chunk_topk = 2
 
 [plan]
 seed = 3
@@ -130,7 +111,7 @@ fn undisturbed() -> &'static Folder {
     static FOLDER: OnceLock<Folder> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Folder::new("one");
-        folder.write("plan.toml", PLAN);
+        folder.write("plan.toml", &*PLAN);
         succeeds(&mut mpirun(1, &["train", "plan.toml", "--out", "one"], &folder));
         assert_eq!(logged(&folder, "one").len(), 6);
         folder
@@ -143,7 +124,7 @@ fn undisturbed() -> &'static Folder {
 fn ranks_train_to_the_same_bits() {
     let _turn = turn();
     let folder = Folder::new("train");
-    folder.write("plan.toml", PLAN);
+    folder.write("plan.toml", &*PLAN);
     let train = |ranks: usize, more: &[&str]| {
         succeeds(&mut mpirun(ranks, &[&["train", "plan.toml"], more].concat(), &folder))
     };
@@ -196,7 +177,7 @@ fn process(ranks: &std::process::Child, rank: usize) -> Option<u32> {
 fn a_rank_that_dies_costs_an_interval() {
     let _turn = turn();
     let folder = Folder::new("killed");
-    folder.write("plan.toml", PLAN);
+    folder.write("plan.toml", &*PLAN);
     let whole = undisturbed().read("one/checkpoint.safetensors");
     for (rank, out) in [(0, "first"), (1, "second")] {
         let kept = folder.0.join(out).join("checkpoint.safetensors");
@@ -300,7 +281,7 @@ fn ranks_examine_as_one_does() {
 fn one_rank_tells_what_none_can_do() {
     let _turn = turn();
     let folder = Folder::new("refused");
-    folder.write("plan.toml", PLAN);
+    folder.write("plan.toml", &*PLAN);
     let uneven = refused(&mut mpirun(3, &["train", "plan.toml", "--out", "uneven"], &folder));
     assert!(
         uneven.contains("plan.phases[0].sequences = 8: expected a multiple of 3, so that 3 ranks"),
