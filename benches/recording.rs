@@ -45,7 +45,7 @@ fn step(c: &mut Criterion) {
     let ids = Tensor::from_slice(&gpu, &words, [1, 128]).expect("it fills its shape");
     let weights = Tensor::full(&gpu, [1, 128], DType::F32, 1.0 / 128.0);
     let mut record = || {
-        let (loss, _) = model.loss(&ids, None, &Sharing::default(), &ids, &weights);
+        let loss = model.loss(&ids, None, &Sharing::default(), &ids, &weights, None).total;
         loss.backward();
         optimizer.step(model.parameters(), 1e-3);
         gpu.submit();

@@ -62,6 +62,29 @@ pub struct Sharing {
     pub margin: f32,
 }
 
+/// What some tokens of a batch should select, and what it costs where they do not: [`ops::contrast`].
+#[derive(Clone)]
+pub struct Evidence {
+    /// (rows), u32: tokens, counted through the batch; beyond it for none.
+    pub tokens: Tensor,
+    /// The chunks they are told.
+    pub told: ops::Told,
+    /// Times the loss of each retrieval layer.
+    pub weight: f32,
+}
+
+/// The parts of a loss in training: see [`Ramba::loss`].
+pub struct Loss {
+    /// (1): the sum of both parts, to go back from.
+    pub total: Tensor,
+    /// (1): of the predicted tokens.
+    pub text: Tensor,
+    /// (batch · tokens): the cross entropy of each.
+    pub ce: Tensor,
+    /// (1): of the evidence, mean over retrieval layers before its weight; None without any.
+    pub evidence: Option<Tensor>,
+}
+
 /// What a forward pass saw on its way.
 #[derive(Default)]
 pub struct Trace {
@@ -293,16 +316,18 @@ impl Ramba {
         sharing: &Sharing,
         trace: Option<&mut Trace>,
     ) -> Tensor {
-        self.logits(&self.hidden(ids, segment, sharing, trace))
+        self.logits(&self.hidden(ids, segment, sharing, trace, &mut |_, _, _| ()))
     }
 
-    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width).
+    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width). `retrieves` is told each retrieval layer, the
+    /// stream before it and the landmarks that it chooses from.
     fn hidden(
         &self,
         ids: &Tensor,
         segment: Option<&Tensor>,
         sharing: &Sharing,
         mut trace: Option<&mut Trace>,
+        retrieves: &mut dyn FnMut(&Retrieval, &Tensor, &Tensor),
     ) -> Tensor {
         let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut memory, mut selection) = (None, None);
@@ -318,6 +343,9 @@ impl Ramba {
                 Layer::Retrieval(retrieval) => {
                     selection =
                         memory.as_ref().map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
+                    if let Some(m) = &memory {
+                        retrieves(retrieval, x.settled(), &m.landmarks);
+                    }
                     if let (Some(trace), Some(s)) = (&mut trace, &selection) {
                         trace.selections.push(s.clone());
                     }
@@ -617,8 +645,8 @@ impl Ramba {
         }
     }
 
-    /// Σ weight · cross entropy of what [`Ramba::forward`] predicts against targets; the second is each token's, (batch ·
-    /// tokens). Targets and weights are (batch, tokens) as ids are.
+    /// Σ weight · cross entropy of what [`Ramba::forward`] predicts against targets, and the evidence's loss where there is
+    /// any. Targets and weights are (batch, tokens) as ids are.
     pub fn loss(
         &self,
         ids: &Tensor,
@@ -626,11 +654,26 @@ impl Ramba {
         sharing: &Sharing,
         targets: &Tensor,
         weights: &Tensor,
-    ) -> (Tensor, Tensor) {
-        let x = self.hidden(ids, segment, sharing, None);
+        evidence: Option<&Evidence>,
+    ) -> Loss {
+        let mut contrasts = Vec::new();
+        let x = self.hidden(ids, segment, sharing, None, &mut |retrieval, x, landmarks| {
+            if let Some(evidence) = evidence {
+                let scores = retrieval.contrasts(x, landmarks, &evidence.tokens);
+                contrasts.push(ops::contrast(&scores, &evidence.told).0);
+            }
+        });
         let (rows, width) = x.rows_by_last();
         let [targets, weights] = [targets, weights].map(|t| t.reshape([rows]));
-        ops::linear_cross_entropy(&x.reshape([rows, width]), &self.head, &targets, &weights)
+        let (text, ce) = ops::linear_cross_entropy(&x.reshape([rows, width]), &self.head, &targets, &weights);
+        let layers = contrasts.len() as f32;
+        let mean =
+            contrasts.into_iter().reduce(|a, b| ops::add(&a, &b)).map(|sum| ops::scale(&sum, 1.0 / layers));
+        let total = match (&mean, evidence) {
+            (Some(mean), Some(evidence)) => ops::add(&text, &ops::scale(mean, evidence.weight)),
+            _ => text.clone(),
+        };
+        Loss { total, text: text.detach(), ce, evidence: mean.map(|m| m.detach()) }
     }
 }
 

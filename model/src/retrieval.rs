@@ -3,7 +3,7 @@
 //! q = W_q · RMSNorm(x); the K best visible landmarks; stick-breaking or softmax weights over their scores.
 
 use rambutan_engine::{
-    Tensor,
+    DType, Tensor,
     ops::{self, Begun, Landmarks, Visibility},
 };
 
@@ -58,6 +58,20 @@ impl Retrieval {
     /// The selected chunks' scores before they become weights, and their indices, as [`ops::select`] gives them.
     pub fn scores(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> (Tensor, Tensor) {
         ops::select(&self.queries(x), &self.keys(landmarks), self.top_k, visibility)
+    }
+
+    /// The scores of `rows` of x, (batch, tokens, width), counted through the batch, against all chunks of all its sequences,
+    /// mean over heads: (rows, batch · chunks), f32, differentiable. Rows beyond the batch get zeros.
+    pub fn contrasts(&self, x: &Tensor, landmarks: &Tensor, rows: &Tensor) -> Tensor {
+        let q = self.queries(x);
+        let [batch, tokens, heads, dim] = q.axes();
+        let keys = self.keys(landmarks);
+        let chunks = keys.shape()[1];
+        // Few rows: in f32 throughout.
+        let [q, keys] = [(q, batch * tokens), (keys, batch * chunks)]
+            .map(|(t, n)| ops::copy(&t.reshape([n, heads * dim]), DType::F32));
+        let scores = ops::linear(&ops::embedding(&q, rows), &keys, None);
+        ops::scale(&scores, 1.0 / (heads as f32 * (dim as f32).sqrt()))
     }
 
     /// The same against pages of landmarks, outside of the graph, in the text's order.

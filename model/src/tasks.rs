@@ -25,7 +25,7 @@ pub use mix::TaskMix;
 #[cfg(not(target_arch = "wasm32"))]
 pub use prefetch::Prefetch;
 pub use ruler::{Task, Trial};
-pub use sampler::{Batch, Sample, Sampler};
+pub use sampler::{Batch, Evidence, Sample, Sampler};
 
 use crate::data::DataError;
 

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use rambutan_engine::{
-    Gpu, Tensor, no_grad, ops,
+    DType, Gpu, Tensor, no_grad, ops,
     optim::{AdamW, AdamWOptions, Decay, LossScale, OptimizerState, Schedule, StepReport},
     tensor::Parameters,
 };
@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::{
     Checkpoint, Error, Ramba,
     checkpoint::{Header, HostTensor},
-    ramba::{Options, Sharing},
+    ramba::{Evidence, Options, Sharing},
     ranks::{Alone, OrderedSum, Ranks},
     tasks::Batch,
 };
@@ -44,6 +44,14 @@ pub struct Phase {
     /// of a long text, of which the best has a higher score ([`ops::Group::margin`]). 0 or more; 0 where nothing is shared.
     #[serde(default)]
     pub margin: f32,
+    /// Weight of the evidence's loss beside the others: where an answer is given, the retrieval layers should select the chunk
+    /// that states it, and no other ([`ops::contrast`]). Gradients of the selected chunks' weights teach the same of the few
+    /// that are selected, and nothing of the others. 0 for none.
+    #[serde(default)]
+    pub evidence: f32,
+    /// Added to other sequences' chunks in it: ln n stands for n times as many chunks as a group has. 0 or more.
+    #[serde(default)]
+    pub evidence_margin: f32,
     /// Sequences that go through the model at once, whole groups of them; 0 for all. Fewer need less memory, and sum
     /// their gradients in another order.
     #[serde(default)]
@@ -165,6 +173,11 @@ impl Plan {
                 let expected = "0, or a group of several sequences, whose chunks it is for";
                 return Err(setting(&field("margin"), p.margin, expected));
             }
+            for (name, value) in [("evidence", p.evidence), ("evidence_margin", p.evidence_margin)] {
+                if !(value.is_finite() && value >= 0.0) {
+                    return Err(setting(&field(name), value, "a finite number, 0 or more"));
+                }
+            }
             if !p.at_once.is_multiple_of(p.group) {
                 return Err(setting(&field("at_once"), p.at_once, format!("whole groups of {}", p.group)));
             }
@@ -263,29 +276,38 @@ pub struct Trainer {
     ranks: Arc<dyn Ranks>,
 }
 
-/// The losses of a step: the loss, and the answers' mean cross entropy.
-pub struct Losses(Both);
+/// The losses of a step, still on their way.
+pub struct Losses(Parts);
 
-enum Both {
-    /// (2), still on the device.
+enum Parts {
+    /// (3), still on the device.
     Coming(Tensor),
     /// Summed over ranks.
-    Summed([f32; 2]),
+    Summed([f32; 3]),
+}
+
+/// The losses of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepLosses {
+    /// Of the predicted tokens: the text's mean cross entropy, and the answers' times its weight.
+    pub loss: f32,
+    /// The answers' mean cross entropy in nats.
+    pub answers: f32,
+    /// The evidence's, before its weight: [`ops::contrast`]; 0 without any.
+    pub evidence: f32,
 }
 
 impl Losses {
-    /// (the loss, the answers' mean cross entropy in nats). Waits for the step.
+    /// Waits for the step.
     ///
     /// # Errors
     /// Whatever went wrong on the device since the last read.
-    pub async fn read(&self) -> Result<(f32, f32), Error> {
-        match &self.0 {
-            Both::Coming(both) => {
-                let both = both.read::<f32>().await?;
-                Ok((both[0], both[1]))
-            }
-            Both::Summed([loss, answers]) => Ok((*loss, *answers)),
-        }
+    pub async fn read(&self) -> Result<StepLosses, Error> {
+        let [loss, answers, evidence] = match &self.0 {
+            Parts::Coming(parts) => parts.read::<f32>().await?.try_into().expect("three losses"),
+            Parts::Summed(parts) => *parts,
+        };
+        Ok(StepLosses { loss, answers, evidence })
     }
 }
 
@@ -395,36 +417,36 @@ impl Trainer {
             (self.step, phase.sequences, phase.length),
             "the batch of another step"
         );
-        let both = match self.ranks.size() {
-            1 => Both::Coming(self.gradients(batch, &phase)?),
-            _ => Both::Summed(self.gradients_over_ranks(batch, &phase)?),
+        let losses = match self.ranks.size() {
+            1 => Parts::Coming(self.gradients(batch, &phase)?),
+            _ => Parts::Summed(self.gradients_over_ranks(batch, &phase)?),
         };
         self.optimizer.step(self.model.parameters(), self.plan.schedule().at(self.step) as f32);
         self.step += 1;
         self.tokens += (phase.sequences * phase.length) as u64;
         self.model.gpu().submit();
         self.model.gpu().check()?;
-        Ok(Losses(both))
+        Ok(Losses(losses))
     }
 
-    /// Sums the batch's gradients in the arenas → (2), both losses.
+    /// Sums the batch's gradients in the arenas → (3), the losses.
     fn gradients(&self, batch: &Batch, phase: &Phase) -> Result<Tensor, Error> {
         let at_once = if phase.at_once == 0 { phase.sequences } else { phase.at_once };
         let scale = self.optimizer.loss_scale();
-        let mut both: Option<Tensor> = None;
+        let mut losses: Option<Tensor> = None;
         for first in (0..phase.sequences).step_by(at_once) {
             let part = self.part(batch, phase, first, at_once.min(phase.sequences - first), &scale)?;
-            both = Some(match both {
+            losses = Some(match losses {
                 Some(sum) => no_grad(|| ops::add(&sum, &part)),
                 None => part,
             });
         }
-        Ok(both.expect("at least one sequence"))
+        Ok(losses.expect("at least one sequence"))
     }
 
     /// The same where parts are dealt to ranks, one to each in a round: the sums are those of [`Trainer::gradients`] over
     /// the same parts in the same order.
-    fn gradients_over_ranks(&self, batch: &Batch, phase: &Phase) -> Result<[f32; 2], Error> {
+    fn gradients_over_ranks(&self, batch: &Batch, phase: &Phase) -> Result<[f32; 3], Error> {
         let (rank, size) = (self.ranks.rank(), self.ranks.size());
         let share = phase.sequences / size;
         let at_once = if phase.at_once == 0 { share } else { phase.at_once.min(share) };
@@ -432,29 +454,29 @@ impl Trainer {
         let parameters = self.model.parameters();
         let arenas: Vec<usize> = parameters.arenas().iter().map(|a| a.values.len()).collect();
         // The losses stand behind the gradients.
-        let mut sum = OrderedSum::new(&*self.ranks, arenas.iter().sum::<usize>() + 2);
+        let mut sum = OrderedSum::new(&*self.ranks, arenas.iter().sum::<usize>() + 3);
         for done in (0..share).step_by(at_once) {
             let n = at_once.min(share - done);
             parameters.zero_gradients();
-            let both = self.part(batch, phase, done * size + rank * n, n, &scale)?;
+            let losses = self.part(batch, phase, done * size + rank * n, n, &scale)?;
             let mut term = Vec::new();
             for gradients in trained(parameters) {
                 term.extend(pollster::block_on(gradients.read::<f32>())?);
             }
-            term.extend(pollster::block_on(both.read::<f32>())?);
+            term.extend(pollster::block_on(losses.read::<f32>())?);
             sum.add(&term);
         }
         let sum = sum.finish();
-        let (mut rest, both) = sum.split_at(sum.len() - 2);
+        let (mut rest, losses) = sum.split_at(sum.len() - 3);
         for (gradients, len) in trained(parameters).into_iter().zip(arenas) {
             let (here, behind) = rest.split_at(len);
             gradients.write(here)?;
             rest = behind;
         }
-        Ok([both[0], both[1]])
+        Ok([losses[0], losses[1], losses[2]])
     }
 
-    /// Adds the gradients of sequences `first .. first + n` to the arenas → (2), their part of both losses.
+    /// Adds the gradients of sequences `first .. first + n` to the arenas → (3), their part of the losses.
     fn part(
         &self,
         batch: &Batch,
@@ -478,10 +500,44 @@ impl Trainer {
         } else {
             Sharing::default()
         };
-        let (loss, ce) = self.model.loss(&ids, Some(&segment), &sharing, &targets, &weights);
-        loss.backward_from(scale);
-        let answers = no_grad(|| ops::sum(&ops::mul(&ce, &answer_weights.reshape([ce.len()]))));
-        Ok(no_grad(|| ops::concat_columns(&[&loss.detach(), &answers])))
+        let evidence = (phase.evidence > 0.0).then(|| self.evidence(batch, phase, first, n)).transpose()?;
+        let losses = self.model.loss(&ids, Some(&segment), &sharing, &targets, &weights, evidence.as_ref());
+        losses.total.backward_from(scale);
+        Ok(no_grad(|| {
+            let answers = ops::sum(&ops::mul(&losses.ce, &answer_weights.reshape([losses.ce.len()])));
+            let none = || Tensor::full(gpu, [1], DType::F32, 0.0);
+            ops::concat_columns(&[&losses.text, &answers, &losses.evidence.unwrap_or_else(none)])
+        }))
+    }
+
+    /// What the answers of sequences `first .. first + n` should select.
+    fn evidence(&self, batch: &Batch, phase: &Phase, first: usize, n: usize) -> Result<Evidence, Error> {
+        let gpu = self.model.gpu();
+        let chunks = batch.clean.len() / batch.sequences;
+        let rows = first * Batch::EVIDENCE..(first + n) * Batch::EVIDENCE;
+        let (tokens, columns) = ((first * phase.length) as u32, (first * chunks) as u32);
+        // Counted through the part; behind the last of a sequence none.
+        let tokens: Vec<u32> = batch.evidence_tokens[rows.clone()]
+            .iter()
+            .map(|&token| if token == u32::MAX { token } else { token - tokens })
+            .collect();
+        let told: Vec<u32> = batch.evidence_chunks[rows.clone()]
+            .iter()
+            .flat_map(|told| told.map(|chunk| chunk.saturating_sub(columns)))
+            .collect();
+        let both = batch.clean.iter().zip(&batch.unasked).skip(first * chunks).take(n * chunks);
+        let rivals: Vec<u32> = both.map(|(clean, unasked)| clean | unasked << 1).collect();
+        Ok(Evidence {
+            tokens: Tensor::from_slice(gpu, &tokens, [rows.len()])?,
+            told: ops::Told {
+                chunks: Tensor::from_slice(gpu, &told, [rows.len(), 3])?,
+                rivals: Tensor::from_slice(gpu, &rivals, [n, chunks])?,
+                weights: Tensor::from_slice(gpu, &batch.evidence_weights[rows.clone()], [rows.len()])?,
+                group: phase.group,
+                margin: phase.evidence_margin,
+            },
+            weight: phase.evidence,
+        })
     }
 
     /// What the optimizer's device state says. Waits for the work recorded.

@@ -548,7 +548,7 @@ fn loss(model: &Ramba, ids: &Tensor, segment: Option<&Tensor>) -> Result<Tensor,
         (0..host.len()).map(|i| if (i + 1).is_multiple_of(tokens) { 0.0 } else { weight }).collect();
     let targets = Tensor::from_slice(ids.gpu(), &targets, [batch, tokens]).map_err(|e| e.to_string())?;
     let weights = Tensor::from_slice(ids.gpu(), &weights, [batch, tokens]).map_err(|e| e.to_string())?;
-    Ok(model.loss(ids, segment, &Sharing::default(), &targets, &weights).0)
+    Ok(model.loss(ids, segment, &Sharing::default(), &targets, &weights, None).total)
 }
 
 fn ramba_model(v: &Vectors) -> Result<(), String> {

@@ -140,7 +140,7 @@ fn gradients_of_the_window_mixer_are_slopes() {
             let [ids, targets, segment] = [&ids, &targets, &segment]
                 .map(|v| Tensor::from_slice(&gpu, v, [BATCH, TOKENS]).expect("they fill"));
             let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
-            let (loss, _) = model.loss(&ids, Some(&segment), &Sharing::default(), &targets, &weights);
+            let loss = model.loss(&ids, Some(&segment), &Sharing::default(), &targets, &weights, None).total;
             (model, loss)
         };
         let (model, at) = loss(&checkpoint, true);
@@ -180,7 +180,7 @@ fn step(half: bool, scale: f64) -> Vec<(String, Vec<f64>)> {
         [ids, targets].map(|v| Tensor::from_slice(&gpu, &v, [BATCH, TOKENS]).expect("they fill"));
     let weights = Tensor::full(&gpu, [BATCH, TOKENS], DType::F32, 1.0 / (BATCH * TOKENS) as f64);
     let logits = no_grad(|| model.forward(&ids, None, &Sharing::default()));
-    let (loss, _) = model.loss(&ids, None, &Sharing::default(), &targets, &weights);
+    let loss = model.loss(&ids, None, &Sharing::default(), &targets, &weights, None).total;
     loss.backward_from(&Tensor::full(&gpu, [1], DType::F32, scale));
     let mut all = vec![("logits".to_owned(), read(&logits))];
     all.extend(model.parameters().iter().map(|(name, p)| {

@@ -11,8 +11,20 @@ use rambutan_model::{
     Checkpoint, Config,
     checkpoint::Precision,
     ramba::{Sharing, Trace},
-    tasks::{Sampler, TaskMix},
-    train::{OptimizerPlan, Phase, Plan, Trainer},
+    tasks::{Batch, Sampler, TaskMix},
+    train::{OptimizerPlan, Phase, Plan, StepLosses, Trainer},
+};
+
+/// One step, of which nothing is asked but to train.
+const PHASE: Phase = Phase {
+    steps: 1,
+    length: 256,
+    sequences: 2,
+    group: 1,
+    margin: 0.0,
+    evidence: 0.0,
+    evidence_margin: 0.0,
+    at_once: 0,
 };
 
 /// A model small enough for software Vulkan, with every kind of layer.
@@ -40,8 +52,17 @@ fn plan(steps: [u64; 2]) -> Plan {
         seed: 5,
         half: false,
         phases: vec![
-            Phase { steps: steps[0], length: 256, sequences: 2, group: 1, margin: 0.0, at_once: 0 },
-            Phase { steps: steps[1], length: 256, sequences: 4, group: 2, margin: 1.5, at_once: 2 },
+            Phase { steps: steps[0], length: 256, sequences: 2, ..PHASE },
+            Phase {
+                steps: steps[1],
+                length: 256,
+                sequences: 4,
+                group: 2,
+                margin: 1.5,
+                evidence: 0.5,
+                evidence_margin: 2.0,
+                at_once: 2,
+            },
         ],
         optimizer: OptimizerPlan { warmup: 2, ..OptimizerPlan::default() },
     }
@@ -52,15 +73,16 @@ fn sampler() -> Sampler {
 }
 
 /// Trains up to step `until` → the losses of each step, as bits.
-fn run(trainer: &mut Trainer, until: u64) -> Vec<(u32, u32)> {
+fn run(trainer: &mut Trainer, until: u64) -> Vec<[u32; 3]> {
     let sampler = sampler();
     let mut losses = Vec::new();
     while trainer.next_step() < until {
         let step = trainer.next_step();
         let phase = *trainer.plan().phase(step).expect("within the plan");
         let batch = sampler.batch(step, phase.sequences, phase.length).expect("a batch");
-        let (loss, answers) = block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
-        losses.push((loss.to_bits(), answers.to_bits()));
+        let StepLosses { loss, answers, evidence } =
+            block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
+        losses.push([loss, answers, evidence].map(f32::to_bits));
     }
     losses
 }
@@ -99,7 +121,7 @@ fn steps_repeat_bit_for_bit_and_learn() {
     let once = || run(&mut trainer(&gpu, &initial(), plan([12, 1])), 12);
     let first = once();
     assert_eq!(first, once());
-    let [begin, end] = [first[0], first[11]].map(|l| f32::from_bits(l.0));
+    let [begin, end] = [first[0], first[11]].map(|l| f32::from_bits(l[0]));
     assert!(end < begin - 0.3, "12 steps took the loss from {begin} to {end}");
 }
 
@@ -108,11 +130,20 @@ fn steps_repeat_bit_for_bit_and_learn() {
 fn parts_of_a_batch_train_alike() {
     let gpu = testing::gpu();
     let with = |at_once| {
-        let phases = vec![Phase { steps: 3, length: 256, sequences: 4, group: 2, margin: 1.5, at_once }];
+        let phases = vec![Phase {
+            steps: 3,
+            length: 256,
+            sequences: 4,
+            group: 2,
+            margin: 1.5,
+            evidence: 0.5,
+            evidence_margin: 2.0,
+            at_once,
+        }];
         run(&mut trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) }), 3)
     };
-    for (whole, parts) in with(0).into_iter().zip(with(2)) {
-        let (whole, parts) = (f32::from_bits(whole.0), f32::from_bits(parts.0));
+    for (whole, parts) in with(0).into_iter().flatten().zip(with(2).into_iter().flatten()) {
+        let (whole, parts) = (f32::from_bits(whole), f32::from_bits(parts));
         assert!((whole - parts).abs() < 1e-4 * whole, "{whole} and {parts}");
     }
 }
@@ -132,20 +163,20 @@ fn a_margin_stands_for_more_distractors() {
     let (ids, targets, segment) =
         (words(&batch.ids, length), words(&batch.targets, length), words(&batch.segment, length));
     let losses = [0.0, 50.0].map(|margin| {
-        let phases = vec![Phase { steps: 1, length, sequences, group: sequences, margin, at_once: 0 }];
+        let phases = vec![Phase { steps: 1, length, sequences, group: sequences, margin, ..PHASE }];
         let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
         let clean = words(&batch.clean, chunks);
         let sharing = Sharing { group: sequences, clean: Some(clean), margin };
         let mut trace = Trace::default();
         let model = trainer.model();
         no_grad(|| model.traced(&ids, Some(&segment), &sharing, Some(&mut trace)));
-        let (expected, _) = no_grad(|| model.loss(&ids, Some(&segment), &sharing, &targets, &weights));
+        let expected = no_grad(|| model.loss(&ids, Some(&segment), &sharing, &targets, &weights, None)).total;
         let expected = expected.to_vec::<f32>().expect("a loss")[0];
         let indices = trace.selections[0].indices.to_vec::<u32>().expect("indices");
         let own = |(i, chunk): (usize, &u32)| *chunk as usize / chunks == i / (indices.len() / sequences);
         let own = indices.iter().enumerate().filter(|i| own(*i)).count();
         assert_eq!(own == 0, margin > 0.0, "{own} of {} chosen chunks are a sequence's own", indices.len());
-        let (loss, _) = block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
+        let StepLosses { loss, .. } = block_on(trainer.step(&batch).expect("a step").read()).expect("losses");
         assert!((loss - expected).abs() < 1e-5, "margin {margin}: {loss} in training, {expected} without");
         loss
     });
@@ -153,6 +184,49 @@ fn a_margin_stands_for_more_distractors() {
     let phase: Phase =
         serde_json::from_str(r#"{"steps": 1, "length": 64, "sequences": 2, "group": 2}"#).expect("a phase");
     assert_eq!(phase.margin, 0.0);
+}
+
+/// The evidence's loss that a step tells is that of its retrieval layer's scores, is no part of the other loss, and falls
+/// where a batch is trained on again and again: answers then select the chunks that state them.
+#[test]
+fn evidence_teaches_what_to_select() {
+    let gpu = testing::gpu();
+    let (sequences, length, steps) = (4, 256, 30);
+    let mix = TaskMix { tail: 100, question_gap: 70, ..TaskMix::default() };
+    let batch = Sampler::new(mix, None, 5).and_then(|s| s.batch(0, sequences, length)).expect("a batch");
+    let phase = Phase { steps, length, sequences, group: 2, evidence_margin: 1.0, at_once: 2, ..PHASE };
+    let initial = initial();
+    let mut first = Vec::new();
+    for evidence in [0.0, 1.0] {
+        let phases = vec![Phase { evidence, ..phase }];
+        let mut trainer = trainer(&gpu, &initial, Plan { phases, ..plan([1, 1]) });
+        let mut told = Vec::new();
+        for step in 0..if evidence > 0.0 { steps } else { 1 } {
+            let losses = trainer.step(&Batch { step, ..batch.clone() }).expect("a step");
+            told.push(block_on(losses.read()).expect("losses"));
+        }
+        first.push(told[0]);
+        if evidence > 0.0 {
+            let (before, after) = (told[0].evidence, told[told.len() - 1].evidence);
+            assert!(after < 0.5 * before, "{before} before, {after} after");
+        }
+    }
+    assert_eq!((first[0].loss, first[0].answers), (first[1].loss, first[1].answers));
+    assert_eq!(first[0].evidence, 0.0);
+    // Of an untrained model all scores are about 0: what counts is how many rivals a row has, and of which kind.
+    let chunks = batch.clean.len() / sequences;
+    let flag = |flags: &[u32], row: usize, chunk: usize| flags[row * chunks + chunk] as f32;
+    let expected: f32 = (batch.evidence_weights.iter().zip(&batch.evidence_chunks))
+        .map(|(weight, &[chunk, from, to])| {
+            let row = chunk as usize / chunks;
+            let own = (0..chunks).filter(|c| !(from..=to).contains(&((row * chunks + c) as u32)));
+            let own: f32 = own.map(|c| flag(&batch.unasked, row, c)).sum();
+            let others: f32 = (0..chunks).map(|c| flag(&batch.clean, row ^ 1, c)).sum();
+            let rho = (1.0 + own + others * 1f32.exp()).ln();
+            weight * (rho + (1.0 + (rho + 4.0).exp()).ln())
+        })
+        .sum();
+    assert!((first[1].evidence - expected).abs() < 0.1, "{} for about {expected}", first[1].evidence);
 }
 
 #[test]
@@ -163,8 +237,16 @@ fn margins_that_make_no_sense_are_refused() {
         (2, f32::INFINITY, "plan.phases[0].margin = inf: expected a finite number, 0 or more"),
         (1, 3.0, "plan.phases[0].margin = 3: expected 0, or a group of several sequences"),
     ] {
-        let phases = vec![Phase { steps: 1, length: 256, sequences: 2, group, margin, at_once: 0 }];
+        let phases = vec![Phase { steps: 1, length: 256, sequences: 2, group, margin, ..PHASE }];
         let error = Plan { phases, ..plan([1, 1]) }.check().expect_err("a wrong margin").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    for (evidence, evidence_margin, expected) in [
+        (-1.0, 0.0, "plan.phases[0].evidence = -1: expected a finite number, 0 or more"),
+        (1.0, f32::NAN, "plan.phases[0].evidence_margin = NaN: expected a finite number, 0 or more"),
+    ] {
+        let phases = vec![Phase { evidence, evidence_margin, ..PHASE }];
+        let error = Plan { phases, ..plan([1, 1]) }.check().expect_err("no evidence").to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -173,7 +255,7 @@ fn margins_that_make_no_sense_are_refused() {
 #[test]
 fn steps_read_nothing_and_grow_nothing() {
     let gpu = Gpu::new(rambutan_engine::GpuOptions::from_env()).expect("an adapter");
-    let phases = vec![Phase { steps: 240, length: 64, sequences: 1, group: 1, margin: 0.0, at_once: 0 }];
+    let phases = vec![Phase { steps: 240, length: 64, sequences: 1, ..PHASE }];
     let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
     let plain = TaskMix { facts_min: 0, facts_max: 0, ..TaskMix::default() };
     let sampler = Sampler::new(plain, None, 5).expect("the mixture makes sense");

@@ -25,6 +25,7 @@ ops! {
     batches,
     causal_conv1d,
     columns,
+    contrast,
     copy,
     cross_entropy,
     cumulative_sum,

@@ -189,6 +189,8 @@ impl Chain {
     pub const COUNT: usize = 2;
     /// Steps from the variable asked for to the one that holds the number, in RULER's task.
     pub const HOPS: usize = 2;
+    /// Between the values that an answer spells.
+    pub(super) const THEN: &'static str = " = ";
 
     /// [`Chain::COUNT`] chains of `hops` hops, no variable in two of them.
     pub fn draw(hops: usize, digits: (usize, usize), rng: &mut Rng) -> [Chain; Chain::COUNT] {
@@ -202,11 +204,16 @@ impl Chain {
         std::array::from_fn(|i| Self::new(&names[i * (hops + 1)..][..=hops], &number(digits, rng)))
     }
 
+    /// What statement `i` gives its variable.
+    pub(super) fn value(&self, i: usize) -> &str {
+        self.statements[i].trim_matches('|').rsplit(' ').next().unwrap_or_default()
+    }
+
     fn new(names: &[String], digits: &str) -> Chain {
         let values = std::iter::once(digits).chain(names.iter().map(String::as_str));
         let statements = names.iter().zip(values).map(|(n, value)| format!("|VAR {n} = {value}|")).collect();
         let (last, before) = names.split_last().expect("a chain has variables");
-        let way: String = before.iter().rev().map(|name| format!("{name} = ")).collect();
+        let way: String = before.iter().rev().map(|name| format!("{name}{}", Self::THEN)).collect();
         Chain {
             statements,
             question: format!("|What is the value of VAR {last}? It is:"),

@@ -19,6 +19,21 @@ pub struct Sample {
     pub segment: Vec<u32>,
     /// A flag for each full chunk: no part of a fact or a question is in it that others must not see.
     pub clean: Vec<bool>,
+    /// A flag for each full chunk: no part of a question or its answer is in it.
+    pub unasked: Vec<bool>,
+    /// Where the answers' values stand, in their order, but for what a restart parts from the beginning of its statement.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Where in its sequence a token of an answer's value was stated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The answer's token.
+    pub token: usize,
+    /// The token of the statement that it repeats.
+    pub source: usize,
+    /// The statement.
+    pub statement: Range<usize>,
 }
 
 /// Sequences of one training step, row by row.
@@ -42,6 +57,21 @@ pub struct Batch {
     pub segment: Vec<u32>,
     /// `sequences × (length / chunk)` flags: 1 where other sequences may see the chunk.
     pub clean: Vec<u32>,
+    /// As many flags: 1 where no question and no answer lies in the chunk.
+    pub unasked: Vec<u32>,
+    /// `sequences × `[`Batch::EVIDENCE`] tokens that answers' tokens follow, counted through the batch; u32::MAX behind the
+    /// last of a sequence. Of more answers some are left out, evenly.
+    pub evidence_tokens: Vec<u32>,
+    /// For each the chunk where what follows is stated, and the first and last chunk of that statement, counted through the
+    /// batch.
+    pub evidence_chunks: Vec<[u32; 3]>,
+    /// One over their number, 0 behind the last of a sequence.
+    pub evidence_weights: Vec<f32>,
+}
+
+impl Batch {
+    /// Tokens of answers a sequence whose evidence is given.
+    pub const EVIDENCE: usize = 32;
 }
 
 /// Draws training samples and batches.
@@ -139,8 +169,9 @@ impl Sampler {
             rng.shuffle(&mut named);
             let [(first, a), (second, b), ..] = named[..] else { return };
             if let Some((question, answer)) = both(first, second) {
-                let last = Placed { end: a.end.max(b.end), shared: a.shared && b.shared };
-                crop.ask(&question, &answer, &last, rng);
+                let behind = answer.len() - second.answer.len();
+                let told = [(0, first.digits(), a), (behind, second.digits(), b)];
+                crop.ask(&question, &answer, &told, rng);
             }
         }
     }
@@ -152,18 +183,19 @@ impl Sampler {
         let hops =
             if mix.hops_min < mix.hops_max { rng.range(mix.hops_min, mix.hops_max) } else { mix.hops_max };
         for chain in Chain::draw(hops, (mix.digits_min, mix.digits_max), rng) {
-            let mut last = Placed { end: 0, shared: mix.share_named };
-            let mut whole = true;
-            for statement in &chain.statements {
-                match crop.state(statement, mix.share_named, rng) {
-                    Some(place) => {
-                        last = Placed { end: last.end.max(place.end), shared: last.shared && place.shared };
-                    }
-                    None => whole = false,
-                }
+            let places: Vec<Option<Placed>> =
+                chain.statements.iter().map(|said| crop.state(said, mix.share_named, rng)).collect();
+            let Some(places) = places.into_iter().collect::<Option<Vec<_>>>() else { continue };
+            // The answer spells the statements' values, the last one's first.
+            let mut told = Vec::new();
+            let mut from = 0;
+            for (i, place) in places.iter().enumerate().rev() {
+                let value = chain.value(i);
+                told.push((from, value, place));
+                from += value.len() + Chain::THEN.len();
             }
-            for _ in 0..if whole { mix.questions } else { 0 } {
-                crop.ask(&chain.question, &chain.answer, &last, rng);
+            for _ in 0..mix.questions {
+                crop.ask(&chain.question, &chain.answer, &told, rng);
             }
         }
     }
@@ -224,7 +256,12 @@ impl Sampler {
             answer_weights: vec![0.0; total],
             segment: Vec::with_capacity(total),
             clean: Vec::with_capacity(total / self.mix.chunk),
+            unasked: Vec::with_capacity(total / self.mix.chunk),
+            evidence_tokens: vec![u32::MAX; sequences * Batch::EVIDENCE],
+            evidence_chunks: vec![[0; 3]; sequences * Batch::EVIDENCE],
+            evidence_weights: vec![0.0; sequences * Batch::EVIDENCE],
         };
+        let mut evidences = 0;
         // Whether the token that follows is part of an answer; nothing follows a row's last.
         let mut follows: Vec<Option<bool>> = Vec::with_capacity(total);
         for index in 0..sequences {
@@ -234,8 +271,21 @@ impl Sampler {
             batch.targets.push(0);
             batch.segment.extend(sample.segment);
             batch.clean.extend(sample.clean.into_iter().map(u32::from));
+            batch.unasked.extend(sample.unasked.into_iter().map(u32::from));
+            let n = sample.evidence.len().min(Batch::EVIDENCE);
+            for i in 0..n {
+                let Evidence { token, source, statement } = &sample.evidence[i * sample.evidence.len() / n];
+                let (at, chunks) = (index * Batch::EVIDENCE + i, index * (length / self.mix.chunk));
+                let chunk = |token: usize| (chunks + token / self.mix.chunk) as u32;
+                batch.evidence_tokens[at] = (index * length + token - 1) as u32;
+                batch.evidence_chunks[at] = [*source, statement.start, statement.end - 1].map(chunk);
+            }
+            evidences += n;
             follows.extend(sample.answer[1..].iter().map(|&a| Some(a)));
             follows.push(None);
+        }
+        for (weight, &token) in batch.evidence_weights.iter_mut().zip(&batch.evidence_tokens) {
+            *weight = if token == u32::MAX { 0.0 } else { 1.0 / evidences as f32 };
         }
         let answers = follows.iter().filter(|f| **f == Some(true)).count();
         let texts = total - sequences - answers;
@@ -253,10 +303,10 @@ impl Sampler {
     }
 }
 
-/// Where what was stated ends, and whether others may see it.
-#[derive(Clone, Copy)]
+/// Where a statement stands, and whether others may see it.
+#[derive(Clone)]
 struct Placed {
-    end: usize,
+    at: Range<usize>,
     shared: bool,
 }
 
@@ -271,6 +321,7 @@ struct Crop<'a> {
     used: Vec<Range<usize>>,
     asked: Vec<Range<usize>>,
     own: Vec<Range<usize>>,
+    evidence: Vec<Evidence>,
 }
 
 impl<'a> Crop<'a> {
@@ -282,7 +333,16 @@ impl<'a> Crop<'a> {
             at += rng.range(mix.cut_min, mix.cut_max);
         }
         let answer = vec![false; ids.len()];
-        Crop { mix, ids, answer, cuts, used: Vec::new(), asked: Vec::new(), own: Vec::new() }
+        Crop {
+            mix,
+            ids,
+            answer,
+            cuts,
+            used: Vec::new(),
+            asked: Vec::new(),
+            own: Vec::new(),
+            evidence: Vec::new(),
+        }
     }
 
     /// Writes a statement somewhere, cut by a border or not; None where no free place was found.
@@ -309,7 +369,7 @@ impl<'a> Crop<'a> {
                 if !shared {
                     self.own.push(place.clone());
                 }
-                return Some(Placed { end: place.end, shared });
+                return Some(Placed { at: place, shared });
             }
         }
         None
@@ -318,15 +378,16 @@ impl<'a> Crop<'a> {
     /// Asks for a fact as often as the mixture says.
     fn ask_of(&mut self, fact: &Fact, place: &Placed, rng: &mut Rng) {
         for _ in 0..self.mix.questions {
-            self.ask(&fact.question, &fact.answer, place, rng);
+            self.ask(&fact.question, &fact.answer, &[(0, fact.digits(), place)], rng);
         }
     }
 
-    /// Writes a question and its answer somewhere behind what it asks for, where the one place tried is free.
-    fn ask(&mut self, question: &str, answer: &str, what: &Placed, rng: &mut Rng) {
+    /// Writes a question and its answer somewhere behind what it asks for, where the one place tried is free. `told`: what
+    /// from where on in the answer repeats which statement.
+    fn ask(&mut self, question: &str, answer: &str, told: &[(usize, &str, &Placed)], rng: &mut Rng) {
         let (mix, length) = (self.mix, self.ids.len());
         let n = question.len() + answer.len();
-        let low = what.end + mix.question_gap;
+        let low = told.iter().map(|(.., place)| place.at.end).max().unwrap_or(0) + mix.question_gap;
         if low + n >= length {
             return;
         }
@@ -337,7 +398,7 @@ impl<'a> Crop<'a> {
         let (place, said) = (start..start + n, start + question.len()..start + n);
         self.ids[start..said.start].copy_from_slice(question.as_bytes());
         self.ids[said.clone()].copy_from_slice(answer.as_bytes());
-        self.answer[said].fill(true);
+        self.answer[said.clone()].fill(true);
         self.cuts.retain(|&cut| cut <= place.start || cut >= place.end);
         let mut cut = start;
         if !rng.chance(mix.question_restart) {
@@ -348,8 +409,19 @@ impl<'a> Crop<'a> {
         self.cuts.insert(cut);
         self.used.push(place.clone());
         self.asked.push(place.clone());
-        if !what.shared {
+        if told.iter().any(|(.., place)| !place.shared) {
             self.own.push(place);
+        }
+        for &(from, value, statement) in told {
+            let stated = &self.ids[statement.at.clone()];
+            let Some(first) = stated.windows(value.len()).rposition(|w| w == value.as_bytes()) else {
+                continue;
+            };
+            self.evidence.extend((0..value.len()).map(|i| Evidence {
+                token: said.start + from + i,
+                source: statement.at.start + first + i,
+                statement: statement.at.clone(),
+            }));
         }
     }
 
@@ -357,6 +429,9 @@ impl<'a> Crop<'a> {
         let (mix, length) = (self.mix, self.ids.len());
         let mut segment = vec![0; length];
         if mix.restarts {
+            // Behind a restart nothing may say what the statement is about.
+            let cuts = &self.cuts;
+            self.evidence.retain(|e| cuts.range(e.statement.start + 1..=e.source).next().is_none());
             self.cuts.remove(&0);
             let mut from = 0;
             for (number, to) in self.cuts.into_iter().chain([length]).enumerate() {
@@ -368,7 +443,12 @@ impl<'a> Crop<'a> {
         for span in self.own {
             clean[span.start / mix.chunk..(span.end - 1) / mix.chunk + 1].fill(false);
         }
-        Sample { ids: self.ids, answer: self.answer, segment, clean }
+        let mut unasked = vec![true; length / mix.chunk];
+        for span in &self.asked {
+            unasked[span.start / mix.chunk..(span.end - 1) / mix.chunk + 1].fill(false);
+        }
+        self.evidence.sort_by_key(|e| e.token);
+        Sample { ids: self.ids, answer: self.answer, segment, clean, unasked, evidence: self.evidence }
     }
 }
 

@@ -713,3 +713,89 @@ fn trials_of_every_task_ask_for_what_stands_in_the_text() {
     assert!(matches!(stated.ruler(Task::Passkey, 1, 0), Err(DataError::Occupied { offset: 500, .. })));
     assert_ne!(Haystack::formats(1, 500).unwrap().text(), Formats::new(1).text(500));
 }
+
+fn every_task() -> TaskMix {
+    TaskMix {
+        named: 0.8,
+        twins: 0.3,
+        reworded: 0.3,
+        multi: 0.5,
+        variables: 0.5,
+        hops_min: 0,
+        ..TaskMix::default()
+    }
+}
+
+#[test]
+fn evidence_is_where_an_answer_was_stated() {
+    let (mut parted, mut whole) = (0, 0);
+    for (restarts, length) in [(true, 4096), (false, 4096), (true, 1024)] {
+        let sampler = sampler(TaskMix { restarts, ..every_task() });
+        for index in 0..100 {
+            let sample = sampler.sample(2, index, length).unwrap();
+            for Evidence { token, source, statement } in &sample.evidence {
+                assert_eq!(sample.ids[*token], sample.ids[*source]);
+                assert!(sample.answer[*token] && statement.contains(source) && statement.end + 130 <= *token);
+                assert_eq!(sample.segment[statement.start], sample.segment[*source], "nothing parts them");
+                let text = std::str::from_utf8(&sample.ids[statement.clone()]).unwrap();
+                assert!([b'|', b' ', b'\n'].contains(&sample.ids[statement.start]), "{text}");
+            }
+            assert!(sample.evidence.windows(2).all(|two| two[0].token < two[1].token));
+            // Digits are values, whatever else an answer says.
+            let digits = (0..length).filter(|&t| sample.answer[t] && sample.ids[t].is_ascii_digit());
+            for token in digits {
+                match sample.evidence.binary_search_by_key(&token, |e| e.token) {
+                    Ok(_) => whole += 1,
+                    Err(_) => {
+                        assert!(restarts, "digits without evidence, and nothing restarts");
+                        parted += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(whole > 10 * parted && parted > 0, "{whole} {parted}");
+}
+
+#[test]
+fn chunks_are_unasked_where_no_question_lies() {
+    let sampler = sampler(every_task());
+    for index in 0..100 {
+        let sample = sampler.sample(3, index, 4096).unwrap();
+        let asked: BTreeSet<usize> = questions(&sample)
+            .into_iter()
+            .flat_map(|(start, run)| start / 64..(run.end - 1) / 64 + 1)
+            .collect();
+        for (chunk, unasked) in sample.unasked.iter().enumerate() {
+            assert_eq!(*unasked, !asked.contains(&chunk), "chunk {chunk} of {index}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_counts_evidence_through_its_rows() {
+    let (sequences, length) = (5, 4096);
+    let batch = sampler(every_task()).batch(4, sequences, length).unwrap();
+    assert_eq!(batch.evidence_tokens.len(), sequences * Batch::EVIDENCE);
+    let mut sum = 0.0;
+    for (at, (&token, told)) in batch.evidence_tokens.iter().zip(&batch.evidence_chunks).enumerate() {
+        let weight = batch.evidence_weights[at];
+        sum += weight;
+        assert_eq!(weight == 0.0, token == u32::MAX);
+        if token == u32::MAX {
+            continue;
+        }
+        let row = at / Batch::EVIDENCE;
+        assert_eq!(token as usize / length, row);
+        assert!(batch.answer_weights[token as usize] > 0.0, "a token that an answer's follows");
+        let [chunk, first, last] = told.map(|chunk| chunk as usize);
+        assert!((row * 64..=chunk).contains(&first) && (chunk..(row + 1) * 64).contains(&last));
+        let said = batch.ids[token as usize + 1];
+        assert!(batch.ids[64 * chunk..64 * (chunk + 1)].contains(&said), "what follows is in the chunk");
+    }
+    assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+    // Answers of which there are more are thinned out over the whole row.
+    let many = sampler(TaskMix { facts_min: 12, facts_max: 12, ..every_task() }).batch(0, 1, length).unwrap();
+    assert!(many.evidence_tokens.iter().all(|&token| token != u32::MAX));
+    assert!(many.evidence_tokens.windows(2).all(|two| two[0] < two[1]));
+}

@@ -245,7 +245,7 @@ impl ModelBench {
         let mut last = None;
         let steps = timer.steps(|| {
             for _ in 0..sequences / at_once {
-                let (loss, _) = model.loss(&ids, segment.as_ref(), &sharing, &ids, &weights);
+                let loss = model.loss(&ids, segment.as_ref(), &sharing, &ids, &weights, None).total;
                 loss.backward_from(&optimizer.loss_scale());
                 last = Some(loss.detach());
             }

@@ -127,7 +127,7 @@ fn chosen(gpu: &Gpu, value: &mut Value, text: &mut String) -> Result<(), Problem
     let mut before = Vec::new();
     for half in [false, true].into_iter().filter(|half| !half || gpu.capabilities().f16) {
         let model = Ramba::with(gpu, &checkpoint, Options { trained: true, half })?;
-        model.loss(&ids, None, &Sharing::default(), &ids, &weights).0.backward();
+        model.loss(&ids, None, &Sharing::default(), &ids, &weights, None).total.backward();
         gpu.wait()?;
         let all = gpu.kernels();
         let new: Vec<_> =

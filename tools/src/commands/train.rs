@@ -21,7 +21,7 @@ use rambutan_model::{
     data::Corpus,
     ranks::Ranks,
     tasks::{FactKind, Haystack, Prefetch, Sampler, TaskMix},
-    train::{self, Plan, Trainer},
+    train::{self, Plan, StepLosses, Trainer},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -225,10 +225,13 @@ impl Train {
                 None => Checkpoint::initial(config, file.plan.seed)?,
                 Some(path) => {
                     let mut begun = Checkpoint::open(path)?;
+                    // What no parameter depends on may be the plan's.
+                    let Config { segment_size, chunk_topk, .. } = config;
+                    begun.config = Config { segment_size, chunk_topk, ..begun.config };
                     if begun.config != config {
                         return Err(Problem::input(
                             format!("{} is of another model than the plan's", path.display()),
-                            "the plan's [model] names the checkpoint's configuration; `rambutan inspect` shows it",
+                            "the plan's [model] names the checkpoint's configuration, but for segment_size and chunk_topk; `rambutan inspect` shows it",
                         ));
                     }
                     begun.extras.clear();
@@ -332,13 +335,13 @@ impl Train {
             let step = trainer.next_step();
             bar.set_position(step);
             if step.is_multiple_of(file.run.log_steps) || step == total {
-                let (loss, answers) = block_on(losses.read())?;
+                let StepLosses { loss, answers, evidence } = block_on(losses.read())?;
                 let report = block_on(trainer.report())?;
                 let rate = (trainer.tokens() - window.1) as f64 / window.0.elapsed().as_secs_f64();
                 window = (Instant::now(), trainer.tokens());
                 let memory = gpu.memory();
                 let line = json!({
-                    "step": step, "loss": loss, "answers": answers,
+                    "step": step, "loss": loss, "answers": answers, "evidence": evidence,
                     "text": f64::from(loss) - file.tasks.answer_weight * f64::from(answers),
                     "lr": file.plan.schedule().at(step - 1), "norm": report.norm, "loss_scale": report.loss_scale,
                     "skipped": report.skipped, "tokens": trainer.tokens(), "tokens_per_s": rate,

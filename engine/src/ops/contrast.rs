@@ -1,0 +1,158 @@
+//! What a token should select, held against all that it might select instead.
+
+use crate::{
+    DType, Tensor, launch,
+    ops::{mul, sum},
+    reference::Array,
+    tensor::rows_a_page,
+    testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
+};
+
+/// The chunks that [`contrast`] tells a row to select, and which others are its rivals.
+#[derive(Clone)]
+pub struct Told {
+    /// (rows, 3), u32: the chunk, counted through the batch, and the first and the last chunk of the statement that it is
+    /// part of; none of these is a rival.
+    pub chunks: Tensor,
+    /// (batch, chunks), u32, of each chunk: 1 where it is a rival for rows of its group's other sequences, 2 where it is one
+    /// for its own sequence's, 3 where both.
+    pub rivals: Tensor,
+    /// (rows), f32: 0 masks a row, whatever it is told.
+    pub weights: Tensor,
+    /// Sequences a group, one after another in the batch.
+    pub group: usize,
+    /// Added to the scores of other sequences' chunks: ln n stands for n times as many as there are.
+    pub margin: f32,
+}
+
+/// `loss = Σ_r weight[r] · each[r]` with `each[r] = ρ + ln(1 + exp(ρ + 4 − scores[r, told[r]]))` and
+/// `ρ = ln(1 + Σ_c exp(scores[r, c] + margin_rc))` over the rivals c of r.
+///
+/// The second term is InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) with the score 0 among the rivals; the first takes
+/// all rivals below 0 together. Where weights are broken off a stick ([`stick_breaking`](crate::ops::stick_breaking)), a
+/// chunk with a score of 0 takes half of what is left, with 4 nearly all of it: so the chunk told is to stand above 4, and what
+/// is newer leaves it the stick.
+///
+/// `scores`: (rows, batch · chunks), f32. Returns the loss (1), differentiable to the scores, and each (rows), for reports
+/// only.
+///
+/// # Panics
+/// Where the shapes disagree.
+#[track_caller]
+pub fn contrast(scores: &Tensor, told: &Told) -> (Tensor, Tensor) {
+    let ([rows, columns], [batch, chunks]) = (scores.axes(), told.rivals.axes());
+    assert_eq!(batch * chunks, columns, "contrast: rivals {:?} for scores {:?}", told.rivals.shape(), scores.shape());
+    assert_eq!(told.chunks.shape(), [rows, 3], "contrast: chunks told for scores {:?}", scores.shape());
+    assert_eq!(told.weights.shape(), [rows], "contrast: weights for scores {:?}", scores.shape());
+    assert_eq!(scores.dtype(), DType::F32, "contrast: scores");
+    let (lse, each) = (told.weights.like(), told.weights.like());
+    let (group, margin) = (told.group.max(1), told.margin);
+    let step = rows_a_page(scores.gpu(), &[columns * 4, 12, 4]);
+    let pages = move || (0..rows).step_by(step).map(move |first| (first, step.min(rows - first)));
+    let row = |t: &Tensor, (first, n): (usize, usize)| t.page(first, n, 4);
+    for at @ (first, n) in pages() {
+        let (x, t) = (scores.page(first, n, columns * 4), told.chunks.page(first, n, 12));
+        launch!(contrast { rows: n, columns, chunks, group, margin },
+                [x, t, told.rivals, row(&told.weights, at)] -> [row(&lse, at), row(&each, at)], n);
+    }
+    let loss = crate::no_grad(|| sum(&mul(&each, &told.weights)));
+    let (x_, t_, r_, w_) = (scores.detach(), told.chunks.detach(), told.rivals.detach(), told.weights.detach());
+    let loss = loss.with_grad(&[scores], move |dloss| {
+        let dscores = x_.like();
+        for at @ (first, n) in pages() {
+            let [x, d] = [&x_, &dscores].map(|t| t.page(first, n, columns * 4));
+            launch!(contrast_backward { rows: n, columns, chunks, group, margin },
+                    [x, t_.page(first, n, 12), r_, row(&w_, at), row(&lse, at), dloss] -> [d], n);
+        }
+        [dscores]
+    });
+    (loss, each)
+}
+
+fn inputs(s: &Sizes, draw: &mut Draw) -> Vec<Input> {
+    let [rows, groups, group, chunks, _] = s.get();
+    let columns = groups * group * chunks;
+    let own = draw.integers(&[rows], 0, columns as i64).data;
+    let told = own.iter().flat_map(|&c| {
+        // A statement of up to three chunks, within the sequence.
+        let start = c - c % chunks as f64;
+        let reach = |by: f64| (c + by).clamp(start, start + chunks as f64 - 1.0);
+        [c, reach(-f64::from(draw.below(2) as u32)), reach(f64::from(draw.below(2) as u32))]
+    });
+    let told = Array::new(&[rows, 3], told.collect());
+    let weights = draw.uniform(&[rows], 0.0, 1.0).map(|w| if *w < 0.2 { 0.0 } else { *w });
+    vec![
+        Input::new("scores", draw.uniform(&[rows, columns], -12.0, 12.0)).grad(),
+        Input::new("told", told).of(DType::U32),
+        Input::new("rivals", draw.integers(&[groups * group, chunks], 0, 4)).of(DType::U32),
+        Input::new("weights", weights),
+    ]
+}
+
+fn reference(s: &Sizes, i: &[Array]) -> Vec<Array> {
+    let [rows, _, group, chunks, margin] = s.get();
+    let each = Array::from_fn(&[rows], |r| {
+        let [told, first, last] = std::array::from_fn(|n| i[1].at(&[r[0], n]) as usize);
+        let ours = told / chunks;
+        let rivals = i[0].data[r[0] * i[0].shape[1]..][..i[0].shape[1]].iter().enumerate().filter_map(|(c, score)| {
+            let (theirs, flags) = (c / chunks, i[2].data[c] as u32);
+            let near = theirs / group == ours / group && !(first..=last).contains(&c);
+            let gain = if theirs == ours { 0.0 } else { margin as f64 };
+            (near && flags & if theirs == ours { 2 } else { 1 } != 0).then_some(score + gain)
+        });
+        let rivals: Vec<f64> = rivals.chain([0.0]).collect();
+        let top = rivals.iter().copied().fold(f64::MIN, f64::max);
+        let rho = top + rivals.iter().map(|v| (v - top).exp()).sum::<f64>().ln();
+        let behind = rho + 4.0 - i[0].at(&[r[0], told]);
+        if i[3].data[r[0]] == 0.0 { 0.0 } else { rho + behind.max(0.0) + (-behind.abs()).exp().ln_1p() }
+    });
+    let loss = each.data.iter().zip(&i[3].data).map(|(c, w)| c * w).sum();
+    vec![Array::new(&[1], vec![loss]), each]
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case {
+        dims: vec![
+            Dim::range("rows", 1, 90),
+            Dim::one_of("groups", &[1, 2]),
+            Dim::one_of("group", &[1, 3, 4]),
+            Dim::range("chunks", 1, 150),
+            Dim::one_of("margin", &[0, 3]),
+        ],
+        inputs,
+        run: |s, i| {
+            let [chunks, rivals, weights] = [&i[1], &i[2], &i[3]].map(Tensor::clone);
+            let told = Told { chunks, rivals, weights, group: s["group"], margin: s["margin"] as f32 };
+            let (loss, each) = contrast(&i[0], &told);
+            vec![loss, each]
+        },
+        reference,
+        error: |s| 32.0 + ((s["groups"] * s["group"] * s["chunks"]).max(s["rows"]) as f64).sqrt(),
+        error_grad: Some(|_| 400.0),
+        cost: |s| {
+            let elements = s["rows"] * s["groups"] * s["group"] * s["chunks"];
+            Cost { bytes: 4 * elements, flops: 3 * elements }
+        },
+        cost_backward: Some(|s| {
+            let elements = s["rows"] * s["groups"] * s["group"] * s["chunks"];
+            Cost { bytes: 8 * elements, flops: 4 * elements }
+        }),
+        part: Some(|s, draw| {
+            let [rows, groups, group, chunks, margin] = s.get();
+            let some = some(draw, rows, 4);
+            let batch = groups * group;
+            Part {
+                sizes: vec![some.len(), groups, group, chunks, margin],
+                inputs: vec![
+                    vec![some.clone(), 0..batch * chunks],
+                    vec![some.clone(), 0..3],
+                    vec![0..batch, 0..chunks],
+                    vec![some.clone()],
+                ],
+                outputs: vec![Share::Summand, Share::Cut(vec![some])],
+            }
+        }),
+        bench: &[&[2048, 1, 64, 64, 3]],
+        ..Case::new("contrast")
+    }]
+}
