@@ -9,6 +9,7 @@
 pub mod autograd;
 mod error;
 pub mod gpu;
+mod lab;
 pub mod ops;
 pub mod optim;
 pub mod reference;

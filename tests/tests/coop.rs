@@ -402,7 +402,12 @@ fn hsa_on_matrices_spelled_out() {
 const MISTAKES: [Mistake<11>; 6] = [
     (SELECT, "let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
     (SELECT, "let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
-    (SELECT, "let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
+    (
+        SELECT,
+        "let then = select(unit + DEPTH * EIGHTS, 0u, last);",
+        "let then = unit + DEPTH * EIGHTS;",
+        SELECTIONS[0],
+    ),
     (SELECT, "let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
     (SELECT, "low[j] = zero;", "", SELECTIONS[0]),
     (SELECT, "plain + params.margin", "plain", SELECTIONS[6]),

@@ -4,7 +4,7 @@
 //! landmarks changed twice as many of the selected chunks, scales for 16 hardly fewer.)
 
 use crate::{
-    DType, Gpu, Tensor, autograd, launch,
+    DType, Gpu, Tensor, autograd, lab::lab, launch,
     ops::{self, batches_a_binding, in_batches, inverse_list, quantize_chunks, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
@@ -492,8 +492,11 @@ fn stream(
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
         let (tt, ct) = kernel.tile(tokens, if alone { 1 } else { chunks });
+        // Steps under way, dims a step, chunks a tile, invocations, workgroups.
+        let few = (tt == 32).then(|| lab("RAMBUTAN_LAB_SELECT", [1, 32, 128, 256, BUSY])).flatten();
+        let [depth, dims_a_step, ct, wg, busy] = few.unwrap_or([1, 32, ct, 256, BUSY]);
         let tiles = batches * heads * tokens.div_ceil(tt);
-        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
+        let most = plan.parts.unwrap_or_else(|| (busy / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
         let most = most.min(q.gpu().capabilities().max_binding as usize / (4 * rows * k)).max(1);
         let span = chunks.div_ceil(ct).div_ceil(most).max(1) * ct;
@@ -515,10 +518,20 @@ fn stream(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct]),
+            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct, WG = wg, STEP = dims_a_step, DEPTH = depth]),
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;
+            let lists = parts + usize::from(resume);
+            if let Some([1]) = lab("RAMBUTAN_LAB_MERGE", [1])
+                && lists <= 256
+                && k <= 16
+            {
+                launch!(select_join [K = k] { rows, parts, resume, finish }, [part_scores, part_indices] -> [scores, indices],
+                        rows);
+                first_chunk += chunks;
+                continue;
+            }
             launch!(select_merge [K = k] { rows, parts, resume, finish }, [part_scores, part_indices] -> [scores, indices],
                     rows);
         }

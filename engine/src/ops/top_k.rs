@@ -1,7 +1,7 @@
 //! The largest values of each row with their places, in order; equal values by ascending place.
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Tensor, lab::lab, launch,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
@@ -39,7 +39,16 @@ fn run(x: &Tensor, k: usize, short: usize) -> (Tensor, Tensor) {
         let n = step.min(rows - first);
         let (x_, values_) = (x.page(first, n, bytes[0]), values.page(first, n, bytes[1]));
         let indices_ = indices.page(first, n, 4 * k);
-        if columns <= short {
+        if let Some([together]) = lab("RAMBUTAN_LAB_TOPK", [4])
+            && columns <= short
+            && columns.is_multiple_of(4)
+            && k <= 16
+        {
+            let groups = n.div_ceil(together);
+            let exact = u32::from(groups * together == n && groups <= 32768);
+            launch!(top_k_quads [elem = elem, QUADS = columns / 4, K = k, ROWS = together, EXACT = exact] { rows: n },
+                    [x_] -> [values_, indices_], groups);
+        } else if columns <= short {
             let kept = 16 * k.next_power_of_two();
             launch!(top_k_short [elem = elem, KEPT = kept] { rows: n, columns, k }, [x_] -> [values_, indices_], n);
         } else {
