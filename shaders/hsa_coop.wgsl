@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl, lib/four.wgsl
-// variants: D=64 T=2 | D=16 S=16 | D=64 | D=64 T=2 PROW=4 AHEAD=2 | D=64 T=2 AHEAD=2 TURNS=2
+// variants: D=64 T=2 | D=16 S=16 | D=64
 // hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of a token, or of T neighbours at once where they
 // select the same chunks. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that follow
 // are under way into registers: the less memory a subgroup takes, the more of them are under way. Scores leave the matrices
@@ -15,8 +15,6 @@ const LINES: u32 = WG / E;                                            // rows th
 const U: u32 = ST * DT;                                               // units a lane
 const N: u32 = 2u * ST;                                               // quads of keys a lane
 const ROW: u32 = 6u;                                                  // of 16 scores, in fours: banks differ
-const AHEAD: u32 = ST;                                                // tiles of two tokens' keys or values under way
-const TURNS: u32 = 1u;                                                // 2: two tokens' probabilities follow each other through memory
 const PROW: u32 = 6u;                                                 // of 16 probabilities, in fours
 const KROW: u32 = D / 4u + 2u;
 struct Params {
@@ -38,7 +36,7 @@ const LOG2_E: f32 = 1.4426950408889634;
 const LN_2: f32 = 0.6931471805599453;
 var<workgroup> rows: array<vec4<f16>, 16u * KROW>;                    // of keys or values
 var<workgroup> scores: array<vec4f, 16u * ROW>;                       // (head, key); or 16 dims of the sums
-var<workgroup> p: array<vec4<f16>, T / TURNS * 16u * PROW>;           // (token, head, key), of one tile
+var<workgroup> p: array<vec4<f16>, T * 16u * PROW>;                   // (token, head, key), of one tile
 
 // Products → exp(scaled product - the largest); → (Σ, the largest). Two lanes a row, all in powers of two.
 fn softmax(e: ptr<function, array<vec4f, N>>) -> vec2f {
@@ -159,10 +157,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     }
     if T > 1u {
         if alike {
-            var next: array<vec4u, AHEAD * DT>;
-            for (var u = 0u; u < AHEAD * DT; u++) { next[u] = k[from_ + u * step]; } // unroll
+            var next: array<vec4u, U>;
+            for (var u = 0u; u < U; u++) { next[u] = k[from_ + u * step]; } // unroll
             let row1 = row0 + params.query_heads;
-            let other_p = (T / TURNS - 1u) * 16u * PROW;
             var queries: array<coop_mat16x16<f16, A>, DT>;
             var queries1: array<coop_mat16x16<f16, A>, DT>;
             for (var c = 0u; c < DT; c++) { // unroll
@@ -181,17 +178,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
                 var e1: array<vec4f, N>;
                 for (var t = 0u; t < ST; t++) { // unroll
                     for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t % AHEAD * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t % AHEAD * DT + u].zw);
+                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
+                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
                     }
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        let then = ((t + AHEAD) % ST * DT + u) * step;
-                        if t + AHEAD < ST {
-                            next[t % AHEAD * DT + u] = k[from_ + then];
-                        } else {
-                            next[t % AHEAD * DT + u] = v[from_ + then];
-                        }
-                    }
+                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = v[from_ + (t * DT + u) * step]; } // unroll
                     workgroupBarrier();
                     var s: coop_mat16x16<f32, C>;
                     var s1: coop_mat16x16<f32, C>;
@@ -219,43 +209,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
                 }
                 for (var t = 0u; t < ST; t++) { // unroll
                     for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t % AHEAD * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t % AHEAD * DT + u].zw);
+                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
+                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
                     }
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        let then = ((t + AHEAD) % ST * DT + u) * step;
-                        if t + AHEAD < ST {
-                            next[t % AHEAD * DT + u] = v[from_ + then];
-                        } else {
-                            next[t % AHEAD * DT + u] = k[coming + then];
-                        }
-                    }
+                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = k[coming + (t * DT + u) * step]; } // unroll
                     for (var i = 0u; i < 2u; i++) { p[row * PROW + 2u * i + side] = vec4<f16>(e[2u * t + i] * factor); } // unroll
-                    if TURNS == 1u {
-                        for (var i = 0u; i < 2u; i++) { p[other_p + row * PROW + 2u * i + side] = vec4<f16>(e1[2u * t + i] * factor1); } // unroll
-                    }
+                    for (var i = 0u; i < 2u; i++) { p[(T - 1u) * 16u * PROW + row * PROW + 2u * i + side] = vec4<f16>(e1[2u * t + i] * factor1); } // unroll
                     workgroupBarrier();
-                    var values: array<coop_mat16x16<f16, B>, DT>;
                     let left = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
-                    if TURNS == 1u {
-                        let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[other_p], PROW);
-                        for (var c = 0u; c < DT; c++) { // unroll
-                            let at = c * 4u;
-                            let these = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                            sum[c] = coopMultiplyAdd(left, these, sum[c]);
-                            sum1[c] = coopMultiplyAdd(left1, these, sum1[c]);
-                        }
-                    } else {
-                        for (var c = 0u; c < DT; c++) { // unroll
-                            let at = c * 4u;
-                            values[c] = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                            sum[c] = coopMultiplyAdd(left, values[c], sum[c]);
-                        }
-                        workgroupBarrier();
-                        for (var i = 0u; i < 2u; i++) { p[row * PROW + 2u * i + side] = vec4<f16>(e1[2u * t + i] * factor1); } // unroll
-                        workgroupBarrier();
-                        let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
-                        for (var c = 0u; c < DT; c++) { sum1[c] = coopMultiplyAdd(left1, values[c], sum1[c]); } // unroll
+                    let other_p = (T - 1u) * 16u * PROW;
+                    let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[other_p], PROW);
+                    for (var c = 0u; c < DT; c++) { // unroll
+                        let at = c * 4u;
+                        let values = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
+                        sum[c] = coopMultiplyAdd(left, values, sum[c]);
+                        sum1[c] = coopMultiplyAdd(left1, values, sum1[c]);
                     }
                     workgroupBarrier();
                 }

@@ -1,5 +1,5 @@
 // uses: lib/four.wgsl
-// variants: TM=128 TN=128 WM=64 WN=64 | TM=64 TN=128 WM=64 WN=64 A_BY_K=0 | B_BY_K=0 STEP=64 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 BIAS=1 | TM=128 TN=128 WM=64 WN=64 WHOLE=1 | STEP=64 WHOLE=1 | STEP=64 DEPTH=2 WHOLE=1 | DEPTH=3
+// variants: TM=128 TN=128 WM=64 WN=64 | TM=64 TN=128 WM=64 WN=64 A_BY_K=0 | B_BY_K=0 STEP=64 | A_BY_K=0 B_BY_K=0 elem_out=f32 | WIDE_B=1 BIAS=1 | TM=128 TN=128 WM=64 WN=64 WHOLE=1 | STEP=64 WHOLE=1
 // The product of matmul.wgsl on cooperative matrices, 16-bit operands and sums in f32: a workgroup computes TM × TN, each
 // subgroup of 32 takes WM × WN of it in matrices of 16 × 16. Tiles of STEP k are staged as 16-bit floats (f32 weights are
 // rounded there), zeros outside of the operands, while the next are under way into registers. Operands are read 16 bytes
@@ -18,7 +18,6 @@ const WN: u32 = 32u;
 const WIDE: u32 = TN / WN;                                            // subgroups along n
 const WG: u32 = TM / WM * WIDE * 32u;
 const STEP: u32 = 32u;
-const DEPTH: u32 = 1u;                                                // steps on their way into registers
 const WHOLE: u32 = 0u;                                                // 1: no tile reaches beyond m, n or a piece
 const BIAS: u32 = 0u;
 const BAND: u32 = 8u;                                                 // rows of tiles whose operands share the cache
@@ -148,64 +147,49 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let a_step = STEP * params.a_k / 8u;
     let b_step = STEP * params.b_k / b_eight;
     var sum: array<coop_mat16x16<f32, C>, MM * NN>;
-    var next_a: array<vec4u, DEPTH * A_PARTS>;
-    var next_b: array<Eight, DEPTH * B_PARTS>;
+    var next_a: array<vec4u, A_PARTS>;
+    var next_b: array<Eight, B_PARTS>;
+    for (var i = 0u; i < A_PARTS; i++) { // unroll
+        let inside = a_m + A_BY_K * i * A_HOP < params.m && a_k + (1u - A_BY_K) * i * A_HOP < last;
+        next_a[i] = a_next(a_at + i * a_hop, inside);
+    }
+    for (var i = 0u; i < B_PARTS; i++) { // unroll
+        let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
+        next_b[i] = b_next(b_at + i * b_hop, inside);
+    }
+    for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
+    for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
     let steps = (params.piece + STEP - 1u) / STEP;
-    // The first step goes to the last place, those after it to the places before.
-    for (var d = 0u; d < DEPTH; d++) { // unroll
+    for (var step = 0u; step < steps; step++) {
+        workgroupBarrier();
+        // The last step loads its own once more: nothing of it is used.
+        let on = select(0u, 1u, step + 1u < steps);
+        a_at += on * a_step;
+        b_at += on * b_step;
+        a_k += on * STEP;
+        b_k += on * STEP;
         for (var i = 0u; i < A_PARTS; i++) { // unroll
             let inside = a_m + A_BY_K * i * A_HOP < params.m && a_k + (1u - A_BY_K) * i * A_HOP < last;
-            next_a[(d + DEPTH - 1u) % DEPTH * A_PARTS + i] = a_next(a_at + i * a_hop, inside);
+            next_a[i] = a_next(a_at + i * a_hop, inside);
         }
         for (var i = 0u; i < B_PARTS; i++) { // unroll
             let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
-            next_b[(d + DEPTH - 1u) % DEPTH * B_PARTS + i] = b_next(b_at + i * b_hop, inside);
+            next_b[i] = b_next(b_at + i * b_hop, inside);
         }
-        if d + 1u < DEPTH {
-            let more = select(0u, 1u, d + 1u < steps);
-            a_at += more * a_step;
-            b_at += more * b_step;
-            a_k += more * STEP;
-            b_k += more * STEP;
-        }
-    }
-    for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[(DEPTH - 1u) * A_PARTS + i]); } // unroll
-    for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[(DEPTH - 1u) * B_PARTS + i]); } // unroll
-    for (var begin = 0u; begin < steps; begin += DEPTH) {
-        for (var d = 0u; d < DEPTH; d++) { // unroll
-            workgroupBarrier();
-            let step = begin + d;
-            // The last step loads its own once more: nothing of it is used.
-            let on = select(0u, 1u, step + DEPTH < steps);
-            a_at += on * a_step;
-            b_at += on * b_step;
-            a_k += on * STEP;
-            b_k += on * STEP;
-            for (var i = 0u; i < A_PARTS; i++) { // unroll
-                let inside = a_m + A_BY_K * i * A_HOP < params.m && a_k + (1u - A_BY_K) * i * A_HOP < last;
-                next_a[(d + DEPTH - 1u) % DEPTH * A_PARTS + i] = a_next(a_at + i * a_hop, inside);
-            }
-            for (var i = 0u; i < B_PARTS; i++) { // unroll
-                let inside = b_n + B_BY_K * i * B_HOP < params.n && b_k + (1u - B_BY_K) * i * B_HOP < last;
-                next_b[(d + DEPTH - 1u) % DEPTH * B_PARTS + i] = b_next(b_at + i * b_hop, inside);
-            }
-            // Beyond the last step there is nothing to multiply.
-            let most = select(select(0u, STEP, step < steps), STEP, DEPTH == 1u);
-            // Written out, this loop takes a fifth longer: more matrices wait in registers.
-            for (var k = 0u; k < most; k += 16u) {
-                var l: array<coop_mat16x16<f16, A>, MM>;
-                for (var i = 0u; i < MM; i++) { l[i] = left(row + i * 16u, k); } // unroll
-                for (var j = 0u; j < NN; j++) { // unroll
-                    let r = right(column + j * 16u, k);
-                    for (var i = 0u; i < MM; i++) { // unroll
-                        sum[i * NN + j] = coopMultiplyAdd(l[i], r, sum[i * NN + j]);
-                    }
+        // Written out, this loop takes a fifth longer: more matrices wait in registers.
+        for (var k = 0u; k < STEP; k += 16u) {
+            var l: array<coop_mat16x16<f16, A>, MM>;
+            for (var i = 0u; i < MM; i++) { l[i] = left(row + i * 16u, k); } // unroll
+            for (var j = 0u; j < NN; j++) { // unroll
+                let r = right(column + j * 16u, k);
+                for (var i = 0u; i < MM; i++) { // unroll
+                    sum[i * NN + j] = coopMultiplyAdd(l[i], r, sum[i * NN + j]);
                 }
             }
-            workgroupBarrier();
-            for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[d * A_PARTS + i]); } // unroll
-            for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[d * B_PARTS + i]); } // unroll
         }
+        workgroupBarrier();
+        for (var i = 0u; i < A_PARTS; i++) { put_a(index + i * WG, next_a[i]); } // unroll
+        for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
     }
     let to = subgroup * 64u;
     // A lane takes eight columns of a row of each matrix.

@@ -1,11 +1,9 @@
 // uses: lib/reduce.wgsl
 // reduce.wgsl for rows of whole quads: y[r] = factor · Σ_c x[r, c], four of a lane's loads under way together.
 // One workgroup a row. The last row may be short.
-// variants: elem=f16 WG=64 | WG=32 | WG=8 | COLUMNS=4096 EXACT=1
+// variants: elem=f16 WG=64 | WG=32 | WG=8
 alias elem = f32;
 const WG: u32 = 256u;
-const COLUMNS: u32 = 0u;                                              // where it is a constant: no load waits for parameters then
-const EXACT: u32 = 0u;                                                // 1: as many workgroups as rows, all of them whole
 struct Params { count: u32, columns: u32, factor: f32 }               // in quads
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,13 +17,9 @@ fn x_at(q: u32, last: u32) -> vec4f {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(group);
-    let columns = select(params.columns, COLUMNS, COLUMNS > 0u);
-    let first = row * columns;
-    var last = first + columns;
-    if EXACT == 0u {
-        if first >= params.count { return; }
-        last = min(last, params.count);
-    }
+    let first = row * params.columns;
+    if first >= params.count { return; }
+    let last = min(first + params.columns, params.count);
     var part = vec4f();
     for (var q = first + lane; q < last; q += 4u * WG) {
         let x0 = vec4f(x[q]);

@@ -47,16 +47,8 @@ fn summed(x: &Tensor, dtype: DType, cut: Cut, reverse: bool) -> Tensor {
         let before_ = before.as_ref().map_or(x_.clone(), |b| b.page(first, n, bytes.2));
         if quads {
             let wg = if blocks == 1 { quad_lanes(columns, 4) } else { cut.block / 16 };
-            // Rows a workgroup, side by side.
-            let teams = match crate::lab::lab("RAMBUTAN_LAB_TEAMS", [4]) {
-                Some([teams]) if blocks == 1 && n % teams == 0 && n / teams <= 32768 && wg * teams <= 256 => teams,
-                _ => 1,
-            };
-            let (constant, exact) = crate::lab::shapes(columns / 4, blocks == 1, n / teams);
-            let exact = if teams > 1 { 1 } else { exact };
-            launch!(cumulative_sum_quads [elem = dtype.wgsl(), REVERSE = reversed, WG = wg * teams, TEAM = wg,
-                                          QUADS = constant, EXACT = exact]
-                    { rows: n, quads: columns / 4, blocks }, [x_, before_] -> [y_], n * blocks / teams);
+            launch!(cumulative_sum_quads [elem = dtype.wgsl(), REVERSE = reversed, WG = wg]
+                    { rows: n, quads: columns / 4, blocks }, [x_, before_] -> [y_], n * blocks);
         } else {
             let wg = if blocks == 1 { quad_lanes(4 * columns, 4) } else { cut.block / 4 };
             launch!(cumulative_sum [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), REVERSE = reversed, WG = wg]

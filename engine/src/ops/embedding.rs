@@ -38,8 +38,7 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Tensor {
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
             let (ids, y) = (ids.page(first, n, 4), y.page(first, n, bytes));
-            let (constant, exact) = crate::lab::shapes(quads, true, n);
-            launch!(embedding [elem = elem, WG = wg, COLUMNS = constant, EXACT = exact] { rows: n, columns: quads, vocabulary, first: start, count },
+            launch!(embedding [elem = elem, WG = wg] { rows: n, columns: quads, vocabulary, first: start, count },
                     [ids, weight] -> [y], n);
         }
     }

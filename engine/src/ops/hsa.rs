@@ -5,7 +5,7 @@
 //! keys and values visit those alone.
 
 use crate::{
-    DType, Gpu, Tensor, lab::lab, launch,
+    DType, Gpu, Tensor, launch,
     ops::{batches_a_binding, in_batches, inverse_list, split_columns},
     reference::Array,
     testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
@@ -121,12 +121,7 @@ fn scaled(
     if let Some(together) = coop {
         let tiles = share / COOP;
         let groups = batches * tokens.div_ceil(together) * heads * tiles;
-        // Quads a row of probabilities, tiles under way, turns of two tokens.
-        let [prow, ahead, turns] = match lab("RAMBUTAN_LAB_HSA", [6, chunk / COOP, 1]) {
-            Some(values) if together == 2 => values,
-            _ => [6, chunk / COOP, 1],
-        };
-        launch!(hsa_coop [D = d, S = chunk, T = together, PROW = prow, AHEAD = ahead.min(chunk / COOP), TURNS = turns] {
+        launch!(hsa_coop [D = d, S = chunk, T = together] {
             tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
         }, [q, k, v, weights, indices] -> [o, lse], groups);
     } else {

@@ -3,7 +3,6 @@
 use crate::{
     DType, Gpu, Tensor,
     gpu::Operand,
-    lab::lab,
     launch,
     ops::PartialSums,
     reference::Array,
@@ -175,12 +174,7 @@ impl Product {
                 let wide = u32::from(b.1 == DType::F32);
                 let whole = u32::from(m >= tm && n >= tn && piece % step == 0 && k % piece == 0);
                 let groups = (n.div_ceil(tn), m.div_ceil(tm), batches);
-                // Steps on their way; 1 behind it: also of the largest blocks.
-                let depth = match lab("RAMBUTAN_LAB_COOP", [1, 0]) {
-                    Some([depth, all]) if all == 1 || tm * tn < 128 * 128 => depth,
-                    _ => 1,
-                };
-                product_launch!(matmul_coop [DEPTH = depth, WIDE_B = wide, WHOLE = whole, BIAS = u32::from(bias.is_some()), TM = tm,
+                product_launch!(matmul_coop [WIDE_B = wide, WHOLE = whole, BIAS = u32::from(bias.is_some()), TM = tm,
                                              TN = tn, WM = rows, WN = columns, STEP = step], groups);
             }
             Kernel::Few if few => product_launch!(matmul_few [elem = elem, elem_b = elem_b], (n.div_ceil(16), m.div_ceil(8), batches)),

@@ -1,7 +1,7 @@
 //! Sums and means, always in the same order.
 
 use crate::{
-    DType, Tensor, lab::lab, launch,
+    DType, Tensor, launch,
     reference::Array,
     tensor::{by_four, quad_lanes, rows_a_page},
     testing::{Case, Cost, Dim, Input, Part, Share, some},
@@ -16,19 +16,13 @@ fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
     let y = x.empty_on([rows], DType::F32);
     let step = rows_a_page(x.gpu(), &[columns * dtype.bytes(), 4]);
     let four = by_four(&[x.len(), columns]);
-    // One row alone has a device for itself.
-    let each = match lab("RAMBUTAN_LAB_SUM", [4]) {
-        Some([each]) if rows == 1 => each,
-        _ => 16,
-    };
-    let wg = if four == 4 { quad_lanes(columns, each).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
+    let wg = if four == 4 { quad_lanes(columns, 16).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let count = (n * columns).min(x.len() - first * columns);
         let (x_, y_) = (x.operand().elements(dtype, first * columns, count), y.page(first, n, 4));
         if four == 4 {
-            let (constant, exact) = crate::lab::shapes(columns / 4, count == n * columns, n);
-            launch!(reduce_quads [elem = dtype.wgsl(), WG = wg, COLUMNS = constant, EXACT = exact] { count: count / 4, columns: columns / 4, factor },
+            launch!(reduce_quads [elem = dtype.wgsl(), WG = wg] { count: count / 4, columns: columns / 4, factor },
                     [x_] -> [y_], n);
         } else {
             launch!(reduce [elem = dtype.wgsl(), WG = wg] { count, columns, factor }, [x_] -> [y_], n);

@@ -44,9 +44,7 @@ fn run(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType, lanes: Option<usize>
         match lanes {
             Some(wg) => {
                 let together = if wg == 32 { SHORT } else { 1 };
-                let (constant, exact) = crate::lab::shapes(columns / 4, n.is_multiple_of(together), n / together);
-                launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg, ROWS = together,
-                                        QUADS = constant, EXACT = exact]
+                launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg, ROWS = together]
                         { rows: n, quads: columns / 4, eps }, [x_, weight] -> [y_, rstd_], n.div_ceil(together));
             }
             None => launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
