@@ -1,12 +1,12 @@
 // uses: lib/grid.wgsl, lib/entry.wgsl
-// variants: elem=f16 ROWS=1 | QUADS=25 K=3 EXACT=0 | QUADS=200 K=16 ROWS=8
-// top_k_short.wgsl for rows of whole quads, at most 8 · LANES of them, and k of at most LANES / 2: LANES invocations hold a
-// row in registers, ROWS rows a workgroup, so that all rows are under way at once. Shapes are constants: no load waits for
+// variants: elem=f16 K=8 | QUADS=25 K=3 EXACT=0
+// top_k_short.wgsl for rows of whole quads, at most 8 · LANES of them, and k of at most LANES: LANES invocations hold a row in
+// registers, ROWS rows a workgroup, so that all rows are under way at once. Shapes are constants: no load waits for
 // parameters. What bounds the k best is found as there; a lane marks its columns that may be among them.
 alias elem = f32;
 const QUADS: u32 = 256u;                                                  // of a row
-const K: u32 = 8u;
-const ROWS: u32 = 4u;
+const K: u32 = 12u;
+const ROWS: u32 = 8u;
 const EXACT: u32 = 1u;                                                    // 1: as many workgroups as ROWS rows each take
 const LANES: u32 = 32u;
 const WG: u32 = LANES * ROWS;
