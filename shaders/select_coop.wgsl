@@ -1,8 +1,9 @@
 // uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl, lib/bytes.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128
+// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 DEPTH=2 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128 DEPTH=2
 // select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
 // × every COLUMNSth matrix of 16 chunks. Steps of STEP dims are staged as 16-bit floats, the next DEPTH are under way into
-// registers, also over the end of a tile: few tokens wait for nothing but landmarks. Scores leave the matrices 32 chunks at a time.
+// registers, also over the end of a tile: few tokens wait for nothing but landmarks. Scores leave the matrices 32
+// chunks at a time.
 const TT: u32 = 128u;                                                 // tokens a tile: 128, or 32 where there are few
 const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 16 · COLUMNS
 const WG: u32 = 256u;

@@ -9,7 +9,6 @@
 pub mod autograd;
 mod error;
 pub mod gpu;
-mod lab;
 pub mod ops;
 pub mod optim;
 pub mod reference;

@@ -4,7 +4,7 @@
 //! landmarks changed twice as many of the selected chunks, scales for 16 hardly fewer.)
 
 use crate::{
-    DType, Gpu, Tensor, autograd, lab::lab, launch,
+    DType, Gpu, Tensor, autograd, launch,
     ops::{self, batches_a_binding, in_batches, inverse_list, quantize_chunks, widened},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
@@ -229,13 +229,13 @@ impl Kernel {
             || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 40 << 10 && c.invocations >= 256
     }
 
-    /// Tokens and chunks a tile.
-    fn tile(self, tokens: usize, chunks: usize) -> (usize, usize) {
+    /// Tokens and chunks a tile, and steps of landmarks under way.
+    fn tile(self, tokens: usize, chunks: usize) -> [usize; 3] {
         match self {
-            Kernel::Tile => (64, 64),
+            Kernel::Tile => [64, 64, 1],
             // What few tokens wait for is the landmarks: products with tokens that are not there would take longer.
-            Kernel::Coop if (2..=32).contains(&tokens) => (32, 128),
-            Kernel::Coop => (128, if chunks > 128 { 128 } else { 64 }),
+            Kernel::Coop if (2..=32).contains(&tokens) => [32, 128, 2],
+            Kernel::Coop => [128, if chunks > 128 { 128 } else { 64 }, 1],
         }
     }
 }
@@ -491,12 +491,9 @@ fn stream(
         let (resume, finish) = (stretch.resume || i > 0, stretch.finish && i + 1 == pages.len());
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
-        let (tt, ct) = kernel.tile(tokens, if alone { 1 } else { chunks });
-        // Steps under way, dims a step, chunks a tile, invocations, workgroups.
-        let few = (tt == 32).then(|| lab("RAMBUTAN_LAB_SELECT", [1, 32, 128, 256, BUSY])).flatten();
-        let [depth, dims_a_step, ct, wg, busy] = few.unwrap_or([1, 32, ct, 256, BUSY]);
+        let [tt, ct, depth] = kernel.tile(tokens, if alone { 1 } else { chunks });
         let tiles = batches * heads * tokens.div_ceil(tt);
-        let most = plan.parts.unwrap_or_else(|| (busy / tiles).min(chunks / if alone { ct } else { LEAST }));
+        let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
         let most = most.min(q.gpu().capabilities().max_binding as usize / (4 * rows * k)).max(1);
         let span = chunks.div_ceil(ct).div_ceil(most).max(1) * ct;
@@ -518,20 +515,10 @@ fn stream(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct, WG = wg, STEP = dims_a_step, DEPTH = depth]),
+            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct, DEPTH = depth]),
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;
-            let lists = parts + usize::from(resume);
-            if let Some([1]) = lab("RAMBUTAN_LAB_MERGE", [1])
-                && lists <= 256
-                && k <= 16
-            {
-                launch!(select_join [K = k] { rows, parts, resume, finish }, [part_scores, part_indices] -> [scores, indices],
-                        rows);
-                first_chunk += chunks;
-                continue;
-            }
             launch!(select_merge [K = k] { rows, parts, resume, finish }, [part_scores, part_indices] -> [scores, indices],
                     rows);
         }
