@@ -1,13 +1,15 @@
 // uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl, lib/bytes.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128
+// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 DEPTH=2 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128 DEPTH=2
 // select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
-// × every COLUMNSth matrix of 16 chunks. Steps of 32 dims are staged as 16-bit floats, the next are under way into
-// registers, also over the end of a tile. Scores leave the matrices 32 chunks at a time.
+// × every COLUMNSth matrix of 16 chunks. Steps of STEP dims are staged as 16-bit floats, the next DEPTH are under way into
+// registers, also over the end of a tile: few tokens wait for nothing but landmarks. Scores leave the matrices 32
+// chunks at a time.
 const TT: u32 = 128u;                                                 // tokens a tile: 128, or 32 where there are few
 const CT: u32 = 64u;                                                  // chunks a tile, a multiple of 16 · COLUMNS
 const WG: u32 = 256u;
 const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STEP: u32 = 32u;                                                // dims staged at a time
+const DEPTH: u32 = 1u;                                                // steps under way
 const EIGHTS: u32 = STEP / 8u;
 const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
 const Q_LOADS: u32 = (TT * EIGHTS + WG - 1u) / WG;
@@ -108,45 +110,50 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     var zero: coop_mat16x16<f32, C>;
     var low: array<coop_mat16x16<f32, C>, SIDES>;                     // tokens row … row + 15
     var high: array<coop_mat16x16<f32, C>, SIDES>;                    // tokens row + 16 … row + 31
-    var next_q: array<vec4u, Q_LOADS>;
-    var next_l: array<vec4u, L_LOADS>;
+    var next_q: array<vec4u, DEPTH * Q_LOADS>;
+    var next_l: array<vec4u, DEPTH * L_LOADS>;
     var q_at: array<u32, Q_LOADS>;
     var l_at: array<u32, L_LOADS>;
     let eight = index % EIGHTS;
     for (var i = 0u; i < Q_LOADS; i++) { q_at[i] = q_line(index + i * WG, t0, b, h); } // unroll
     for (var i = 0u; i < L_LOADS; i++) { l_at[i] = l_line(index + i * WG, begin, shared_rows, h); } // unroll
-    for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(q_at[i], eight); } // unroll
-    for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], eight); } // unroll
+    for (var d = 0u; d < DEPTH; d++) { // unroll
+        for (var i = 0u; i < Q_LOADS; i++) { next_q[d * Q_LOADS + i] = q_next(q_at[i], d * EIGHTS + eight); } // unroll
+        for (var i = 0u; i < L_LOADS; i++) { next_l[d * L_LOADS + i] = l_next(l_at[i], d * EIGHTS + eight); } // unroll
+    }
     for (var c0 = begin; c0 < end; c0 += CT) {
         if params.group > 1u && index < CT / 32u { flags[index] = flagged(shared_rows, c0 + 32u * index); }
         for (var j = 0u; j < SIDES; j++) { // unroll
             low[j] = zero;
             high[j] = zero;
         }
-        for (var unit = 0u; unit < params.units; unit += EIGHTS) {
-            for (var i = 0u; i < Q_LOADS; i++) { put_q(index + i * WG, next_q[i]); } // unroll
-            for (var i = 0u; i < L_LOADS; i++) { put_l(index + i * WG, next_l[i]); } // unroll
-            workgroupBarrier();
-            let last = unit + EIGHTS >= params.units;
-            let next = select(unit + EIGHTS, 0u, last);
-            if last {
-                for (var i = 0u; i < L_LOADS; i++) { l_at[i] = l_line(index + i * WG, c0 + CT, shared_rows, h); } // unroll
-            }
-            for (var i = 0u; i < Q_LOADS; i++) { next_q[i] = q_next(q_at[i], next + eight); } // unroll
-            for (var i = 0u; i < L_LOADS; i++) { next_l[i] = l_next(l_at[i], next + eight); } // unroll
-            for (var k = 0u; k < STEP; k += 16u) { // unroll
-                let low_at = row * STRIDE + k / 4u;
-                let high_at = low_at + 16u * STRIDE;
-                let left_low = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[low_at], STRIDE);
-                let left_high = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[high_at], STRIDE);
-                for (var j = 0u; j < SIDES; j++) { // unroll
-                    let right_at = (16u * COLUMNS * j + column) * STRIDE + k / 4u;
-                    let right = coopLoad<coop_mat16x16<f16, B>>(&l_tile[right_at], STRIDE);
-                    low[j] = coopMultiplyAdd(left_low, right, low[j]);
-                    high[j] = coopMultiplyAdd(left_high, right, high[j]);
+        for (var unit = 0u; unit < params.units; unit += DEPTH * EIGHTS) {
+            let last = unit + DEPTH * EIGHTS >= params.units;
+            let then = select(unit + DEPTH * EIGHTS, 0u, last);
+            for (var d = 0u; d < DEPTH; d++) { // unroll
+                for (var i = 0u; i < Q_LOADS; i++) { put_q(index + i * WG, next_q[d * Q_LOADS + i]); } // unroll
+                for (var i = 0u; i < L_LOADS; i++) { put_l(index + i * WG, next_l[d * L_LOADS + i]); } // unroll
+                workgroupBarrier();
+                if last && d == 0u {
+                    for (var i = 0u; i < L_LOADS; i++) { l_at[i] = l_line(index + i * WG, c0 + CT, shared_rows, h); } // unroll
                 }
+                let next = then + d * EIGHTS;
+                for (var i = 0u; i < Q_LOADS; i++) { next_q[d * Q_LOADS + i] = q_next(q_at[i], next + eight); } // unroll
+                for (var i = 0u; i < L_LOADS; i++) { next_l[d * L_LOADS + i] = l_next(l_at[i], next + eight); } // unroll
+                for (var k = 0u; k < STEP; k += 16u) { // unroll
+                    let low_at = row * STRIDE + k / 4u;
+                    let high_at = low_at + 16u * STRIDE;
+                    let left_low = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[low_at], STRIDE);
+                    let left_high = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[high_at], STRIDE);
+                    for (var j = 0u; j < SIDES; j++) { // unroll
+                        let right_at = (16u * COLUMNS * j + column) * STRIDE + k / 4u;
+                        let right = coopLoad<coop_mat16x16<f16, B>>(&l_tile[right_at], STRIDE);
+                        low[j] = coopMultiplyAdd(left_low, right, low[j]);
+                        high[j] = coopMultiplyAdd(left_high, right, high[j]);
+                    }
+                }
+                workgroupBarrier();
             }
-            workgroupBarrier();
         }
         for (var j = 0u; j < SIDES; j++) { // unroll
             for (var pair = 0u; pair < PAIRS; pair++) { // unroll

@@ -295,7 +295,7 @@ const SELECTIONS: [[usize; 11]; 8] = [
     [1, 1, 600, 2, 80, 8, 2, 1300, 0, 1, 0],
     [1, 300, 260, 1, 16, 20, 2, 300, 0, 1, 0],
     [2, 129, 300, 2, 16, 8, 2, 300, 40, 2, 3],
-    [4, 30, 300, 2, 48, 8, 2, 300, 40, 2, 3],
+    [4, 30, 300, 2, 80, 8, 2, 300, 40, 2, 3],
 ];
 
 const DEFECTS: [Mistake<6>; 6] = [
@@ -399,10 +399,16 @@ fn hsa_on_matrices_spelled_out() {
     follow(&gpu, &both[0], &CHUNKS[2], &HSA);
 }
 
-const MISTAKES: [Mistake<11>; 6] = [
+const MISTAKES: [Mistake<11>; 7] = [
     (SELECT, "let column = subgroup % COLUMNS * 16u;", "let column = 0u;", SELECTIONS[0]),
     (SELECT, "let word = j * PAIRS + pair;", "let word = j;", SELECTIONS[7]),
-    (SELECT, "let next = select(unit + EIGHTS, 0u, last);", "let next = unit + EIGHTS;", SELECTIONS[0]),
+    (
+        SELECT,
+        "let then = select(unit + DEPTH * EIGHTS, 0u, last);",
+        "let then = unit + DEPTH * EIGHTS;",
+        SELECTIONS[0],
+    ),
+    (SELECT, "let next = then + d * EIGHTS;", "let next = then;", SELECTIONS[7]),
     (SELECT, "let begin = part * params.span;", "let begin = 0u;", SELECTIONS[4]),
     (SELECT, "low[j] = zero;", "", SELECTIONS[0]),
     (SELECT, "plain + params.margin", "plain", SELECTIONS[6]),

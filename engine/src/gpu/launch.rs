@@ -11,7 +11,7 @@ use super::{Gpu, Inner, Storage, lock, stream::Bound, stream::PARAMS_BYTES};
 use crate::Error;
 
 /// Folds linear dispatches past 65535 workgroups: `GRID_WIDTH` in shaders/lib/grid.wgsl.
-const GRID_WIDTH: usize = 32768;
+pub(crate) const GRID_WIDTH: usize = 32768;
 
 /// How many workgroups run.
 #[derive(Clone, Copy, Debug)]

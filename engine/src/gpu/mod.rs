@@ -30,6 +30,7 @@ pub use adapter::{AdapterSummary, GpuOptions, adapters};
 pub use capabilities::Capabilities;
 #[cfg(not(target_arch = "wasm32"))]
 pub use capture::{Binding, Dispatch, Event};
+pub(crate) use launch::GRID_WIDTH;
 pub use launch::{Groups, Launch, Operand, Word};
 pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
 pub use pace::Ticket;

@@ -229,13 +229,13 @@ impl Kernel {
             || c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= 40 << 10 && c.invocations >= 256
     }
 
-    /// Tokens and chunks a tile.
-    fn tile(self, tokens: usize, chunks: usize) -> (usize, usize) {
+    /// Tokens and chunks a tile, and steps of landmarks under way.
+    fn tile(self, tokens: usize, chunks: usize) -> [usize; 3] {
         match self {
-            Kernel::Tile => (64, 64),
+            Kernel::Tile => [64, 64, 1],
             // What few tokens wait for is the landmarks: products with tokens that are not there would take longer.
-            Kernel::Coop if (2..=32).contains(&tokens) => (32, 128),
-            Kernel::Coop => (128, if chunks > 128 { 128 } else { 64 }),
+            Kernel::Coop if (2..=32).contains(&tokens) => [32, 128, 2],
+            Kernel::Coop => [128, if chunks > 128 { 128 } else { 64 }, 1],
         }
     }
 }
@@ -491,7 +491,7 @@ fn stream(
         let (resume, finish) = (stretch.resume || i > 0, stretch.finish && i + 1 == pages.len());
         // A single token has time for nothing but a tile.
         let alone = tokens == 1;
-        let (tt, ct) = kernel.tile(tokens, if alone { 1 } else { chunks });
+        let [tt, ct, depth] = kernel.tile(tokens, if alone { 1 } else { chunks });
         let tiles = batches * heads * tokens.div_ceil(tt);
         let most = plan.parts.unwrap_or_else(|| (BUSY / tiles).min(chunks / if alone { ct } else { LEAST }));
         // Their lists fit a binding.
@@ -515,7 +515,7 @@ fn stream(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct]),
+            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct, DEPTH = depth]),
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;

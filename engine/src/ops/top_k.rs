@@ -1,7 +1,9 @@
 //! The largest values of each row with their places, in order; equal values by ascending place.
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Tensor,
+    gpu::GRID_WIDTH,
+    launch,
     reference::Array,
     tensor::rows_a_page,
     testing::{Case, Cost, Dim, Draw, Input, Part, Share, Sizes, some},
@@ -11,6 +13,8 @@ use crate::{
 const MOST: usize = 64;
 /// Columns of the longest row that the kernel of short rows takes: 16 for each of 64 lanes, of k of which it lists all.
 const SHORT: usize = 1024;
+/// The most values that the kernel of quads finds: what eight rows of SHORT columns list fits 16 KiB.
+const MOST_QUADS: usize = 12;
 
 /// The `k` largest of the last axis in descending order, and their places in it: `values[…, j] = x[…, indices[…, j]]`. Of
 /// equal values the one at the lower place comes first.
@@ -39,7 +43,13 @@ fn run(x: &Tensor, k: usize, short: usize) -> (Tensor, Tensor) {
         let n = step.min(rows - first);
         let (x_, values_) = (x.page(first, n, bytes[0]), values.page(first, n, bytes[1]));
         let indices_ = indices.page(first, n, 4 * k);
-        if columns <= short {
+        if columns <= short && columns.is_multiple_of(4) && k <= MOST_QUADS {
+            let together = 8;
+            let groups = n.div_ceil(together);
+            let exact = u32::from(groups * together == n && groups <= GRID_WIDTH);
+            launch!(top_k_quads [elem = elem, QUADS = columns / 4, K = k, ROWS = together, EXACT = exact] { rows: n },
+                    [x_] -> [values_, indices_], groups);
+        } else if columns <= short {
             let kept = 16 * k.next_power_of_two();
             launch!(top_k_short [elem = elem, KEPT = kept] { rows: n, columns, k }, [x_] -> [values_, indices_], n);
         } else {
@@ -90,7 +100,7 @@ pub(super) fn cases() -> Vec<Case> {
         dims: vec![
             Dim::range("rows", 1, 50),
             Dim::range("columns", 64, 600),
-            Dim::one_of("k", &[8, 1, 3, 64]),
+            Dim::one_of("k", &[8, 1, 3, 12, 64]),
         ],
         inputs: |s, draw| vec![Input::new("x", shuffled(draw, [s["rows"], s["columns"]])).grad()],
         run: |s, i| {
