@@ -274,7 +274,7 @@ const DEFECTS: &[Defect] = &[
         ("top_k", &[5, 100, 3])),
     defect("rows of a workgroup bounded by the first one's", "top_k_quads",
         ("let bar = bound[team];", "let bar = bound[0];"),
-        ("top_k", &[5, 100, 3])),
+        ("top_k", &[8, 100, 3])),
     defect("a gradient that lands one place on", "top_k_backward",
         ("if places[j] == c", "if places[j] == c + 1u"),
         ("top_k", &[5, 70, 3])),
