@@ -340,6 +340,10 @@ impl Trainer {
                 let expected = format!("a multiple of the chunk size {chunk} where sequences share memory");
                 return Err(setting(&format!("plan.phases[{i}].length"), p.length, expected));
             }
+            if p.evidence > 0.0 && !checkpoint.config.enable_hsa {
+                let expected = "0: this model selects no chunks (enable_hsa is false)";
+                return Err(setting(&format!("plan.phases[{i}].evidence"), p.evidence, expected));
+            }
         }
         let model = Ramba::with(gpu, checkpoint, Options { trained: true, half: plan.half })?;
         let o = &plan.optimizer;
@@ -486,6 +490,13 @@ impl Trainer {
         scale: &Tensor,
     ) -> Result<Tensor, Error> {
         let gpu = self.model.gpu();
+        let size = self.model.config.chunk_size;
+        if (phase.group > 1 || phase.evidence > 0.0)
+            && batch.clean.len() != batch.sequences * (phase.length / size)
+        {
+            let theirs = batch.sequences * phase.length / batch.clean.len().max(1);
+            return Err(setting("tasks.chunk", theirs, format!("{size}, the model's chunk_size")));
+        }
         let shape = [n, phase.length];
         let range = first * phase.length..(first + n) * phase.length;
         let words = |all: &[u32]| Tensor::from_slice(gpu, &all[range.clone()], shape);

@@ -229,6 +229,28 @@ fn evidence_teaches_what_to_select() {
     assert!((first[1].evidence - expected).abs() < 0.1, "{} for about {expected}", first[1].evidence);
 }
 
+/// What tells chunks by their numbers needs those of the model.
+#[test]
+fn batches_in_other_chunks_are_refused() {
+    let gpu = testing::gpu();
+    let mix = TaskMix { tail: 100, chunk: 32, ..TaskMix::default() };
+    for (group, evidence) in [(2, 0.0), (1, 1.0)] {
+        let phases = vec![Phase { group, evidence, ..PHASE }];
+        let mut trainer = trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) });
+        let batch = Sampler::new(mix.clone(), None, 5).and_then(|s| s.batch(0, 2, 256)).expect("a batch");
+        let error = trainer.step(&batch).err().expect("chunks of another size").to_string();
+        assert!(error.contains("tasks.chunk = 32: expected 64, the model's chunk_size"), "{error}");
+    }
+    let blind = Checkpoint::initial(Config { enable_hsa: false, ..config() }, 3).expect("a model");
+    let phases = vec![Phase { evidence: 1.0, ..PHASE }];
+    let error =
+        Trainer::new(&gpu, &blind, Plan { phases, ..plan([1, 1]) }).err().expect("no retrieval").to_string();
+    assert!(
+        error.contains("plan.phases[0].evidence = 1: expected 0: this model selects no chunks"),
+        "{error}"
+    );
+}
+
 #[test]
 fn margins_that_make_no_sense_are_refused() {
     for (group, margin, expected) in [
