@@ -141,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var j = 0u; j < TURNS; j++) { // unroll
         leave(&sums, j, lane);
         workgroupBarrier();
-        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i]; } // unroll
+        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i * LANES]; } // unroll
         workgroupBarrier();
     }
     var products: array<vec4f, RUN>;                                  // of a head: set before they are read
@@ -195,12 +195,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             leave(&sums, j, lane);
             workgroupBarrier();
             let at = own * STRIDE + own_quad(j * PER, lane);
-            for (var i = 0u; i < PER; i++) { row += dot(vec4f(tiles[at + i]), stage[from_stage + i]); } // unroll
+            for (var i = 0u; i < PER; i++) { row += dot(vec4f(tiles[at + i]), stage[from_stage + i * LANES]); } // unroll
             workgroupBarrier();
             leave(&r, j, lane);
             workgroupBarrier();
             for (var i = 0u; i < PER; i++) { // unroll
-                column += dot(vec4f(tiles[TILE + at + i]), stage[from_stage + i]);
+                column += dot(vec4f(tiles[TILE + at + i]), stage[from_stage + i * LANES]);
             }
             workgroupBarrier();
         }
@@ -219,7 +219,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 let m = j * PER + i;
                 let q = own_quad(m, lane);
                 let s = tokens_of(q);
-                let z = stage[from_stage + i];
+                let z = stage[from_stage + i * LANES];
                 let l = select(vec4f(0.0), exp2(min(vec4f(log_own) - table[q], vec4f(0.0))), s <= vec4u(own));
                 let lz = l * z * table[QUADS + q];
                 weights[m] += lz;
@@ -251,7 +251,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 let w = products[j * PER + i];
                 let two = at + w.x;
                 let three = two + w.y;
-                stage[from_stage + i] = vec4f(at, two, three, three + w.z);
+                stage[from_stage + i * LANES] = vec4f(at, two, three, three + w.z);
                 at = three + w.z + w.w;
             }
             workgroupBarrier();
@@ -297,7 +297,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             workgroupBarrier();
             for (var i = 0u; i < PER; i++) { // unroll
                 let to = own_quad(j * PER + i, lane);
-                let v = stage[from_stage + i] * SCALE;
+                let v = stage[from_stage + i * LANES] * SCALE;
                 direct += dot(v, floats_of(inputs[i]));
                 if own <= last && to < p4 {
                     dx[line + to] = words_of(fma(vec4f(d_own), vec4f(tiles[own * STRIDE + to]), v * dt));

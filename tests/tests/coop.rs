@@ -76,6 +76,7 @@ fn spell(text: &str) -> String {
         ("factor * (*sums)[j];", "scaled((*sums)[j], factor);"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
+        ("subgroupShuffleXor(scan.all,", "across(lane, scan.all,"),
     ] {
         out = out.replace(theirs, ours);
     }
@@ -122,6 +123,13 @@ fn spell(text: &str) -> String {
             exchanged[index] = value;
             workgroupBarrier();
             return exchanged[index ^ 1u];
+        }
+        var<workgroup> fours: array<vec4f, 512>;
+        fn across(index: u32, value: vec4f, apart: u32) -> vec4f {
+            workgroupBarrier();
+            fours[index] = value;
+            workgroupBarrier();
+            return fours[index ^ apart];
         }
         fn any_of_32(value: bool, index: u32) -> bool {
             workgroupBarrier();
@@ -463,6 +471,22 @@ const LAPSES: [Mistake<9>; 12] = [
 fn scans_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
     let case = case("ssd_scan.coop");
+    // A measuring session's candidates.
+    if let Ok(list) = std::env::var("RAMBUTAN_LAB_SSD") {
+        let stems = [&SCAN[..], &["ssd_coop_wide"]].concat();
+        let whole = [[1, 128, 2, 1, 64, 128, 1, 1, 1], [1, 4160, 1, 1, 64, 128, 0, 1, 0]];
+        hold(&gpu, &stems, &[&SEQUENCES[..], &whole].concat(), &[], |sizes| {
+            let start = std::time::Instant::now();
+            let seen = check(&gpu, &case, sizes);
+            println!("{sizes:?}: {:?}", start.elapsed());
+            seen
+        });
+        let backward = if list.split(',').any(|c| c == "1") { "ssd_coop_wide" } else { SCAN[2] };
+        let stems = [SCAN[0], SCAN[1], backward, SCAN[3]];
+        follow(&gpu, &case, &[1, 40, 1, 1, 4, 4, 0, 1, 1], &stems);
+        follow(&gpu, &case, &[1, 64, 1, 1, 64, 128, 0, 1, 1], &stems);
+        return;
+    }
     hold(&gpu, &SCAN, &SEQUENCES, &LAPSES, |sizes| check(&gpu, &case, sizes));
     follow(&gpu, &case, &[1, 40, 1, 1, 4, 4, 0, 1, 1], &SCAN);
 }

@@ -49,6 +49,11 @@ const OUTPUTS: usize = 16;
 const ENOUGH: usize = 528;
 const GRADIENTS: usize = 8;
 
+/// What RAMBUTAN_LAB_SSD lists: a measuring session's candidates.
+fn lab(candidate: &str) -> bool {
+    std::env::var("RAMBUTAN_LAB_SSD").is_ok_and(|list| list.split(',').any(|c| c == candidate))
+}
+
 /// Who multiplies.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Form {
@@ -178,6 +183,18 @@ impl Scan {
         self.n.div_ceil(self.form.tile())
     }
 
+    /// Whether nothing of a tile lies outside.
+    fn whole(self) -> u32 {
+        let tile = self.form.tile();
+        let fits = self.tokens.is_multiple_of(tile) && self.p == tile && self.n.is_multiple_of(tile);
+        u32::from(fits && lab("2"))
+    }
+
+    /// Invocations, columns a turn and tiles of state dims of a workgroup.
+    fn width(self, candidate: &str) -> (usize, usize, usize) {
+        if lab(candidate) && self.n_tiles().is_multiple_of(2) { (512, 64, 2) } else { (256, 16, 1) }
+    }
+
     /// Heads of a group that share one product C · Bᵀ: a workgroup's, one after the other.
     fn each(self, most: usize) -> usize {
         (1..=most).rev().find(|each| self.share.is_multiple_of(*each)).expect("one divides all")
@@ -210,14 +227,15 @@ impl Scan {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let n_tiles = self.n_tiles();
-        let groups = range.len() * heads * n_tiles;
+        let (wg, columns, wide) = if form == Form::Coop { self.width("4") } else { (64, 16, 1) };
+        let groups = range.len() * heads * n_tiles.div_ceil(wide);
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
         let (start, reverse) = (walk.start.unwrap_or(walk.logs), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident) => {
-                launch!($stem [REVERSE = reverse] {
-                    tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
+                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, WHOLE = self.whole()] {
+                    tokens, heads, p, n, share, spans, chunks, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
                 }, [walk.input, walk.wr, walk.logs, start] -> [states, left, totals, carried], groups)
             };
@@ -307,9 +325,14 @@ impl Scan {
             let groups = pairs / each;
             self.enter(&walk, range, initial, &pages, 0, &ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(logs));
+            let (wg, columns) = match form {
+                Form::Plain => (32, 16),
+                Form::Coop if lab("6") => (512, 64),
+                Form::Coop => (128, 16),
+            };
             macro_rules! output_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = self.n_tiles()] {
+                    launch!($stem [CARRY = carry, NT = self.n_tiles(), WG = wg, COLUMNS = columns, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each, starts: pages.starts,
                     }, [x, b, c, logs, states, d, carried] -> [y], groups)
                 };
@@ -355,21 +378,25 @@ impl Scan {
             let groups = visited * heads / each;
             macro_rules! backward_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles] {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
                     }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
                 };
             }
             match form {
+                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide),
+                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide),
                 Form::Plain => backward_launch!(ssd_chunk_backward),
                 Form::Coop => backward_launch!(ssd_coop_backward),
             }
-            let groups = 2 * visited * (heads / share) * n_tiles;
+            let (wg, columns, wide) = if form == Form::Coop { self.width("3") } else { (64, 16, 1) };
+            let ahead = if form == Form::Coop && (lab("3") || lab("5")) { 2 } else { 1 };
+            let groups = 2 * visited * (heads / share) * n_tiles.div_ceil(wide);
             macro_rules! groups_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry] {
-                        tokens, heads, p, n, share, spans, chunks, n_tiles, first, groups, parts, later: *later,
+                    launch!($stem [CARRY = carry, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, AHEAD = ahead, WHOLE = self.whole()] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, parts, later: *later,
                         starts: *starts,
                     }, [x, dy, b, c, logs, states, carried, pairs] -> [db, dc], groups)
                 };

@@ -1,0 +1,10 @@
+// uses: lib/ssd_wide_backward.wgsl, lib/ssd_sums.wgsl
+// variants: CARRY=1 | NT=1 | NT=3 CARRY=1
+// lib/ssd_wide_backward.wgsl in chunks of 16 tokens: holds the text that ssd_coop_wide.wgsl shares to its reference.
+alias four = vec4<f16>;
+const T: u32 = 16u;
+const WG: u32 = 64u;
+// Columns of results a turn through the stage.
+const COLUMNS: u32 = 16u;
+// Tiles of state dims.
+const NT: u32 = 2u;
