@@ -1,5 +1,5 @@
 // uses: lib/ssd_wide_backward.wgsl, lib/ssd_sums_coop.wgsl
-// variants: CARRY=1 | NT=1 | NT=4 CARRY=1 | WHOLE=1 CARRY=1
+// variants: CARRY=1 | NT=1 | NT=4 CARRY=1 | WHOLE=1 CARRY=1 | WHOLE=1 CARRY=1 UNIT=2 wide=vec4u
 // lib/ssd_wide_backward.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;

@@ -4,10 +4,14 @@ const HELD: u32 = WIDE * T * T / (8u * WG);
 alias Sums = array<coop_mat16x16<f32, C>, HELD>;
 // Four elements in storage, as words: 16-bit vectors would come in pieces.
 alias words = vec2u;
+// What is loaded at once: here and there two of them.
+alias wide = vec2u;
 
 fn floats_of(w: words) -> vec4f { return vec4f(unpack2x16float(w.x), unpack2x16float(w.y)); }
 
 fn four_of(w: words) -> four { return four(floats_of(w)); }
+
+fn part(w: wide, u: u32) -> words { return words(w[2u * u], w[2u * u + 1u]); }
 
 fn words_of(v: vec4f) -> words { return vec2u(pack2x16float(v.xy), pack2x16float(v.zw)); }
 

@@ -12,12 +12,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; later, starts: in fours
-@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> b: array<words>;             // (batches, tokens, groups, N)
-@group(0) @binding(4) var<storage, read> c: array<words>;             // (batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> x: array<wide>;              // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<wide>;             // (batches, tokens, heads, P)
+@group(0) @binding(3) var<storage, read> b: array<wide>;              // (batches, tokens, groups, N)
+@group(0) @binding(4) var<storage, read> c: array<wide>;              // (batches, tokens, groups, N)
 @group(0) @binding(5) var<storage, read> logs: array<vec4f>;          // (batches, chunks of all spans, heads, 2, T)
-@group(0) @binding(6) var<storage, read> states: array<words>;        // H, then G / SCALE:
+@group(0) @binding(6) var<storage, read> states: array<wide>;         // H, then G / SCALE:
                                                                       // (2, spans of this launch, chunks, heads, P, N),
                                                                       // G that enters spans: (spans, heads, P, N)
 @group(0) @binding(7) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
@@ -38,30 +38,40 @@ fn dt_of(t: u32) -> f32 { return table[QUADS + t / 4u][t % 4u]; }
 // Which chunk and head: what all loads begin from.
 struct Place { chunk: u32, span: u32, token0: u32, last: u32, logs: u32, h: u32 }
 
-// Tokens' B or C, a tile's rows of state dims from 4 · column on.
-fn line_of(place: Place, i: u32, lane: u32) -> u32 {
-    let t = lane / QUADS + i * STEP;
+// Loads of UNIT fours: those of an invocation lie HOP rows apart, in one column of ACROSS.
+const UNIT: u32 = 1u;
+const LOADS: u32 = RUN / UNIT;
+const ACROSS: u32 = QUADS / UNIT;
+const HOP: u32 = STEP * UNIT;
+
+fn where_live(v: wide, live: bool) -> wide {
+    if WHOLE == 1u { return v; }
+    return select(wide(), v, live);
+}
+
+// Tokens' B or C.
+fn line_of(place: Place, t: u32) -> u32 {
     return (place.token0 + near(t, place.last + 1u)) * (params.heads / params.share) + place.h / params.share;
 }
 
-// Two tiles' quads, on their way.
-struct Pair { a: array<words, RUN>, b: array<words, RUN>, start: array<words, RUN> }
+// Two tiles' fours, on their way.
+struct Pair { a: array<wide, LOADS>, b: array<wide, LOADS>, start: array<wide, LOADS> }
 
 // B and G.
 fn load_later(place: Place, j: u32, lane: u32) -> Pair {
     var pair: Pair;
-    let n4 = n_quads();
-    let column = j * QUADS + lane % QUADS;
-    let from_quad = near(column, n4);
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let row = lane / QUADS + i * STEP;
-        pair.a[i] = inside(b[line_of(place, i, lane) * n4 + from_quad], column < n4 && row <= place.last);
-        let live = column < n4 && row < params.p;
-        let in_state = near(row, params.p) * n4 + from_quad;
-        let at = (place.chunk * params.heads + place.h) * p_quads() * 4u * n4 + in_state;
-        pair.b[i] = inside(states[params.later + at], live);
-        let start_at = params.starts + (place.span * params.heads + place.h) * p_quads() * 4u * n4 + in_state;
-        if CARRY == 1u { pair.start[i] = inside(states[start_at], live); }
+    let line = n_quads() / UNIT;
+    let column = j * ACROSS + lane % ACROSS;
+    let state = line * p_quads() * 4u;
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        let row = lane / ACROSS + i * HOP;
+        pair.a[i] = where_live(b[line_of(place, row) * line + near(column, line)], column < line && row <= place.last);
+        let live = column < line && row < params.p;
+        let in_state = near(row, params.p) * line + near(column, line);
+        let at = params.later / UNIT + (place.chunk * params.heads + place.h) * state + in_state;
+        pair.b[i] = where_live(states[at], live);
+        let start_at = params.starts / UNIT + (place.span * params.heads + place.h) * state + in_state;
+        if CARRY == 1u { pair.start[i] = where_live(states[start_at], live); }
     }
     return pair;
 }
@@ -69,14 +79,15 @@ fn load_later(place: Place, j: u32, lane: u32) -> Pair {
 // C and H.
 fn load_earlier(place: Place, j: u32, lane: u32) -> Pair {
     var pair: Pair;
-    let n4 = n_quads();
-    let column = j * QUADS + lane % QUADS;
-    let from_quad = near(column, n4);
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let row = lane / QUADS + i * STEP;
-        pair.a[i] = inside(c[line_of(place, i, lane) * n4 + from_quad], column < n4 && row <= place.last);
-        let at = (place.chunk * params.heads + place.h) * p_quads() * 4u * n4 + near(row, params.p) * n4 + from_quad;
-        pair.b[i] = inside(states[at], column < n4 && row < params.p);
+    let line = n_quads() / UNIT;
+    let column = j * ACROSS + lane % ACROSS;
+    let state = line * p_quads() * 4u;
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        let row = lane / ACROSS + i * HOP;
+        pair.a[i] = where_live(c[line_of(place, row) * line + near(column, line)], column < line && row <= place.last);
+        let in_state = near(row, params.p) * line + near(column, line);
+        let at = (place.chunk * params.heads + place.h) * state + in_state;
+        pair.b[i] = where_live(states[at], column < line && row < params.p);
     }
     return pair;
 }
@@ -84,35 +95,40 @@ fn load_earlier(place: Place, j: u32, lane: u32) -> Pair {
 // dy and x.
 fn load_ends(place: Place, lane: u32) -> Pair {
     var pair: Pair;
-    let p4 = p_quads();
-    let quad = lane % QUADS;
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let t = lane / QUADS + i * STEP;
-        let line = ((place.token0 + near(t, place.last + 1u)) * params.heads + place.h) * p4 + near(quad, p4);
-        pair.a[i] = inside(dy[line], t <= place.last && quad < p4);
-        pair.b[i] = inside(x[line], t <= place.last && quad < p4);
+    let line = p_quads() / UNIT;
+    let column = lane % ACROSS;
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        let t = lane / ACROSS + i * HOP;
+        let token = place.token0 + near(t, place.last + 1u);
+        let at = (token * params.heads + place.h) * line + near(column, line);
+        pair.a[i] = where_live(dy[at], t <= place.last && column < line);
+        pair.b[i] = where_live(x[at], t <= place.last && column < line);
     }
     return pair;
 }
 
+// Where a tile holds the first four of a load.
+fn tile_at(i: u32, lane: u32) -> u32 { return (lane / ACROSS + i * HOP) * STRIDE + lane % ACROSS * UNIT; }
+
 fn put(pair: Pair, lane: u32) {
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let at = (lane / QUADS + i * STEP) * STRIDE + lane % QUADS;
-        tiles[at] = four_of(pair.a[i]);
-        tiles[TILE + at] = four_of(pair.b[i]);
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        for (var u = 0u; u < UNIT; u++) { // unroll
+            tiles[tile_at(i, lane) + u] = four_of(part(pair.a[i], u));
+            tiles[TILE + tile_at(i, lane) + u] = four_of(part(pair.b[i], u));
+        }
     }
 }
 
 // A head's decays, on their way: its table, and logarithms of the rows that an invocation loads.
-struct Decays { table: vec4f, rows: array<f32, RUN>, end: f32, carried: f32 }
+struct Decays { table: vec4f, rows: array<f32, LOADS>, end: f32, carried: f32 }
 
 fn load_decays(place: Place, lane: u32) -> Decays {
     var decays: Decays;
     let at = (place.logs + place.h) * 2u * QUADS;
     decays.table = logs[at + lane % (2u * QUADS)];
     decays.end = logs[at + QUADS - 1u].w;
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let t = lane / QUADS + i * STEP;
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        let t = lane / ACROSS + i * HOP;
         decays.rows[i] = logs[at + t / 4u][t % 4u];
     }
     if CARRY == 1u { decays.carried = carried[place.chunk * params.heads + place.h]; }
@@ -170,20 +186,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let end = coming.end;
         let decay = coming.carried;
         let step = coming.table;
-        var to_end: array<f32, RUN>;
-        for (var i = 0u; i < RUN; i++) { to_end[i] = exp2(end - coming.rows[i]); } // unroll
+        var to_end: array<f32, LOADS>;
+        for (var i = 0u; i < LOADS; i++) { to_end[i] = exp2(end - coming.rows[i]); } // unroll
         var r = Sums();
         sums = Sums();
-        var part = 0.0;
+        var across_states = 0.0;
         for (var j = 0u; j < NT; j++) { // unroll
             var g = array<four, RUN>();
-            for (var i = 0u; i < RUN; i++) { g[i] = entering(later.b[i], later.start[i], decay); } // unroll
+            for (var i = 0u; i < LOADS; i++) { // unroll
+                for (var u = 0u; u < UNIT; u++) { // unroll
+                    g[i * UNIT + u] = entering(part(later.b[i], u), part(later.start[i], u), decay);
+                }
+            }
             workgroupBarrier();                                       // the last tiles are read
             if j == 0u && lane < 2u * QUADS { table[lane] = step; }
-            for (var i = 0u; i < RUN; i++) { // unroll
-                let at = (lane / QUADS + i * STEP) * STRIDE + lane % QUADS;
-                tiles[at] = four(floats_of(later.a[i]) * to_end[i]);
-                tiles[TILE + at] = g[i];
+            for (var i = 0u; i < LOADS; i++) { // unroll
+                for (var u = 0u; u < UNIT; u++) { // unroll
+                    tiles[tile_at(i, lane) + u] = four(floats_of(part(later.a[i], u)) * to_end[i]);
+                    tiles[TILE + tile_at(i, lane) + u] = g[i * UNIT + u];
+                }
             }
             if j + 1u < NT {
                 later = load_later(here, j + 1u, lane);
@@ -192,7 +213,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             workgroupBarrier();
             multiply_nt(&r, lane);
-            for (var i = 0u; i < RUN; i++) { part += dot(vec4f(g[i]), floats_of(earlier.b[i])); } // unroll
+            for (var i = 0u; i < LOADS; i++) { // unroll
+                for (var u = 0u; u < UNIT; u++) { // unroll
+                    across_states += dot(vec4f(g[i * UNIT + u]), floats_of(part(earlier.b[i], u)));
+                }
+            }
             workgroupBarrier();
             put(earlier, lane);
             if j + 1u < NT {
@@ -229,7 +254,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             workgroupBarrier();
         }
-        let of_row = scan_row(vec4f(row * exp2(log_own), column * SCALE, part, 0.0), lane).all;
+        let of_row = scan_row(vec4f(row * exp2(log_own), column * SCALE, across_states, 0.0), lane).all;
         if lane % LANES == 0u { ends[own] = of_row; }
         sums = Sums();
         multiply_nt(&sums, lane);                                     // Z

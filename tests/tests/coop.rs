@@ -454,15 +454,15 @@ const LAPSES: [Mistake<9>; 12] = [
     (SCAN[1], "return own_matrix(lane).x + 16u;", "return own_matrix(lane).x;", SEQUENCES[2]),
     (
         SCAN[1],
-        "let b_at = TILE + k * STRIDE + own.y / 4u + j * 4u;",
-        "let b_at = TILE + k * STRIDE + own.y / 4u;",
+        "let b_at = TILE + own.y / T * TILE + k * STRIDE + own.y % T / 4u + j * 4u;",
+        "let b_at = TILE + own.y / T * TILE + k * STRIDE + own.y % T / 4u;",
         SEQUENCES[2],
     ),
     (SCAN[0], "lane / 128u * HELD * 16u", "0u", SEQUENCES[2]),
     (SCAN[2], "i + 1u < LANES", "i + 2u < LANES", SEQUENCES[1]),
     (SCAN[2], "select(v.x, v.y * dt_of(t), t < token)", "select(v.x, 0.0, t < token)", SEQUENCES[0]),
     (SCAN[2], "of_row(lane).x", "stage[LANES * lane].x", SEQUENCES[2]),
-    (SCAN[3], "next.dt[i] * SCALE, of_b", "SCALE, of_b", SEQUENCES[0]),
+    (SCAN[3], "next[side].dt[i] * SCALE, of_b", "SCALE, of_b", SEQUENCES[0]),
     (SCAN[3], "let a_at = a + k * STRIDE + own.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
     (SCAN[3], "fma(vec4f(decay), floats_of(start)", "fma(vec4f(0.0), floats_of(start)", SEQUENCES[4]),
 ];

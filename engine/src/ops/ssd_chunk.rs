@@ -50,7 +50,7 @@ const ENOUGH: usize = 528;
 const GRADIENTS: usize = 8;
 
 /// What RAMBUTAN_LAB_SSD lists: a measuring session's candidates.
-fn lab(candidate: &str) -> bool {
+pub(super) fn lab(candidate: &str) -> bool {
     std::env::var("RAMBUTAN_LAB_SSD").is_ok_and(|list| list.split(',').any(|c| c == candidate))
 }
 
@@ -376,17 +376,20 @@ impl Scan {
             self.walk(&forward, range.clone(), (states, 0), None);
             self.enter(&reverse, range, dlast, &pages, 1, &ends);
             let groups = visited * heads / each;
+            // Eights where all lines are of them.
+            let eights = lab("8") && p.is_multiple_of(8) && n.is_multiple_of(8) && form == Form::Coop;
+            let (unit, wide) = if eights { (2, "vec4u") } else { (1, if form == Form::Coop { "vec2u" } else { "four" }) };
             macro_rules! backward_launch {
-                ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
+                ($stem:ident $(, $spec:ident = $with:expr)*) => {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole() $(, $spec = $with)*] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
                     }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
                 };
             }
             match form {
-                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide),
-                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide),
+                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide, UNIT = unit, wide = wide),
+                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide, UNIT = unit, wide = wide),
                 Form::Plain => backward_launch!(ssd_chunk_backward),
                 Form::Coop => backward_launch!(ssd_coop_backward),
             }
