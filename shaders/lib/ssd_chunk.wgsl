@@ -17,6 +17,11 @@ const RUN: u32 = QUADS / LANES;
 const STEP: u32 = WG / QUADS;
 const PER: u32 = COLUMNS / 4u / LANES;
 const TURNS: u32 = WIDE * T / COLUMNS;
+// Loads of UNIT fours: those of an invocation lie HOP rows apart, in one column of ACROSS.
+const UNIT: u32 = 1u;
+const LOADS: u32 = RUN / UNIT;
+const ACROSS: u32 = QUADS / UNIT;
+const HOP: u32 = STEP * UNIT;
 // dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
 // states are stored with the other over it.
 const SCALE: f32 = 16.0;
@@ -32,6 +37,11 @@ var<workgroup> stage: array<vec4f, T * ROW>;
 fn inside(v: words, live: bool) -> words {
     if WHOLE == 1u { return v; }
     return select(words(), v, live);
+}
+
+fn where_live(v: wide, live: bool) -> wide {
+    if WHOLE == 1u { return v; }
+    return select(wide(), v, live);
 }
 
 fn within(i: u32, count: u32) -> bool { return WHOLE == 1u || i < count; }
@@ -67,3 +77,6 @@ fn own_stage(lane: u32) -> u32 { return lane / LANES * ROW + lane % LANES; }
 
 // The numbers of a quad's tokens.
 fn tokens_of(quad: u32) -> vec4u { return vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u); }
+
+// Where a tile holds the first four of a load.
+fn tile_at(i: u32, lane: u32) -> u32 { return (lane / ACROSS + i * HOP) * STRIDE + lane % ACROSS * UNIT; }

@@ -8,12 +8,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; parts: of a group's heads
-@group(0) @binding(1) var<storage, read> x: array<words>;             // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> dy: array<words>;            // (batches, tokens, heads, P)
+@group(0) @binding(1) var<storage, read> x: array<wide>;              // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> dy: array<wide>;             // (batches, tokens, heads, P)
 @group(0) @binding(3) var<storage, read> b: array<words>;             // (batches, tokens, groups, N)
 @group(0) @binding(4) var<storage, read> c: array<words>;             // (batches, tokens, groups, N)
 @group(0) @binding(5) var<storage, read> logs: array<f32>;            // (batches, chunks of all spans, heads, 2, T)
-@group(0) @binding(6) var<storage, read> states: array<words>;        // H, then G / SCALE:
+@group(0) @binding(6) var<storage, read> states: array<wide>;         // H, then G / SCALE:
                                                                       // (2, spans of this launch, chunks, heads, P, N),
                                                                       // G that enters spans: (spans, heads, P, N)
 @group(0) @binding(7) var<storage, read> carried: array<f32>;         // (spans of this launch, chunks, heads)
@@ -29,36 +29,51 @@ struct Place { chunk: u32, span: u32, token0: u32, last: u32, logs: u32, column:
 
 // A head's operands, on their way, and its weights: logarithms, and dt.
 struct Loaded {
-    input: array<words, RUN>, state: array<words, WIDE * RUN>, start: array<words, WIDE * RUN>, log: array<f32, RUN>,
-    dt: array<f32, RUN>, decay: f32,
+    input: array<wide, LOADS>, state: array<wide, WIDE * LOADS>, start: array<wide, WIDE * LOADS>,
+    log: array<f32, LOADS>, dt: array<f32, LOADS>, decay: f32,
 }
 
 fn load(place: Place, h: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
-    let p4 = p_quads();
-    let n4 = n_quads();
-    let quad = lane % QUADS;
-    let state_at = (place.chunk * params.heads + h) * p4 * 4u * n4 + select(0u, params.later, place.of_b);
-    let start_at = params.starts + (place.span * params.heads + h) * p4 * 4u * n4;
+    let line = p_quads() / UNIT;
+    let state_line = n_quads() / UNIT;
+    let column = lane % ACROSS;
+    let size = p_quads() * 4u * state_line;
+    let state_at = (place.chunk * params.heads + h) * size + select(0u, params.later / UNIT, place.of_b);
+    let start_at = params.starts / UNIT + (place.span * params.heads + h) * size;
     let logs_at = (place.logs + h) * 2u * T;
     let end = logs[logs_at + T - 1u];
-    for (var i = 0u; i < RUN; i++) { // unroll
-        let row = lane / QUADS + i * STEP;
-        let line = ((place.token0 + near(row, place.last + 1u)) * params.heads + h) * p4 + near(quad, p4);
-        if place.of_b { loaded.input[i] = x[line]; } else { loaded.input[i] = dy[line]; } // uniform
-        loaded.input[i] = inside(loaded.input[i], row <= place.last && quad < p4);
+    for (var i = 0u; i < LOADS; i++) { // unroll
+        let row = lane / ACROSS + i * HOP;
+        let token = place.token0 + near(row, place.last + 1u);
+        let at = (token * params.heads + h) * line + near(column, line);
+        if place.of_b { loaded.input[i] = x[at]; } else { loaded.input[i] = dy[at]; } // uniform
+        loaded.input[i] = where_live(loaded.input[i], row <= place.last && column < line);
         for (var w = 0u; w < WIDE; w++) { // unroll
-            let c = place.column + w * QUADS;
-            let from_state = near(row, params.p) * n4 + near(c, n4);
-            let live = c < n4 && row < params.p;
-            loaded.state[w * RUN + i] = inside(states[state_at + from_state], live);
-            if CARRY == 1u {
-                loaded.start[w * RUN + i] = select(words(), states[start_at + from_state], live && place.of_b);
+            let c = place.column + w * ACROSS;
+            let from_state = near(row, params.p) * state_line + near(c, state_line);
+            let live = c < state_line && row < params.p;
+            loaded.state[w * LOADS + i] = where_live(states[state_at + from_state], live);
+            if CARRY == 1u && AHEAD == 1u {
+                loaded.start[w * LOADS + i] = select(wide(), states[start_at + from_state], live && place.of_b);
             }
         }
         let log = logs[logs_at + row];
         loaded.log[i] = select(log, end - log, place.of_b);
         loaded.dt[i] = logs[logs_at + T + row];
+    }
+    if CARRY == 1u && AHEAD > 1u {
+        if place.of_b {                                               // uniform
+            for (var i = 0u; i < LOADS; i++) { // unroll
+                let row = lane / ACROSS + i * HOP;
+                for (var w = 0u; w < WIDE; w++) { // unroll
+                    let c = place.column + w * ACROSS;
+                    let from_state = near(row, params.p) * state_line + near(c, state_line);
+                    let live = c < state_line && row < params.p;
+                    loaded.start[w * LOADS + i] = where_live(states[start_at + from_state], live);
+                }
+            }
+        }
     }
     if CARRY == 1u { loaded.decay = carried[place.chunk * params.heads + h]; }
     return loaded;
@@ -84,7 +99,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let token0 = batch * params.tokens + first;
     let last = params.tokens - 1u - first;
     let logs_at = (batch * ((params.tokens + T - 1u) / T) + in_batch) * params.heads;
-    let place = Place(chunk, chunk / params.chunks, token0, last, logs_at, column, of_b);
+    let first_load = slice * WIDE * ACROSS + lane % ACROSS;
+    let place = Place(chunk, chunk / params.chunks, token0, last, logs_at, first_load, of_b);
     var sums = Sums();
     var next: array<Loaded, AHEAD>;
     for (var side = 0u; side < AHEAD; side++) { // unroll
@@ -94,13 +110,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var side = 0u; side < AHEAD; side++) { // unroll
             if k + side < params.share {                              // uniform
                 workgroupBarrier();                                   // the last head's tiles are read
-                for (var i = 0u; i < RUN; i++) { // unroll
-                    let at = (lane / QUADS + i * STEP) * STRIDE + quad;
+                for (var i = 0u; i < LOADS; i++) { // unroll
                     let weight = exp2(next[side].log[i]) * select(1.0, next[side].dt[i] * SCALE, of_b);
-                    tiles[at] = four(floats_of(next[side].input[i]) * weight);
-                    for (var w = 0u; w < WIDE; w++) { // unroll
-                        let j = w * RUN + i;
-                        tiles[(1u + w) * TILE + at] = entering(next[side].state[j], next[side].start[j], next[side].decay);
+                    for (var u = 0u; u < UNIT; u++) { // unroll
+                        let at = tile_at(i, lane) + u;
+                        tiles[at] = four(floats_of(part(next[side].input[i], u)) * weight);
+                        for (var w = 0u; w < WIDE; w++) { // unroll
+                            let state = part(next[side].state[w * LOADS + i], u);
+                            let start = part(next[side].start[w * LOADS + i], u);
+                            tiles[(1u + w) * TILE + at] = entering(state, start, next[side].decay);
+                        }
                     }
                 }
                 // While this head is multiplied the next ones are on their way.

@@ -38,17 +38,6 @@ fn dt_of(t: u32) -> f32 { return table[QUADS + t / 4u][t % 4u]; }
 // Which chunk and head: what all loads begin from.
 struct Place { chunk: u32, span: u32, token0: u32, last: u32, logs: u32, h: u32 }
 
-// Loads of UNIT fours: those of an invocation lie HOP rows apart, in one column of ACROSS.
-const UNIT: u32 = 1u;
-const LOADS: u32 = RUN / UNIT;
-const ACROSS: u32 = QUADS / UNIT;
-const HOP: u32 = STEP * UNIT;
-
-fn where_live(v: wide, live: bool) -> wide {
-    if WHOLE == 1u { return v; }
-    return select(wide(), v, live);
-}
-
 // Tokens' B or C.
 fn line_of(place: Place, t: u32) -> u32 {
     return (place.token0 + near(t, place.last + 1u)) * (params.heads / params.share) + place.h / params.share;
@@ -106,9 +95,6 @@ fn load_ends(place: Place, lane: u32) -> Pair {
     }
     return pair;
 }
-
-// Where a tile holds the first four of a load.
-fn tile_at(i: u32, lane: u32) -> u32 { return (lane / ACROSS + i * HOP) * STRIDE + lane % ACROSS * UNIT; }
 
 fn put(pair: Pair, lane: u32) {
     for (var i = 0u; i < LOADS; i++) { // unroll

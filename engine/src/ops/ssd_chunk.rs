@@ -190,6 +190,15 @@ impl Scan {
         u32::from(fits && lab("2"))
     }
 
+    /// Fours a load: two where all lines are of eights.
+    fn unit(self) -> (u32, &'static str) {
+        match self.form {
+            Form::Plain => (1, "four"),
+            Form::Coop if lab("8") && self.p.is_multiple_of(8) && self.n.is_multiple_of(8) => (2, "vec4u"),
+            Form::Coop => (1, "vec2u"),
+        }
+    }
+
     /// Invocations, columns a turn and tiles of state dims of a workgroup.
     fn width(self, candidate: &str) -> (usize, usize, usize) {
         if lab(candidate) && self.n_tiles().is_multiple_of(2) { (512, 64, 2) } else { (256, 16, 1) }
@@ -197,6 +206,7 @@ impl Scan {
 
     /// Heads of a group that share one product C · Bᵀ: a workgroup's, one after the other.
     fn each(self, most: usize) -> usize {
+        let most = if lab("9") && most == GRADIENTS { 2 * most } else { most };
         (1..=most).rev().find(|each| self.share.is_multiple_of(*each)).expect("one divides all")
     }
 
@@ -228,13 +238,14 @@ impl Scan {
         let (chunks, spans) = self.spans();
         let n_tiles = self.n_tiles();
         let (wg, columns, wide) = if form == Form::Coop { self.width("4") } else { (64, 16, 1) };
+        let (unit, wide_load) = self.unit();
         let groups = range.len() * heads * n_tiles.div_ceil(wide);
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
         let (start, reverse) = (walk.start.unwrap_or(walk.logs), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident) => {
-                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, WHOLE = self.whole()] {
+                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, WHOLE = self.whole(), UNIT = unit, wide = wide_load] {
                     tokens, heads, p, n, share, spans, chunks, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
                 }, [walk.input, walk.wr, walk.logs, start] -> [states, left, totals, carried], groups)
@@ -376,9 +387,7 @@ impl Scan {
             self.walk(&forward, range.clone(), (states, 0), None);
             self.enter(&reverse, range, dlast, &pages, 1, &ends);
             let groups = visited * heads / each;
-            // Eights where all lines are of them.
-            let eights = lab("8") && p.is_multiple_of(8) && n.is_multiple_of(8) && form == Form::Coop;
-            let (unit, wide) = if eights { (2, "vec4u") } else { (1, if form == Form::Coop { "vec2u" } else { "four" }) };
+            let (unit, wide_load) = self.unit();
             macro_rules! backward_launch {
                 ($stem:ident $(, $spec:ident = $with:expr)*) => {
                     launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole() $(, $spec = $with)*] {
@@ -388,8 +397,8 @@ impl Scan {
                 };
             }
             match form {
-                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide, UNIT = unit, wide = wide),
-                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide, UNIT = unit, wide = wide),
+                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide, UNIT = unit, wide = wide_load),
+                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide, UNIT = unit, wide = wide_load),
                 Form::Plain => backward_launch!(ssd_chunk_backward),
                 Form::Coop => backward_launch!(ssd_coop_backward),
             }
@@ -398,7 +407,7 @@ impl Scan {
             let groups = 2 * visited * (heads / share) * n_tiles.div_ceil(wide);
             macro_rules! groups_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, AHEAD = ahead, WHOLE = self.whole()] {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, AHEAD = ahead, WHOLE = self.whole(), UNIT = unit, wide = wide_load] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, parts, later: *later,
                         starts: *starts,
                     }, [x, dy, b, c, logs, states, carried, pairs] -> [db, dc], groups)
