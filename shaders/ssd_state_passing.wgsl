@@ -38,8 +38,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     // Some blocks' own states are under way at once.
     for (var k = 0u; k < end - begin; k += AHEAD) {
-        var own: array<f32, AHEAD>;
-        var total: array<f32, AHEAD>;
+        var own = array<f32, AHEAD>();
+        var total = array<f32, AHEAD>();
         for (var j = 0u; j < AHEAD; j++) { // unroll
             let step = min(k + j, end - begin - 1u);
             let at = select(begin + step, end - 1u - step, REVERSE == 1u) * params.heads + h;

@@ -172,7 +172,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let end = coming.end;
         let decay = coming.carried;
         let step = coming.table;
-        var to_end: array<f32, LOADS>;
+        var to_end = array<f32, LOADS>();
         for (var i = 0u; i < LOADS; i++) { to_end[i] = exp2(end - coming.rows[i]); } // unroll
         var r = Sums();
         sums = Sums();
@@ -221,7 +221,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             coming = load_decays(place, lane);
         }
         let log_own = log_of(own);
-        var inputs: array<four, RUN>;                                 // x, of its row
+        var inputs = array<four, RUN>();                              // x, of its row
         var row = 0.0;
         var column = 0.0;
         for (var j = 0u; j < TURNS; j++) { // unroll
