@@ -1,5 +1,5 @@
 // uses: lib/ssd_chunk_groups.wgsl, lib/ssd_sums_coop.wgsl
-// variants: CARRY=1 | CARRY=1 AHEAD=2 | WG=512 COLUMNS=64 WIDE=2 CARRY=1 AHEAD=2 WHOLE=1 | WG=512 COLUMNS=64 WIDE=2 CARRY=1 AHEAD=2 UNIT=2 wide=vec4u | NT=1
+// variants: CARRY=1 | WHOLE=1 CARRY=1 | NT=1
 // lib/ssd_chunk_groups.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;

@@ -1,5 +1,5 @@
 // uses: lib/ssd_chunk_states.wgsl, lib/ssd_sums_coop.wgsl
-// variants: REVERSE=1 | WHOLE=1 REVERSE=1 | WG=512 COLUMNS=64 WIDE=2 | WG=512 COLUMNS=64 WIDE=2 UNIT=2 wide=vec4u | NT=1
+// variants: REVERSE=1 | NT=1 | WHOLE=1 REVERSE=1 | WG=512 COLUMNS=64 WIDE=2 | WG=512 COLUMNS=64 WIDE=2 WHOLE=1
 // lib/ssd_chunk_states.wgsl in chunks of 64 tokens on cooperative matrices.
 alias four = vec4<f16>;
 const T: u32 = 64u;

@@ -1,12 +1,11 @@
 // uses: lib/grid.wgsl
-// variants: REVERSE=1 | KEEP=1 | KEEP=1 elem=f16 | REVERSE=1 KEEP=1 elem=f16 AHEAD=4
+// variants: REVERSE=1 | KEEP=1 | KEEP=1 elem=f16 | REVERSE=1 KEEP=1 elem=f16
 // Blocks' own last states become the states that reach them: s ← total[block] · s + own[block], block by block
 // (descending in reverse); what leaves the last one is `last`, of some blocks of a sequence what goes on to the others
 // in a later launch. An invocation owns one element. With KEEP = 1 also `kept`, times `factor`, in the type of elem.
 alias elem = f32;
 const REVERSE: u32 = 0u;
 const KEEP: u32 = 0u;
-const AHEAD: u32 = 1u;
 const WG: u32 = 256u;
 struct Params {
     batches: u32, blocks: u32, heads: u32, size: u32, first: u32, end: u32, to: u32, has_initial: u32, factor: f32,
@@ -36,27 +35,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     } else if params.has_initial != 0u {
         s = initial[i];
     }
-    // Some blocks' own states are under way at once.
-    for (var k = 0u; k < end - begin; k += AHEAD) {
-        var own = array<f32, AHEAD>();
-        var total = array<f32, AHEAD>();
-        for (var j = 0u; j < AHEAD; j++) { // unroll
-            let step = min(k + j, end - begin - 1u);
-            let at = select(begin + step, end - 1u - step, REVERSE == 1u) * params.heads + h;
-            own[j] = states[at * params.size + element];
-            total[j] = totals[at];
+    for (var k = 0u; k < end - begin; k++) {
+        let block = select(begin + k, end - 1u - k, REVERSE == 1u);
+        let at = block * params.heads + h;
+        let own = states[at * params.size + element];
+        states[at * params.size + element] = s;
+        if KEEP == 1u {
+            let to = params.to + ((block - params.first) * params.heads + h) * params.size + element;
+            kept[to] = elem(s * params.factor);
         }
-        for (var j = 0u; j < AHEAD; j++) { // unroll
-            if k + j < end - begin {
-                let block = select(begin + k + j, end - 1u - k - j, REVERSE == 1u);
-                states[(block * params.heads + h) * params.size + element] = s;
-                if KEEP == 1u {
-                    let to = params.to + ((block - params.first) * params.heads + h) * params.size + element;
-                    kept[to] = elem(s * params.factor);
-                }
-                s = fma(total[j], s, own[j]);
-            }
-        }
+        s = fma(totals[at], s, own);
     }
     last[i] = s;
 }

@@ -1,11 +1,11 @@
 // What the kernels of the chunked scan share. A chunk is T tokens and all matrices are tiles of T × T: `tiles` holds the
-// two operands of a product. Its results pass through `stage` in turns of COLUMNS columns, of which each of LANES
+// operands of a product. Its results pass through `stage` in turns of COLUMNS columns, of which each of LANES
 // invocations takes some quads of row lane / LANES.
 //
 // Of each chunk and head, `logs` has the logarithm of the decays' product from the chunk's start to each token, to the
 // base 2, and dt (ssd_logs.wgsl): L[t, s] = exp2(logs[t] − logs[s]).
 const QUADS: u32 = T / 4u;
-// Tiles side by side that a product's second operand is, and its results.
+// Tiles side by side that the second operand of multiply_tn is, and its results.
 const WIDE: u32 = 1u;
 // Two fours more than a row of a tile holds, one or two more than one of the stage: then rows meet different banks.
 const STRIDE: u32 = QUADS + 2u;
@@ -17,11 +17,6 @@ const RUN: u32 = QUADS / LANES;
 const STEP: u32 = WG / QUADS;
 const PER: u32 = COLUMNS / 4u / LANES;
 const TURNS: u32 = WIDE * T / COLUMNS;
-// Loads of UNIT fours: those of an invocation lie HOP rows apart, in one column of ACROSS.
-const UNIT: u32 = 1u;
-const LOADS: u32 = RUN / UNIT;
-const ACROSS: u32 = QUADS / UNIT;
-const HOP: u32 = STEP * UNIT;
 // dt · x may be smaller than 16 bits hold well, G, which dt is yet to multiply, larger: tiles have the one times SCALE,
 // states are stored with the other over it.
 const SCALE: f32 = 16.0;
@@ -37,11 +32,6 @@ var<workgroup> stage: array<vec4f, T * ROW>;
 fn inside(v: words, live: bool) -> words {
     if WHOLE == 1u { return v; }
     return select(words(), v, live);
-}
-
-fn where_live(v: wide, live: bool) -> wide {
-    if WHOLE == 1u { return v; }
-    return select(wide(), v, live);
 }
 
 fn within(i: u32, count: u32) -> bool { return WHOLE == 1u || i < count; }
@@ -78,5 +68,5 @@ fn own_stage(lane: u32) -> u32 { return lane / LANES * ROW + lane % LANES; }
 // The numbers of a quad's tokens.
 fn tokens_of(quad: u32) -> vec4u { return vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u); }
 
-// Where a tile holds the first four of a load.
-fn tile_at(i: u32, lane: u32) -> u32 { return (lane / ACROSS + i * HOP) * STRIDE + lane % ACROSS * UNIT; }
+// Where a tile holds the i-th four that an invocation loads.
+fn tile_at(i: u32, lane: u32) -> u32 { return (lane / QUADS + i * STEP) * STRIDE + lane % QUADS; }

@@ -1,5 +1,6 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// The states that enter the chunks of a span, one head, WIDE tiles of state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
+// The states that enter the chunks of a span, one head, WIDE tiles of state dims:
+//   s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
 // weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. And what
 // leaves the span, its total decay, and each chunk's decay from the span's start (in reverse, its end).
 struct Params {
@@ -11,11 +12,11 @@ struct Params {
 const SUMMED: f32 = select(SCALE, 1.0, REVERSE == 1u);
 const STORED: f32 = 1.0 / SCALE;
 
-const SLICES: u32 = (NT + WIDE - 1u) / WIDE;
+const SLICES: u32 = NT / WIDE;
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
-@group(0) @binding(1) var<storage, read> input: array<wide>;          // (batches, tokens, heads, P)
-@group(0) @binding(2) var<storage, read> wr: array<wide>;             // (batches, tokens, groups, N)
+@group(0) @binding(1) var<storage, read> input: array<words>;         // (batches, tokens, heads, P)
+@group(0) @binding(2) var<storage, read> wr: array<words>;            // (batches, tokens, groups, N)
 @group(0) @binding(3) var<storage, read> logs: array<f32>;            // (batches, chunks of all spans, heads, 2, T)
 @group(0) @binding(4) var<storage, read> start: array<vec4f>;         // (batches, spans, heads, P, N)
 @group(0) @binding(5) var<storage, read_write> states: array<words>;  // (spans of this launch, chunks, heads, P, N)
@@ -26,26 +27,26 @@ const SLICES: u32 = (NT + WIDE - 1u) / WIDE;
 var<workgroup> weights: array<f32, T>;
 
 // What one invocation loads of a chunk, and of the steps the first T.
-struct Loaded { input: array<wide, LOADS>, wr: array<wide, WIDE * LOADS>, log: f32, dt: f32, end: f32 }
+struct Loaded { input: array<words, RUN>, wr: array<words, WIDE * RUN>, log: f32, dt: f32, end: f32 }
 
 fn load(b: u32, chunk: u32, h: u32, column: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
-    let in_line = p_quads() / UNIT;
-    let wr_line = n_quads() / UNIT;
-    let in_column = lane % ACROSS;
+    let p4 = p_quads();
+    let n4 = n_quads();
+    let quad = lane % QUADS;
     let logs_at = ((b * ((params.tokens + T - 1u) / T) + chunk) * params.heads + h) * 2u * T;
     loaded.log = logs[logs_at + lane % T];
     loaded.dt = logs[logs_at + T + lane % T];
     loaded.end = logs[logs_at + T - 1u];
-    for (var i = 0u; i < LOADS; i++) { // unroll
-        let t = chunk * T + lane / ACROSS + i * HOP;
+    for (var i = 0u; i < RUN; i++) { // unroll
+        let t = chunk * T + lane / QUADS + i * STEP;
         let at = b * params.tokens + near(t, params.tokens);
-        let in_at = (at * params.heads + h) * in_line + near(in_column, in_line);
-        let wr_at = (at * (params.heads / params.share) + h / params.share) * wr_line;
-        loaded.input[i] = where_live(input[in_at], t < params.tokens && in_column < in_line);
+        let in_at = (at * params.heads + h) * p4 + near(quad, p4);
+        let wr_at = (at * (params.heads / params.share) + h / params.share) * n4;
+        loaded.input[i] = inside(input[in_at], t < params.tokens && quad < p4);
         for (var w = 0u; w < WIDE; w++) { // unroll
-            let c = column + w * ACROSS;
-            loaded.wr[w * LOADS + i] = where_live(wr[wr_at + near(c, wr_line)], t < params.tokens && c < wr_line);
+            let c = column + w * QUADS;
+            loaded.wr[w * RUN + i] = inside(wr[wr_at + near(c, n4)], t < params.tokens && c < n4);
         }
     }
     return loaded;
@@ -62,8 +63,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b = span_at / params.spans;
     let span = span_at % params.spans;
     let n4 = n_quads();
-    let column = slice * WIDE * ACROSS + lane % ACROSS;                  // of its first load
-    let own = lane / LANES;                                              // its row of the state
+    let column = slice * WIDE * QUADS + lane % QUADS;                 // of its first load
+    let own = lane / LANES;                                           // its row of the state
     let own_column = slice * WIDE * QUADS + own_quad(0u, lane);
     let from_stage = own_stage(lane);
     let state_at = ((span_at * params.heads + h) * p_quads() * 4u + own) * n4 + own_column;
@@ -103,14 +104,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             if j + 1u < TURNS { workgroupBarrier(); }
         }
-        for (var i = 0u; i < LOADS; i++) { // unroll
-            let weight = weights[lane / ACROSS + i * HOP];
-            for (var u = 0u; u < UNIT; u++) { // unroll
-                let at = tile_at(i, lane) + u;
-                tiles[at] = four(floats_of(part(next.input[i], u)) * weight);
-                for (var w = 0u; w < WIDE; w++) { // unroll
-                    tiles[(1u + w) * TILE + at] = four_of(part(next.wr[w * LOADS + i], u));
-                }
+        for (var i = 0u; i < RUN; i++) { // unroll
+            let weight = weights[lane / QUADS + i * STEP];
+            let at = tile_at(i, lane);
+            tiles[at] = four(floats_of(next.input[i]) * weight);
+            for (var w = 0u; w < WIDE; w++) { // unroll
+                tiles[(1u + w) * TILE + at] = four_of(next.wr[w * RUN + i]);
             }
         }
         // While this chunk is multiplied the next one is on its way.

@@ -2,14 +2,10 @@
 alias Sums = array<vec4f, RUN>;
 // Four elements in storage.
 alias words = four;
-// What is loaded at once: here and there two of them.
-alias wide = four;
 
 fn floats_of(w: words) -> vec4f { return vec4f(w); }
 
 fn four_of(w: words) -> four { return w; }
-
-fn part(w: wide, u: u32) -> words { return w; }
 
 fn words_of(v: vec4f) -> words { return four(v); }
 

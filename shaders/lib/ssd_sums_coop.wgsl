@@ -1,17 +1,13 @@
-// Products of tiles of 64 × 64, added to sums, on cooperative matrices of 16 × 16: four subgroups of 32 have four each, or
-// eight two, or sixteen one, side by side.
+// Products of tiles of 64 × 64, added to sums, on cooperative matrices of 16 × 16: four subgroups of 32 have four each,
+// eight two or sixteen one, WIDE times as many, side by side.
 const HELD: u32 = WIDE * T * T / (8u * WG);
 alias Sums = array<coop_mat16x16<f32, C>, HELD>;
 // Four elements in storage, as words: 16-bit vectors would come in pieces.
 alias words = vec2u;
-// What is loaded at once: here and there two of them.
-alias wide = vec2u;
 
 fn floats_of(w: words) -> vec4f { return vec4f(unpack2x16float(w.x), unpack2x16float(w.y)); }
 
 fn four_of(w: words) -> four { return four(floats_of(w)); }
-
-fn part(w: wide, u: u32) -> words { return words(w[2u * u], w[2u * u + 1u]); }
 
 fn words_of(v: vec4f) -> words { return vec2u(pack2x16float(v.xy), pack2x16float(v.zw)); }
 
@@ -42,7 +38,7 @@ fn multiply_nn(sums: ptr<function, Sums>, end: u32, lane: u32) {
         let a_at = own.x * STRIDE + k / 4u;
         let left = coopLoadT<coop_mat16x16<f16, A>>(&tiles[a_at], STRIDE);
         for (var j = 0u; j < HELD; j++) { // unroll
-            let b_at = TILE + own.y / T * TILE + k * STRIDE + own.y % T / 4u + j * 4u;
+            let b_at = TILE + k * STRIDE + own.y / 4u + j * 4u;
             let right = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_at], STRIDE);
             (*sums)[j] = coopMultiplyAdd(left, right, (*sums)[j]);
         }

@@ -37,8 +37,9 @@ use crate::{
 /// What G is stored over; `SCALE` in the kernels.
 const SCALE: f32 = 16.0;
 
-/// Most bytes of workgroup memory and buffers of one of the kernels.
-const MEMORY: u32 = 25088;
+/// Most bytes of workgroup memory, invocations and buffers of one of the kernels.
+const MEMORY: u32 = 46336;
+const INVOCATIONS: u32 = 512;
 const BUFFERS: u32 = 11;
 
 /// Tokens times heads a workgroup of `ssd_logs`; `WG` in the kernel.
@@ -47,12 +48,7 @@ const LOGS: usize = 256;
 /// Most heads a workgroup, of outputs where they leave ENOUGH of these, and of gradients.
 const OUTPUTS: usize = 16;
 const ENOUGH: usize = 528;
-const GRADIENTS: usize = 8;
-
-/// What RAMBUTAN_LAB_SSD lists: a measuring session's candidates.
-pub(super) fn lab(candidate: &str) -> bool {
-    std::env::var("RAMBUTAN_LAB_SSD").is_ok_and(|list| list.split(',').any(|c| c == candidate))
-}
+const GRADIENTS: usize = 16;
 
 /// Who multiplies.
 #[derive(Clone, Copy, PartialEq)]
@@ -67,7 +63,8 @@ impl Form {
     /// Whether the adapter runs it.
     pub(super) fn runs_on(self, gpu: &Gpu) -> bool {
         let c = gpu.capabilities();
-        let coop = c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= MEMORY;
+        let fits = c.workgroup_memory >= MEMORY && c.invocations >= INVOCATIONS;
+        let coop = c.coop && c.subgroups == Some((32, 32)) && fits;
         c.storage_buffers >= BUFFERS && (self == Form::Plain || coop)
     }
 
@@ -187,26 +184,20 @@ impl Scan {
     fn whole(self) -> u32 {
         let tile = self.form.tile();
         let fits = self.tokens.is_multiple_of(tile) && self.p == tile && self.n.is_multiple_of(tile);
-        u32::from(fits && lab("2"))
+        u32::from(fits)
     }
 
-    /// Fours a load: two where all lines are of eights.
-    fn unit(self) -> (u32, &'static str) {
+    /// Invocations, columns a turn and tiles of state dims of a walk's workgroup.
+    fn width(self) -> (usize, usize, usize) {
         match self.form {
-            Form::Plain => (1, "four"),
-            Form::Coop if lab("8") && self.p.is_multiple_of(8) && self.n.is_multiple_of(8) => (2, "vec4u"),
-            Form::Coop => (1, "vec2u"),
+            Form::Plain => (64, 16, 1),
+            Form::Coop if self.n_tiles().is_multiple_of(2) => (512, 64, 2),
+            Form::Coop => (256, 16, 1),
         }
-    }
-
-    /// Invocations, columns a turn and tiles of state dims of a workgroup.
-    fn width(self, candidate: &str) -> (usize, usize, usize) {
-        if lab(candidate) && self.n_tiles().is_multiple_of(2) { (512, 64, 2) } else { (256, 16, 1) }
     }
 
     /// Heads of a group that share one product C · Bᵀ: a workgroup's, one after the other.
     fn each(self, most: usize) -> usize {
-        let most = if lab("9") && most == GRADIENTS { 2 * most } else { most };
         (1..=most).rev().find(|each| self.share.is_multiple_of(*each)).expect("one divides all")
     }
 
@@ -237,15 +228,15 @@ impl Scan {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let n_tiles = self.n_tiles();
-        let (wg, columns, wide) = if form == Form::Coop { self.width("4") } else { (64, 16, 1) };
-        let (unit, wide_load) = self.unit();
-        let groups = range.len() * heads * n_tiles.div_ceil(wide);
+        let (wg, columns, wide) = self.width();
+        let groups = range.len() * heads * n_tiles / wide;
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
         let (start, reverse) = (walk.start.unwrap_or(walk.logs), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident) => {
-                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, WHOLE = self.whole(), UNIT = unit, wide = wide_load] {
+                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide,
+                               WHOLE = self.whole()] {
                     tokens, heads, p, n, share, spans, chunks, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
                 }, [walk.input, walk.wr, walk.logs, start] -> [states, left, totals, carried], groups)
@@ -336,14 +327,9 @@ impl Scan {
             let groups = pairs / each;
             self.enter(&walk, range, initial, &pages, 0, &ends);
             let (has_d, d) = (d.is_some(), d.unwrap_or(logs));
-            let (wg, columns) = match form {
-                Form::Plain => (32, 16),
-                Form::Coop if lab("6") => (512, 64),
-                Form::Coop => (128, 16),
-            };
             macro_rules! output_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = self.n_tiles(), WG = wg, COLUMNS = columns, WHOLE = self.whole()] {
+                    launch!($stem [CARRY = carry, NT = self.n_tiles(), WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each, starts: pages.starts,
                     }, [x, b, c, logs, states, d, carried] -> [y], groups)
                 };
@@ -387,27 +373,22 @@ impl Scan {
             self.walk(&forward, range.clone(), (states, 0), None);
             self.enter(&reverse, range, dlast, &pages, 1, &ends);
             let groups = visited * heads / each;
-            let (unit, wide_load) = self.unit();
             macro_rules! backward_launch {
-                ($stem:ident $(, $spec:ident = $with:expr)*) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole() $(, $spec = $with)*] {
+                ($stem:ident) => {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
                     }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
                 };
             }
             match form {
-                Form::Plain if lab("1") => backward_launch!(ssd_chunk_wide, UNIT = unit, wide = wide_load),
-                Form::Coop if lab("1") => backward_launch!(ssd_coop_wide, UNIT = unit, wide = wide_load),
                 Form::Plain => backward_launch!(ssd_chunk_backward),
                 Form::Coop => backward_launch!(ssd_coop_backward),
             }
-            let (wg, columns, wide) = if form == Form::Coop { self.width("3") } else { (64, 16, 1) };
-            let ahead = if form == Form::Coop && (lab("3") || lab("5")) { 2 } else { 1 };
-            let groups = 2 * visited * (heads / share) * n_tiles.div_ceil(wide);
+            let groups = 2 * visited * (heads / share) * n_tiles;
             macro_rules! groups_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide, AHEAD = ahead, WHOLE = self.whole(), UNIT = unit, wide = wide_load] {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, parts, later: *later,
                         starts: *starts,
                     }, [x, dy, b, c, logs, states, carried, pairs] -> [db, dc], groups)

@@ -310,7 +310,7 @@ pub(super) fn pass(
     let (keep, none) = (u32::from(kept.is_some()), states.empty_on([1], DType::F32));
     let Kept { tensor, to, factor } = kept.unwrap_or(Kept { tensor: &none, to: 0, factor: 1.0 });
     let (first, end) = (range.start, range.end);
-    launch!(ssd_state_passing [REVERSE = u32::from(reverse), KEEP = keep, elem = tensor.dtype().wgsl(), AHEAD = if super::ssd_chunk::lab("7") { 4 } else { 1 }]
+    launch!(ssd_state_passing [REVERSE = u32::from(reverse), KEEP = keep, elem = tensor.dtype().wgsl()]
             { batches, blocks, heads, size, first, end, to, has_initial, factor },
             [totals, initial] -> [states, last, tensor], (batches * heads * size).div_ceil(256));
 }
