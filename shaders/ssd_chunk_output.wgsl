@@ -4,5 +4,7 @@
 alias four = vec4<f16>;
 const T: u32 = 16u;
 const WG: u32 = 32u;
+// Columns of results a turn through the stage.
+const COLUMNS: u32 = 16u;
 // Tiles of state dims.
 const NT: u32 = 2u;

@@ -4,4 +4,8 @@
 alias four = vec4<f16>;
 const T: u32 = 16u;
 const WG: u32 = 64u;
+// Columns of results a turn through the stage.
+const COLUMNS: u32 = 16u;
 const REVERSE: u32 = 0u;
+// Tiles of state dims.
+const NT: u32 = 2u;

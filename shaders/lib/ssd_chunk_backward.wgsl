@@ -29,44 +29,37 @@ struct Params {
 var<workgroup> table: array<vec4f, 2u * QUADS>;                       // a head's logs and dt
 // Of each token from_start · dy · H · C and to_end · x · G · B, and parts of ⟨G, H⟩.
 var<workgroup> ends: array<vec4f, T>;
-
-// The sum of what the invocations of a row left in the stage.
-fn of_row(t: u32) -> vec4f {
-    var sum = stage[LANES * t];
-    for (var i = 1u; i < LANES; i++) { sum += stage[LANES * t + i]; }
-    return sum;
-}
+var<workgroup> parts: array<f32, WG>;                                 // of each token's sum, LANES
 
 fn log_of(t: u32) -> f32 { return table[t / 4u][t % 4u]; }
 
 fn dt_of(t: u32) -> f32 { return table[QUADS + t / 4u][t % 4u]; }
 
 // Which chunk and head: what all loads begin from.
-struct Place { chunk: u32, span: u32, token0: u32, last: u32, h: u32 }
+struct Place { chunk: u32, span: u32, token0: u32, last: u32, logs: u32, h: u32 }
 
-// Tokens' B or C, a tile's rows of state dims from 4 · column on.
-fn line_of(place: Place, i: u32, lane: u32) -> u32 {
-    let t = lane / QUADS + i * STEP;
-    return (place.token0 + min(t, place.last)) * (params.heads / params.share) + place.h / params.share;
+// Tokens' B or C.
+fn line_of(place: Place, t: u32) -> u32 {
+    return (place.token0 + near(t, place.last + 1u)) * (params.heads / params.share) + place.h / params.share;
 }
 
-// Two tiles' quads, on their way.
+// Two tiles' fours, on their way.
 struct Pair { a: array<words, RUN>, b: array<words, RUN>, start: array<words, RUN> }
 
 // B and G.
 fn load_later(place: Place, j: u32, lane: u32) -> Pair {
     var pair: Pair;
-    let n4 = params.n / 4u;
+    let n4 = n_quads();
     let column = j * QUADS + lane % QUADS;
-    let from_quad = min(column, n4 - 1u);
+    let state = n4 * p_quads() * 4u;
     for (var i = 0u; i < RUN; i++) { // unroll
         let row = lane / QUADS + i * STEP;
-        pair.a[i] = inside(b[line_of(place, i, lane) * n4 + from_quad], column < n4 && row <= place.last);
+        pair.a[i] = inside(b[line_of(place, row) * n4 + near(column, n4)], column < n4 && row <= place.last);
         let live = column < n4 && row < params.p;
-        let in_state = min(row, params.p - 1u) * n4 + from_quad;
-        let at = (place.chunk * params.heads + place.h) * params.p * n4 + in_state;
-        pair.b[i] = inside(states[params.later + at], live);
-        let start_at = params.starts + (place.span * params.heads + place.h) * params.p * n4 + in_state;
+        let in_state = near(row, params.p) * n4 + near(column, n4);
+        let at = params.later + (place.chunk * params.heads + place.h) * state + in_state;
+        pair.b[i] = inside(states[at], live);
+        let start_at = params.starts + (place.span * params.heads + place.h) * state + in_state;
         if CARRY == 1u { pair.start[i] = inside(states[start_at], live); }
     }
     return pair;
@@ -75,13 +68,14 @@ fn load_later(place: Place, j: u32, lane: u32) -> Pair {
 // C and H.
 fn load_earlier(place: Place, j: u32, lane: u32) -> Pair {
     var pair: Pair;
-    let n4 = params.n / 4u;
+    let n4 = n_quads();
     let column = j * QUADS + lane % QUADS;
-    let from_quad = min(column, n4 - 1u);
+    let state = n4 * p_quads() * 4u;
     for (var i = 0u; i < RUN; i++) { // unroll
         let row = lane / QUADS + i * STEP;
-        pair.a[i] = inside(c[line_of(place, i, lane) * n4 + from_quad], column < n4 && row <= place.last);
-        let at = (place.chunk * params.heads + place.h) * params.p * n4 + min(row, params.p - 1u) * n4 + from_quad;
+        pair.a[i] = inside(c[line_of(place, row) * n4 + near(column, n4)], column < n4 && row <= place.last);
+        let in_state = near(row, params.p) * n4 + near(column, n4);
+        let at = (place.chunk * params.heads + place.h) * state + in_state;
         pair.b[i] = inside(states[at], column < n4 && row < params.p);
     }
     return pair;
@@ -90,43 +84,59 @@ fn load_earlier(place: Place, j: u32, lane: u32) -> Pair {
 // dy and x.
 fn load_ends(place: Place, lane: u32) -> Pair {
     var pair: Pair;
-    let p4 = params.p / 4u;
-    let quad = lane % QUADS;
+    let p4 = p_quads();
+    let column = lane % QUADS;
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = lane / QUADS + i * STEP;
-        let line = ((place.token0 + min(t, place.last)) * params.heads + place.h) * p4 + min(quad, p4 - 1u);
-        pair.a[i] = inside(dy[line], t <= place.last && quad < p4);
-        pair.b[i] = inside(x[line], t <= place.last && quad < p4);
+        let token = place.token0 + near(t, place.last + 1u);
+        let at = (token * params.heads + place.h) * p4 + near(column, p4);
+        pair.a[i] = inside(dy[at], t <= place.last && column < p4);
+        pair.b[i] = inside(x[at], t <= place.last && column < p4);
     }
     return pair;
 }
 
 fn put(pair: Pair, lane: u32) {
     for (var i = 0u; i < RUN; i++) { // unroll
-        let at = (lane / QUADS + i * STEP) * STRIDE + lane % QUADS;
-        tiles[at] = four_of(pair.a[i]);
-        tiles[TILE + at] = four_of(pair.b[i]);
+        tiles[tile_at(i, lane)] = four_of(pair.a[i]);
+        tiles[TILE + tile_at(i, lane)] = four_of(pair.b[i]);
     }
+}
+
+// A head's decays, on their way: its table, and logarithms of the rows that an invocation loads.
+struct Decays { table: vec4f, rows: array<f32, RUN>, end: f32, carried: f32 }
+
+fn load_decays(place: Place, lane: u32) -> Decays {
+    var decays: Decays;
+    let at = (place.logs + place.h) * 2u * QUADS;
+    decays.table = logs[at + lane % (2u * QUADS)];
+    decays.end = logs[at + QUADS - 1u].w;
+    for (var i = 0u; i < RUN; i++) { // unroll
+        let t = lane / QUADS + i * STEP;
+        decays.rows[i] = logs[at + t / 4u][t % 4u];
+    }
+    if CARRY == 1u { decays.carried = carried[place.chunk * params.heads + place.h]; }
+    return decays;
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
     if index >= params.groups { return; }                             // uniform
-    let parts = params.heads / params.each;
-    let chunk = index / parts;                                        // of this launch
+    let sets = params.heads / params.each;
+    let chunk = index / sets;                                         // of this launch
     let span_at = params.first + chunk / params.chunks;
     let batch = span_at / params.spans;
     let in_batch = span_at % params.spans * params.chunks + chunk % params.chunks;
     let first = in_batch * T;
     if first >= params.tokens { return; }                             // uniform
-    let p4 = params.p / 4u;
+    let p4 = p_quads();
     let token0 = batch * params.tokens + first;
     let last = params.tokens - 1u - first;
     let logs_at = (batch * ((params.tokens + T - 1u) / T) + in_batch) * params.heads;
-    let own = lane / LANES;                                              // its row
+    let own = lane / LANES;                                           // its row
     let from_stage = own_stage(lane);
-    var place = Place(chunk, chunk / params.chunks, token0, last, index % parts * params.each);
+    var place = Place(chunk, chunk / params.chunks, token0, last, logs_at, index % sets * params.each);
     // S, of C and B: the same for all these heads.
     var sums = Sums();
     for (var j = 0u; j < NT; j++) { // unroll
@@ -141,73 +151,85 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var j = 0u; j < TURNS; j++) { // unroll
         leave(&sums, j, lane);
         workgroupBarrier();
-        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i]; } // unroll
+        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i * LANES]; } // unroll
         workgroupBarrier();
     }
     var products: array<vec4f, RUN>;                                  // of a head: set before they are read
     var weights: array<vec4f, RUN>;                                   // Σ L ∘ Z ∘ dt
     for (var m = 0u; m < RUN; m++) { weights[m] = vec4f(0.0); } // unroll
-    var pair = load_later(place, 0u, lane);
+    // Each pair of tiles is on its way while those before it are worked at: B and G, C and H, dy and x.
+    var later = load_later(place, 0u, lane);
+    var earlier = load_earlier(place, 0u, lane);
+    var outer = load_ends(place, lane);
+    var coming = load_decays(place, lane);
     for (var k = 0u; k < params.each; k++) {
         let h = place.h;
-        let table_at = (logs_at + h) * 2u * QUADS;
-        let step = logs[table_at + lane % (2u * QUADS)];
-        var decay = 0.0;
-        if CARRY == 1u { decay = carried[chunk * params.heads + h]; }
+        let here = place;
+        let more = k + 1u < params.each;
+        place.h = h + select(0u, 1u, more);
+        let end = coming.end;
+        let decay = coming.carried;
+        let step = coming.table;
+        var to_end = array<f32, RUN>();
+        for (var i = 0u; i < RUN; i++) { to_end[i] = exp2(end - coming.rows[i]); } // unroll
         var r = Sums();
         sums = Sums();
-        var part = 0.0;
+        var across_states = 0.0;
         for (var j = 0u; j < NT; j++) { // unroll
             var g = array<four, RUN>();
-            for (var i = 0u; i < RUN; i++) { g[i] = entering(pair.b[i], pair.start[i], decay); } // unroll
-            let end = logs[table_at + QUADS - 1u].w;
+            for (var i = 0u; i < RUN; i++) { g[i] = entering(later.b[i], later.start[i], decay); } // unroll
             workgroupBarrier();                                       // the last tiles are read
             if j == 0u && lane < 2u * QUADS { table[lane] = step; }
             for (var i = 0u; i < RUN; i++) { // unroll
-                let t = lane / QUADS + i * STEP;
-                let to_end = exp2(end - logs[table_at + t / 4u][t % 4u]);
-                let at = t * STRIDE + lane % QUADS;
-                tiles[at] = four(floats_of(pair.a[i]) * to_end);
-                tiles[TILE + at] = g[i];
+                tiles[tile_at(i, lane)] = four(floats_of(later.a[i]) * to_end[i]);
+                tiles[TILE + tile_at(i, lane)] = g[i];
             }
-            pair = load_earlier(place, j, lane);
+            if j + 1u < NT {
+                later = load_later(here, j + 1u, lane);
+            } else if more {
+                later = load_later(place, 0u, lane);
+            }
             workgroupBarrier();
             multiply_nt(&r, lane);
-            for (var i = 0u; i < RUN; i++) { part += dot(vec4f(g[i]), floats_of(pair.b[i])); } // unroll
+            for (var i = 0u; i < RUN; i++) { across_states += dot(vec4f(g[i]), floats_of(earlier.b[i])); } // unroll
             workgroupBarrier();
-            put(pair, lane);
-            if j + 1u < NT { pair = load_later(place, j + 1u, lane); } else { pair = load_ends(place, lane); }
+            put(earlier, lane);
+            if j + 1u < NT {
+                earlier = load_earlier(here, j + 1u, lane);
+            } else if more {
+                earlier = load_earlier(place, 0u, lane);
+            }
             workgroupBarrier();
             multiply_nt(&sums, lane);
         }
         workgroupBarrier();
-        put(pair, lane);
-        // While this head is worked at the next one is on its way.
-        if k + 1u < params.each {
-            place.h = h + 1u;
-            pair = load_later(place, 0u, lane);
+        put(outer, lane);
+        if more {
+            outer = load_ends(place, lane);
+            coming = load_decays(place, lane);
         }
-        let end = log_of(T - 1u);
         let log_own = log_of(own);
+        var inputs = array<four, RUN>();                              // x, of its row
         var row = 0.0;
         var column = 0.0;
         for (var j = 0u; j < TURNS; j++) { // unroll
             leave(&sums, j, lane);
             workgroupBarrier();
-            let at = own * STRIDE + own_quad(j * PER, lane);
-            for (var i = 0u; i < PER; i++) { row += dot(vec4f(tiles[at + i]), stage[from_stage + i]); } // unroll
+            for (var i = 0u; i < PER; i++) { // unroll
+                let at = own * STRIDE + own_quad(j * PER + i, lane);
+                inputs[j * PER + i] = tiles[TILE + at];
+                row += dot(vec4f(tiles[at]), stage[from_stage + i * LANES]);
+            }
             workgroupBarrier();
             leave(&r, j, lane);
             workgroupBarrier();
             for (var i = 0u; i < PER; i++) { // unroll
-                column += dot(vec4f(tiles[TILE + at + i]), stage[from_stage + i]);
+                column += dot(vec4f(inputs[j * PER + i]), stage[from_stage + i * LANES]);
             }
             workgroupBarrier();
         }
-        stage[lane] = vec4f(row * exp2(log_own), column * SCALE, part, 0.0);
-        workgroupBarrier();
-        if lane < T { ends[lane] = of_row(lane); }
-        workgroupBarrier();
+        let of_row = scan_row(vec4f(row * exp2(log_own), column * SCALE, across_states, 0.0), lane).all;
+        if lane % LANES == 0u { ends[own] = of_row; }
         sums = Sums();
         multiply_nt(&sums, lane);                                     // Z
         // W = F ∘ dt, then its sums over s < t.
@@ -219,7 +241,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 let m = j * PER + i;
                 let q = own_quad(m, lane);
                 let s = tokens_of(q);
-                let z = stage[from_stage + i];
+                let z = stage[from_stage + i * LANES];
                 let l = select(vec4f(0.0), exp2(min(vec4f(log_own) - table[q], vec4f(0.0))), s <= vec4u(own));
                 let lz = l * z * table[QUADS + q];
                 weights[m] += lz;
@@ -229,41 +251,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             workgroupBarrier();
         }
-        // Sums of a turn's columns, of this row's other invocations too, and of all before them.
+        // Sums of the row's quads, and of all before each.
         var own_sums = vec4f(0.0);
-        for (var j = 0u; j < TURNS; j++) { // unroll
-            for (var i = 0u; i < PER; i++) { own_sums[j] += dot(products[j * PER + i], vec4f(1.0)); } // unroll
-        }
-        stage[lane] = own_sums;
-        workgroupBarrier();
-        var before = vec4f(0.0);
-        for (var i = 0u; i + 1u < LANES; i++) {
-            before += select(vec4f(0.0), stage[own * LANES + i], lane % LANES > i);
-        }
-        let turns = of_row(own);
-        before += vec4f(0.0, turns.x, turns.x + turns.y, turns.x + turns.y + turns.z);
-        workgroupBarrier();
+        for (var m = 0u; m < RUN; m++) { own_sums[m] = dot(products[m], vec4f(1.0)); } // unroll
+        let quads = scan_row(own_sums, lane);
+        let before = quads.before
+            + vec4f(0.0, quads.all.x, quads.all.x + quads.all.y, quads.all.x + quads.all.y + quads.all.z);
         multiply_tn(&r, TILE, 0u, lane);
-        var sums_at = vec4f(0.0);                                     // of some rows, column lane % 16 of each turn
+        var sums_at = vec4f(0.0);                                     // of some rows, of a column of each turn
         for (var j = 0u; j < TURNS; j++) { // unroll
-            var at = before[j];
             for (var i = 0u; i < PER; i++) { // unroll
                 let w = products[j * PER + i];
+                let at = before[j * PER + i];
                 let two = at + w.x;
                 let three = two + w.y;
-                stage[from_stage + i] = vec4f(at, two, three, three + w.z);
-                at = three + w.z + w.w;
+                stage[from_stage + i * LANES] = vec4f(at, two, three, three + w.z);
             }
             workgroupBarrier();
-            for (var i = 0u; i < 16u / LANES; i++) {
-                let t = lane / 16u * (16u / LANES) + i;
-                let v = stage[t * ROW + lane % 16u / 4u][lane % 4u];
-                sums_at[j] += select(0.0, v, t >= j * 16u + lane % 16u);
+            for (var i = 0u; i < COLUMNS / LANES; i++) {
+                let t = lane / COLUMNS * (COLUMNS / LANES) + i;
+                let v = stage[t * ROW + lane % COLUMNS / 4u][lane % 4u];
+                sums_at[j] += select(0.0, v, t >= j * COLUMNS + lane % COLUMNS);
             }
             workgroupBarrier();
         }
-        stage[lane] = sums_at;
-        workgroupBarrier();
         // Each token's sum over all, by LANES invocations.
         let token = lane % T;
         var da = 0.0;
@@ -275,12 +286,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             da += select(v.x, v.y * dt_of(t), t < token);
         }
         da = fma(across, exp2(end) * SCALE, da);
-        for (var i = 0u; i < T / 16u; i++) { da += stage[(lane / T * (T / 16u) + i) * 16u + token % 16u][token / 16u]; }
-        workgroupBarrier();
-        stage[token * LANES + lane / T] = vec4f(da);
-        workgroupBarrier();
-        if lane < T { da = of_row(lane).x; }
-        workgroupBarrier();
+        if TURNS == 1u {
+            da += sums_at.x;
+        } else {
+            stage[lane] = sums_at;
+            workgroupBarrier();
+            for (var i = 0u; i < TURNS; i++) {
+                da += stage[(lane / T * TURNS + i) * COLUMNS + token % COLUMNS][token / COLUMNS];
+            }
+            workgroupBarrier();
+        }
+        parts[lane] = da;
         // dx, and x · r.
         let line = ((token0 + min(own, last)) * params.heads + h) * p4;
         let dt = dt_of(own);
@@ -288,30 +304,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if params.has_d != 0u { d_own = packed[params.heads + h]; }
         var direct = 0.0;
         for (var j = 0u; j < TURNS; j++) { // unroll
-            var inputs = array<words, PER>();
-            for (var i = 0u; i < PER; i++) { // unroll
-                let to = own_quad(j * PER + i, lane);
-                inputs[i] = inside(x[line + min(to, p4 - 1u)], to < p4);
-            }
             leave(&r, j, lane);
             workgroupBarrier();
             for (var i = 0u; i < PER; i++) { // unroll
                 let to = own_quad(j * PER + i, lane);
-                let v = stage[from_stage + i] * SCALE;
-                direct += dot(v, floats_of(inputs[i]));
-                if own <= last && to < p4 {
+                let v = stage[from_stage + i * LANES] * SCALE;
+                direct += dot(v, vec4f(inputs[j * PER + i]));
+                if within(own, last + 1u) && within(to, p4) {
                     dx[line + to] = words_of(fma(vec4f(d_own), vec4f(tiles[own * STRIDE + to]), v * dt));
                 }
             }
-            workgroupBarrier();
+            if j + 1u < TURNS { workgroupBarrier(); }
         }
-        stage[lane] = vec4f(direct, through, 0.0, 0.0);
-        workgroupBarrier();
-        if lane < T && lane <= last {
-            let sides = of_row(lane);
-            let a_da = -exp(packed[h]) * da;
-            side[(token0 + lane) * params.heads + h] =
-                vec4f(sides.x + a_da, dt_of(lane) * a_da, sides.y, 0.0);
+        let sides = scan_row(vec4f(direct, through, 0.0, 0.0), lane).all;
+        if lane % LANES == 0u && within(own, last + 1u) {
+            var whole = 0.0;
+            for (var i = 0u; i < LANES; i++) { whole += parts[i * T + own]; }
+            let a_da = -exp(packed[h]) * whole;
+            side[(token0 + own) * params.heads + h] = vec4f(sides.x + a_da, dt * a_da, sides.y, 0.0);
         }
     }
     for (var m = 0u; m < RUN; m++) { // unroll

@@ -3,7 +3,7 @@
 // lib/ssd_chunk_backward.wgsl leaves it, H the state that enters the chunk and G the gradient of the one that leaves it,
 //   dC = M · B + Σ (from_start ∘ dy) · H,   dB = Mᵀ · C + Σ (to_end ∘ dt ∘ x) · G.
 struct Params {
-    tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32,
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32,
     first: u32, groups: u32, parts: u32, later: u32, starts: u32,
 }
 
@@ -31,22 +31,22 @@ struct Loaded {
 
 fn load(place: Place, h: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
-    let p4 = params.p / 4u;
-    let n4 = params.n / 4u;
+    let p4 = p_quads();
+    let n4 = n_quads();
     let quad = lane % QUADS;
-    let state_at = (place.chunk * params.heads + h) * params.p * n4 + select(0u, params.later, place.of_b);
-    let start_at = params.starts + (place.span * params.heads + h) * params.p * n4;
+    let state_at = (place.chunk * params.heads + h) * p4 * 4u * n4 + select(0u, params.later, place.of_b);
+    let start_at = params.starts + (place.span * params.heads + h) * p4 * 4u * n4;
     let logs_at = (place.logs + h) * 2u * T;
     let end = logs[logs_at + T - 1u];
     for (var i = 0u; i < RUN; i++) { // unroll
         let row = lane / QUADS + i * STEP;
-        let line = ((place.token0 + min(row, place.last)) * params.heads + h) * p4 + min(quad, p4 - 1u);
-        let from_state = min(row, params.p - 1u) * n4 + min(place.column, n4 - 1u);
+        let line = ((place.token0 + near(row, place.last + 1u)) * params.heads + h) * p4 + near(quad, p4);
+        let from_state = near(row, params.p) * n4 + near(place.column, n4);
         let live = place.column < n4 && row < params.p;
         if place.of_b { loaded.input[i] = x[line]; } else { loaded.input[i] = dy[line]; } // uniform
         loaded.input[i] = inside(loaded.input[i], row <= place.last && quad < p4);
         loaded.state[i] = inside(states[state_at + from_state], live);
-        if CARRY == 1u { loaded.start[i] = inside(states[start_at + from_state], live && place.of_b); }
+        if CARRY == 1u { loaded.start[i] = select(words(), states[start_at + from_state], live && place.of_b); }
         let log = logs[logs_at + row];
         loaded.log[i] = select(log, end - log, place.of_b);
         loaded.dt[i] = logs[logs_at + T + row];
@@ -61,9 +61,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if index >= params.groups { return; }                             // uniform
     let shares = params.heads / params.share;
     let of_b = index % 2u == 1u;
-    let slice = index / 2u % params.n_tiles;
-    let g = index / 2u / params.n_tiles % shares;
-    let chunk = index / 2u / params.n_tiles / shares;                 // of this launch
+    let slice = index / 2u % NT;
+    let g = index / 2u / NT % shares;
+    let chunk = index / 2u / NT / shares;                             // of this launch
     let span_at = params.first + chunk / params.chunks;
     let batch = span_at / params.spans;
     let in_batch = span_at % params.spans * params.chunks + chunk % params.chunks;
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if first >= params.tokens { return; }                             // uniform
     let quad = lane % QUADS;
     let column = slice * QUADS + quad;
-    let n4 = params.n / 4u;
+    let n4 = n_quads();
     let token0 = batch * params.tokens + first;
     let last = params.tokens - 1u - first;
     let logs_at = (batch * ((params.tokens + T - 1u) / T) + in_batch) * params.heads;
@@ -81,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < params.share; k++) {
         workgroupBarrier();                                           // the last head's tiles are read
         for (var i = 0u; i < RUN; i++) { // unroll
-            let at = (lane / QUADS + i * STEP) * STRIDE + quad;
+            let at = tile_at(i, lane);
             let weight = exp2(next.log[i]) * select(1.0, next.dt[i] * SCALE, of_b);
             tiles[at] = four(floats_of(next.input[i]) * weight);
             tiles[TILE + at] = entering(next.state[i], next.start[i], next.decay);
@@ -94,8 +94,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = lane / QUADS + i * STEP;
-        let at = t * STRIDE + quad;
-        let line = ((token0 + min(t, last)) * shares + g) * n4 + min(column, n4 - 1u);
+        let at = tile_at(i, lane);
+        let line = ((token0 + near(t, last + 1u)) * shares + g) * n4 + near(column, n4);
         var other = words();
         if of_b { other = c[line]; } else { other = b[line]; }        // uniform
         tiles[TILE + at] = four_of(inside(other, t <= last && column < n4));
@@ -115,8 +115,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         for (var i = 0u; i < PER; i++) { // unroll
             let to = slice * QUADS + own_quad(j * PER + i, lane);
             let line = ((token0 + own) * shares + g) * n4 + to;
-            if own <= last && to < n4 {
-                let v = words_of(stage[from_stage + i]);
+            if within(own, last + 1u) && within(to, n4) {
+                let v = words_of(stage[from_stage + i * LANES]);
                 if of_b { db[line] = v; } else { dc[line] = v; }
             }
         }

@@ -31,15 +31,15 @@ struct Place { chunk: u32, logs: u32, token0: u32, last: u32, start: u32 }
 fn load(place: Place, h: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
     let quad = lane % QUADS;
-    let p4 = params.p / 4u;
-    let n4 = params.n / 4u;
-    let state_at = (place.chunk * params.heads + h) * params.p * n4;
-    let start_at = params.starts + (place.start * params.heads + h) * params.p * n4;
+    let p4 = p_quads();
+    let n4 = n_quads();
+    let state_at = (place.chunk * params.heads + h) * p4 * 4u * n4;
+    let start_at = params.starts + (place.start * params.heads + h) * p4 * 4u * n4;
     for (var j = 0u; j < NT; j++) { // unroll
         let column = j * QUADS + quad;
         for (var i = 0u; i < RUN; i++) { // unroll
             let p = lane / QUADS + i * STEP;
-            let from_state = min(p, params.p - 1u) * n4 + min(column, n4 - 1u);
+            let from_state = near(p, params.p) * n4 + near(column, n4);
             let live = column < n4 && p < params.p;
             loaded.states[j * RUN + i] = inside(states[state_at + from_state], live);
             if CARRY == 1u { loaded.starts[j * RUN + i] = inside(states[start_at + from_state], live); }
@@ -47,7 +47,7 @@ fn load(place: Place, h: u32, lane: u32) -> Loaded {
     }
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = lane / QUADS + i * STEP;
-        let line = ((place.token0 + min(t, place.last)) * params.heads + h) * p4 + min(quad, p4 - 1u);
+        let line = ((place.token0 + near(t, place.last + 1u)) * params.heads + h) * p4 + near(quad, p4);
         loaded.x[i] = inside(x[line], t <= place.last && quad < p4);
     }
     let logs_at = (place.logs + h) * 2u * QUADS;
@@ -69,8 +69,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let in_batch = span_at % params.spans * params.chunks + chunk % params.chunks;
     let first = in_batch * T;
     if first >= params.tokens { return; }                             // uniform
-    let p4 = params.p / 4u;
-    let n4 = params.n / 4u;
+    let p4 = p_quads();
+    let n4 = n_quads();
     let shares = params.heads / params.share;
     let token0 = batch * params.tokens + first;
     let last = params.tokens - 1u - first;
@@ -87,12 +87,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var right = array<words, RUN>();
         for (var i = 0u; i < RUN; i++) { // unroll
             let column = j * QUADS + own_quad(i, lane);
-            let line = ((token0 + min(own, last)) * shares + g) * n4;
-            own_c[j * RUN + i] = inside(c[line + min(column, n4 - 1u)], column < n4 && own <= last);
+            let line = ((token0 + near(own, last + 1u)) * shares + g) * n4;
+            own_c[j * RUN + i] = inside(c[line + near(column, n4)], column < n4 && own <= last);
             let t = lane / QUADS + i * STEP;
             let b_column = j * QUADS + quad;
-            let b_line = ((token0 + min(t, last)) * shares + g) * n4;
-            right[i] = inside(b[b_line + min(b_column, n4 - 1u)], b_column < n4 && t <= last);
+            let b_line = ((token0 + near(t, last + 1u)) * shares + g) * n4;
+            right[i] = inside(b[b_line + near(b_column, n4)], b_column < n4 && t <= last);
         }
         workgroupBarrier();                                           // the last tile is read
         for (var i = 0u; i < RUN; i++) { // unroll
@@ -107,7 +107,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var j = 0u; j < TURNS; j++) { // unroll
         leave(&sums, j, lane);
         workgroupBarrier();
-        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i]; } // unroll
+        for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i * LANES]; } // unroll
         workgroupBarrier();
     }
     for (var k = 0u; k < params.each; k++) {
@@ -146,7 +146,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             workgroupBarrier();
             for (var i = 0u; i < PER; i++) { // unroll
                 let to = own_quad(j * PER + i, lane);
-                if own <= last && to < p4 { y[line + to] = words_of(stage[from_stage + i]); }
+                if within(own, last + 1u) && within(to, p4) { y[line + to] = words_of(stage[from_stage + i * LANES]); }
             }
             if j + 1u < TURNS { workgroupBarrier(); }
         }

@@ -1,15 +1,18 @@
 // uses: lib/grid.wgsl, lib/ssd_chunk.wgsl
-// The states that enter the chunks of a span, one head, T state dims: s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
+// The states that enter the chunks of a span, one head, WIDE tiles of state dims:
+//   s ← total · s + Σ weight[t] · in[t] ⊗ wr[t],
 // weight being dt · decay to the chunk's end, or in reverse, chunk after chunk descending, decay from its start. And what
 // leaves the span, its total decay, and each chunk's decay from the span's start (in reverse, its end).
 struct Params {
-    tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, n_tiles: u32, first: u32,
+    tokens: u32, heads: u32, p: u32, n: u32, share: u32, spans: u32, chunks: u32, first: u32,
     groups: u32, has_start: u32, leaves: u32, to: u32,
 }
 
 // What a sum is over the state, and what is stored over a sum.
 const SUMMED: f32 = select(SCALE, 1.0, REVERSE == 1u);
 const STORED: f32 = 1.0 / SCALE;
+
+const SLICES: u32 = NT / WIDE;
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a span; to: in fours
 @group(0) @binding(1) var<storage, read> input: array<words>;         // (batches, tokens, heads, P)
@@ -24,26 +27,27 @@ const STORED: f32 = 1.0 / SCALE;
 var<workgroup> weights: array<f32, T>;
 
 // What one invocation loads of a chunk, and of the steps the first T.
-struct Loaded { input: array<words, RUN>, wr: array<words, RUN>, log: f32, dt: f32, end: f32 }
+struct Loaded { input: array<words, RUN>, wr: array<words, WIDE * RUN>, log: f32, dt: f32, end: f32 }
 
 fn load(b: u32, chunk: u32, h: u32, column: u32, lane: u32) -> Loaded {
     var loaded: Loaded;
+    let p4 = p_quads();
+    let n4 = n_quads();
     let quad = lane % QUADS;
-    let p4 = params.p / 4u;
-    let n4 = params.n / 4u;
-    let in_quad = min(quad, p4 - 1u);
-    let wr_quad = min(column, n4 - 1u);
     let logs_at = ((b * ((params.tokens + T - 1u) / T) + chunk) * params.heads + h) * 2u * T;
     loaded.log = logs[logs_at + lane % T];
     loaded.dt = logs[logs_at + T + lane % T];
     loaded.end = logs[logs_at + T - 1u];
     for (var i = 0u; i < RUN; i++) { // unroll
         let t = chunk * T + lane / QUADS + i * STEP;
-        let at = b * params.tokens + min(t, params.tokens - 1u);
-        let in_at = (at * params.heads + h) * p4 + in_quad;
-        let wr_at = (at * (params.heads / params.share) + h / params.share) * n4 + wr_quad;
+        let at = b * params.tokens + near(t, params.tokens);
+        let in_at = (at * params.heads + h) * p4 + near(quad, p4);
+        let wr_at = (at * (params.heads / params.share) + h / params.share) * n4;
         loaded.input[i] = inside(input[in_at], t < params.tokens && quad < p4);
-        loaded.wr[i] = inside(wr[wr_at], t < params.tokens && column < n4);
+        for (var w = 0u; w < WIDE; w++) { // unroll
+            let c = column + w * QUADS;
+            loaded.wr[w * RUN + i] = inside(wr[wr_at + near(c, n4)], t < params.tokens && c < n4);
+        }
     }
     return loaded;
 }
@@ -52,26 +56,26 @@ fn load(b: u32, chunk: u32, h: u32, column: u32, lane: u32) -> Loaded {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let index = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
     if index >= params.groups { return; }                             // uniform
-    let slice = index % params.n_tiles;
-    let h = (index / params.n_tiles) % params.heads;
-    let local = index / params.n_tiles / params.heads;
+    let slice = index % SLICES;
+    let h = (index / SLICES) % params.heads;
+    let local = index / SLICES / params.heads;
     let span_at = params.first + local;                               // over batches
     let b = span_at / params.spans;
     let span = span_at % params.spans;
-    let quad = lane % QUADS;
-    let n4 = params.n / 4u;
-    let column = slice * QUADS + quad;
-    let own = lane / LANES;                                              // its row of the state
-    let own_column = slice * QUADS + own_quad(0u, lane);
+    let n4 = n_quads();
+    let column = slice * WIDE * QUADS + lane % QUADS;                 // of its first load
+    let own = lane / LANES;                                           // its row of the state
+    let own_column = slice * WIDE * QUADS + own_quad(0u, lane);
     let from_stage = own_stage(lane);
-    let state_at = ((span_at * params.heads + h) * params.p + own) * n4 + own_column;
+    let state_at = ((span_at * params.heads + h) * p_quads() * 4u + own) * n4 + own_column;
     var sums = Sums();
     if params.has_start != 0u {                                       // uniform
         for (var j = 0u; j < TURNS; j++) { // unroll
             for (var i = 0u; i < PER; i++) { // unroll
                 var v = vec4f(0.0);
-                if own < params.p && own_column + j * 4u + i < n4 { v = start[state_at + j * 4u + i]; }
-                stage[from_stage + i] = v * SUMMED;
+                let on = (j * PER + i) * LANES;
+                if within(own, params.p) && within(own_column + on, n4) { v = start[state_at + on]; }
+                stage[from_stage + i * LANES] = v * SUMMED;
             }
             workgroupBarrier();
             take(&sums, j, lane);
@@ -84,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < count; k++) {
         let chunk = select(k, count - 1u - k, REVERSE == 1u);
         let place = (local * params.chunks + chunk) * params.heads + h;
-        let to = params.to + (place * params.p + own) * n4 + own_column;
+        let to = params.to + (place * p_quads() * 4u + own) * n4 + own_column;
         let end = next.end;
         if lane < T {
             weights[lane] = select(exp2(end - next.log) * next.dt * SCALE, exp2(next.log), REVERSE == 1u);
@@ -93,17 +97,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             leave(&sums, j, lane);
             workgroupBarrier();                                       // and the last tiles are read
             for (var i = 0u; i < PER; i++) { // unroll
-                if own < params.p && own_column + j * 4u + i < n4 {
-                    states[to + j * 4u + i] = words_of(stage[from_stage + i] * STORED);
+                let on = (j * PER + i) * LANES;
+                if within(own, params.p) && within(own_column + on, n4) {
+                    states[to + on] = words_of(stage[from_stage + i * LANES] * STORED);
                 }
             }
             if j + 1u < TURNS { workgroupBarrier(); }
         }
         for (var i = 0u; i < RUN; i++) { // unroll
-            let row = lane / QUADS + i * STEP;
-            let at = row * STRIDE + quad;
-            tiles[at] = four(floats_of(next.input[i]) * weights[row]);
-            tiles[TILE + at] = four_of(next.wr[i]);
+            let weight = weights[lane / QUADS + i * STEP];
+            let at = tile_at(i, lane);
+            tiles[at] = four(floats_of(next.input[i]) * weight);
+            for (var w = 0u; w < WIDE; w++) { // unroll
+                tiles[(1u + w) * TILE + at] = four_of(next.wr[w * RUN + i]);
+            }
         }
         // While this chunk is multiplied the next one is on its way.
         if k + 1u < count {
@@ -123,8 +130,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         leave(&sums, j, lane);
         workgroupBarrier();
         for (var i = 0u; i < PER; i++) { // unroll
-            if own < params.p && own_column + j * 4u + i < n4 {
-                ends[state_at + j * 4u + i] = stage[from_stage + i] / SUMMED;
+            let on = (j * PER + i) * LANES;
+            if within(own, params.p) && within(own_column + on, n4) {
+                ends[state_at + on] = stage[from_stage + i * LANES] / SUMMED;
             }
         }
     }

@@ -51,10 +51,27 @@ fn scale(sums: ptr<function, Sums>, factor: f32) {
 
 // Writes the sums of a turn's columns to the stage.
 fn leave(sums: ptr<function, Sums>, turn: u32, lane: u32) {
-    for (var i = 0u; i < PER; i++) { stage[own_stage(lane) + i] = (*sums)[turn * PER + i]; }
+    for (var i = 0u; i < PER; i++) { stage[own_stage(lane) + i * LANES] = (*sums)[turn * PER + i]; }
 }
 
 // Replaces the sums of a turn's columns by what the stage holds.
 fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
-    for (var i = 0u; i < PER; i++) { (*sums)[turn * PER + i] = stage[own_stage(lane) + i]; }
+    for (var i = 0u; i < PER; i++) { (*sums)[turn * PER + i] = stage[own_stage(lane) + i * LANES]; }
+}
+
+// Of a row's values: the sum of those before an invocation's own, and of all.
+struct Scan { before: vec4f, all: vec4f }
+
+fn scan_row(v: vec4f, lane: u32) -> Scan {
+    workgroupBarrier();
+    stage[lane] = v;
+    workgroupBarrier();
+    var scan = Scan(vec4f(0.0), vec4f(0.0));
+    for (var i = 0u; i < LANES; i++) {
+        let other = stage[lane / LANES * LANES + i];
+        if i < lane % LANES { scan.before += other; }
+        scan.all += other;
+    }
+    workgroupBarrier();
+    return scan;
 }

@@ -1,6 +1,6 @@
-// Products of tiles of 64 × 64, added to sums, on cooperative matrices of 16 × 16: four subgroups of 32 have four each, or
-// eight two, side by side.
-const HELD: u32 = T * T / (8u * WG);
+// Products of tiles of 64 × 64, added to sums, on cooperative matrices of 16 × 16: four subgroups of 32 have four each,
+// eight two or sixteen one, WIDE times as many, side by side.
+const HELD: u32 = WIDE * T * T / (8u * WG);
 alias Sums = array<coop_mat16x16<f32, C>, HELD>;
 // Four elements in storage, as words: 16-bit vectors would come in pieces.
 alias words = vec2u;
@@ -52,7 +52,7 @@ fn multiply_tn(sums: ptr<function, Sums>, a: u32, b: u32, lane: u32) {
         let a_at = a + k * STRIDE + own.x / 4u;
         let left = coopLoad<coop_mat16x16<f16, A>>(&tiles[a_at], STRIDE);
         for (var j = 0u; j < HELD; j++) { // unroll
-            let b_at = b + k * STRIDE + own.y / 4u + j * 4u;
+            let b_at = b + own.y / T * TILE + k * STRIDE + own.y % T / 4u + j * 4u;
             let right = coopLoadT<coop_mat16x16<f16, B>>(&tiles[b_at], STRIDE);
             (*sums)[j] = coopMultiplyAdd(left, right, (*sums)[j]);
         }
@@ -67,9 +67,10 @@ fn scale(sums: ptr<function, Sums>, factor: f32) {
 fn leave(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     let own = own_matrix(lane);
     for (var j = 0u; j < HELD; j++) { // unroll
-        if own.y / 16u + j == turn {
+        if (own.y + j * 16u) / COLUMNS == turn {
             let s = (*sums)[j];
-            coopStoreT(s, &stage[own.x * ROW], ROW);
+            let to = own.x * ROW + (own.y + j * 16u) % COLUMNS / 4u;
+            coopStoreT(s, &stage[to], ROW);
         }
     }
 }
@@ -77,8 +78,24 @@ fn leave(sums: ptr<function, Sums>, turn: u32, lane: u32) {
 // Replaces the sums of a turn's columns by what the stage holds.
 fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     let own = own_matrix(lane);
-    let s = coopLoadT<coop_mat16x16<f32, C>>(&stage[own.x * ROW], ROW);
     for (var j = 0u; j < HELD; j++) { // unroll
-        if own.y / 16u + j == turn { (*sums)[j] = s; }
+        let from_ = own.x * ROW + (own.y + j * 16u) % COLUMNS / 4u;
+        let s = coopLoadT<coop_mat16x16<f32, C>>(&stage[from_], ROW);
+        if (own.y + j * 16u) / COLUMNS == turn { (*sums)[j] = s; }
     }
+}
+
+// Of a row's values: the sum of those before an invocation's own, and of all.
+struct Scan { before: vec4f, all: vec4f }
+
+fn joined(scan: Scan, other: vec4f, is_after: bool) -> Scan {
+    return Scan(scan.before + select(vec4f(0.0), other, is_after), scan.all + other);
+}
+
+fn scan_row(v: vec4f, lane: u32) -> Scan {
+    var scan = Scan(vec4f(0.0), v);
+    if LANES > 1u { scan = joined(scan, subgroupShuffleXor(scan.all, 1u), (lane & 1u) != 0u); }
+    if LANES > 2u { scan = joined(scan, subgroupShuffleXor(scan.all, 2u), (lane & 2u) != 0u); }
+    if LANES > 4u { scan = joined(scan, subgroupShuffleXor(scan.all, 4u), (lane & 4u) != 0u); }
+    return scan;
 }

@@ -76,6 +76,7 @@ fn spell(text: &str) -> String {
         ("factor * (*sums)[j];", "scaled((*sums)[j], factor);"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
+        ("subgroupShuffleXor(scan.all,", "across(lane, scan.all,"),
     ] {
         out = out.replace(theirs, ours);
     }
@@ -122,6 +123,13 @@ fn spell(text: &str) -> String {
             exchanged[index] = value;
             workgroupBarrier();
             return exchanged[index ^ 1u];
+        }
+        var<workgroup> fours: array<vec4f, 512>;
+        fn across(index: u32, value: vec4f, apart: u32) -> vec4f {
+            workgroupBarrier();
+            fours[index] = value;
+            workgroupBarrier();
+            return fours[index ^ apart];
         }
         fn any_of_32(value: bool, index: u32) -> bool {
             workgroupBarrier();
@@ -181,9 +189,9 @@ fn device() -> Option<Gpu> {
     let c = gpu.capabilities();
     // Rows exchange within eight lanes. A CPU's workgroup memory is plain memory, whatever it promises.
     let rows = c.subgroups.is_some_and(|(least, _)| least >= 8);
-    let able = c.f16 && rows && (c.cpu || c.workgroup_memory >= 48 << 10);
+    let able = c.f16 && rows && c.invocations >= 512 && (c.cpu || c.workgroup_memory >= 48 << 10);
     if !able {
-        println!("not for {}: no 16-bit floats, no subgroups of 8, or too little workgroup memory", c.name);
+        println!("not for {}: no 16-bit floats, no subgroups of 8, or workgroups too small", c.name);
     }
     able.then_some(gpu)
 }
@@ -436,16 +444,17 @@ fn selections_on_matrices_spelled_out() {
 const SCAN: [&str; 4] = ["ssd_coop_states", "ssd_coop_output", "ssd_coop_backward", "ssd_coop_groups"];
 
 /// (batches, tokens, heads, groups, p, n, d, initial, segment): chunks that tokens and tiles fill and do not.
-const SEQUENCES: [[usize; 9]; 5] = [
+const SEQUENCES: [[usize; 9]; 6] = [
     [1, 66, 2, 1, 36, 68, 1, 1, 1],
     [2, 65, 2, 2, 64, 128, 0, 1, 0],
     [1, 64, 2, 1, 32, 36, 1, 0, 0],
     [1, 190, 1, 1, 4, 4, 1, 0, 1],
     // Two spans.
     [1, 4100, 1, 1, 4, 4, 0, 1, 0],
+    [1, 128, 2, 1, 64, 128, 1, 1, 1],
 ];
 
-const LAPSES: [Mistake<9>; 12] = [
+const LAPSES: [Mistake<9>; 14] = [
     (SCAN[0], "exp2(end - next.log) * next.dt", "exp2(-next.log) * next.dt", SEQUENCES[0]),
     (SCAN[0], "scale(&sums, chunk_total);", "", SEQUENCES[3]),
     (SCAN[0], "take(&sums, j, lane);", "", SEQUENCES[1]),
@@ -456,10 +465,12 @@ const LAPSES: [Mistake<9>; 12] = [
         "let b_at = TILE + k * STRIDE + own.y / 4u;",
         SEQUENCES[2],
     ),
+    (SCAN[1], "{ return NT * QUADS; }", "{ return QUADS; }", SEQUENCES[5]),
+    (SCAN[0], "own.y / T * TILE + ", "", SEQUENCES[1]),
     (SCAN[0], "lane / 128u * HELD * 16u", "0u", SEQUENCES[2]),
-    (SCAN[2], "i + 1u < LANES", "i + 2u < LANES", SEQUENCES[1]),
+    (SCAN[2], "(lane & 2u) != 0u", "false", SEQUENCES[2]),
     (SCAN[2], "select(v.x, v.y * dt_of(t), t < token)", "select(v.x, 0.0, t < token)", SEQUENCES[0]),
-    (SCAN[2], "of_row(lane).x", "stage[LANES * lane].x", SEQUENCES[2]),
+    (SCAN[2], "parts[i * T + own]", "parts[own]", SEQUENCES[2]),
     (SCAN[3], "next.dt[i] * SCALE, of_b", "SCALE, of_b", SEQUENCES[0]),
     (SCAN[3], "let a_at = a + k * STRIDE + own.x / 4u;", "let a_at = a + k * STRIDE;", SEQUENCES[2]),
     (SCAN[3], "fma(vec4f(decay), floats_of(start)", "fma(vec4f(0.0), floats_of(start)", SEQUENCES[4]),
@@ -471,4 +482,6 @@ fn scans_on_matrices_spelled_out() {
     let case = case("ssd_scan.coop");
     hold(&gpu, &SCAN, &SEQUENCES, &LAPSES, |sizes| check(&gpu, &case, sizes));
     follow(&gpu, &case, &[1, 40, 1, 1, 4, 4, 0, 1, 1], &SCAN);
+    // Tiles filled, two of them to a walk's workgroup.
+    follow(&gpu, &case, &[1, 64, 1, 1, 64, 128, 0, 1, 1], &SCAN);
 }

@@ -336,7 +336,7 @@ const DEFECTS: &[Defect] = &[
         ("        s = last[i];", "        s = initial[i];"),
         ("ssd_scan.chunk.f16", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("the gradient that enters a span is missing from its decays'", "ssd_chunk_backward",
-        ("if CARRY == 1u { decay = carried[chunk * params.heads + h]; }", ""),
+        ("if CARRY == 1u { decays.carried = carried[place.chunk * params.heads + place.h]; }", ""),
         ("ssd_scan.chunk.f16", &[1, 190, 1, 1, 4, 4, 0, 1, 0])),
     defect("dB from the first span's gradient alone", "ssd_chunk_groups",
         ("params.starts + (place.span * params.heads + h)", "params.starts + h"),

@@ -37,8 +37,9 @@ use crate::{
 /// What G is stored over; `SCALE` in the kernels.
 const SCALE: f32 = 16.0;
 
-/// Most bytes of workgroup memory and buffers of one of the kernels.
-const MEMORY: u32 = 25088;
+/// Most bytes of workgroup memory, invocations and buffers of one of the kernels.
+const MEMORY: u32 = 46336;
+const INVOCATIONS: u32 = 512;
 const BUFFERS: u32 = 11;
 
 /// Tokens times heads a workgroup of `ssd_logs`; `WG` in the kernel.
@@ -47,7 +48,7 @@ const LOGS: usize = 256;
 /// Most heads a workgroup, of outputs where they leave ENOUGH of these, and of gradients.
 const OUTPUTS: usize = 16;
 const ENOUGH: usize = 528;
-const GRADIENTS: usize = 8;
+const GRADIENTS: usize = 16;
 
 /// Who multiplies.
 #[derive(Clone, Copy, PartialEq)]
@@ -62,7 +63,8 @@ impl Form {
     /// Whether the adapter runs it.
     pub(super) fn runs_on(self, gpu: &Gpu) -> bool {
         let c = gpu.capabilities();
-        let coop = c.coop && c.subgroups == Some((32, 32)) && c.workgroup_memory >= MEMORY;
+        let fits = c.workgroup_memory >= MEMORY && c.invocations >= INVOCATIONS;
+        let coop = c.coop && c.subgroups == Some((32, 32)) && fits;
         c.storage_buffers >= BUFFERS && (self == Form::Plain || coop)
     }
 
@@ -178,6 +180,22 @@ impl Scan {
         self.n.div_ceil(self.form.tile())
     }
 
+    /// Whether nothing of a tile lies outside.
+    fn whole(self) -> u32 {
+        let tile = self.form.tile();
+        let fits = self.tokens.is_multiple_of(tile) && self.p == tile && self.n.is_multiple_of(tile);
+        u32::from(fits)
+    }
+
+    /// Invocations, columns a turn and tiles of state dims of a walk's workgroup.
+    fn width(self) -> (usize, usize, usize) {
+        match self.form {
+            Form::Plain => (64, 16, 1),
+            Form::Coop if self.n_tiles().is_multiple_of(2) => (512, 64, 2),
+            Form::Coop => (256, 16, 1),
+        }
+    }
+
     /// Heads of a group that share one product C · Bᵀ: a workgroup's, one after the other.
     fn each(self, most: usize) -> usize {
         (1..=most).rev().find(|each| self.share.is_multiple_of(*each)).expect("one divides all")
@@ -210,14 +228,16 @@ impl Scan {
         let Scan { form, tokens, heads, p, n, share, .. } = self;
         let (chunks, spans) = self.spans();
         let n_tiles = self.n_tiles();
-        let groups = range.len() * heads * n_tiles;
+        let (wg, columns, wide) = self.width();
+        let groups = range.len() * heads * n_tiles / wide;
         let none = [(); 3].map(|()| walk.input.empty_on([4], DType::F32));
         let [left, totals, carried] = ends.map_or(none.each_ref(), |e| [&e.states, &e.totals, &e.carried]);
         let (start, reverse) = (walk.start.unwrap_or(walk.logs), u32::from(walk.reverse));
         macro_rules! states_launch {
             ($stem:ident) => {
-                launch!($stem [REVERSE = reverse] {
-                    tokens, heads, p, n, share, spans, chunks, n_tiles, first: range.start, groups,
+                launch!($stem [REVERSE = reverse, NT = n_tiles, WG = wg, COLUMNS = columns, WIDE = wide,
+                               WHOLE = self.whole()] {
+                    tokens, heads, p, n, share, spans, chunks, first: range.start, groups,
                     has_start: walk.start.is_some(), leaves: ends.is_some(), to,
                 }, [walk.input, walk.wr, walk.logs, start] -> [states, left, totals, carried], groups)
             };
@@ -309,7 +329,7 @@ impl Scan {
             let (has_d, d) = (d.is_some(), d.unwrap_or(logs));
             macro_rules! output_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = self.n_tiles()] {
+                    launch!($stem [CARRY = carry, NT = self.n_tiles(), WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, has_d, each, starts: pages.starts,
                     }, [x, b, c, logs, states, d, carried] -> [y], groups)
                 };
@@ -355,7 +375,7 @@ impl Scan {
             let groups = visited * heads / each;
             macro_rules! backward_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry, NT = n_tiles] {
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
                     }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
@@ -368,8 +388,8 @@ impl Scan {
             let groups = 2 * visited * (heads / share) * n_tiles;
             macro_rules! groups_launch {
                 ($stem:ident) => {
-                    launch!($stem [CARRY = carry] {
-                        tokens, heads, p, n, share, spans, chunks, n_tiles, first, groups, parts, later: *later,
+                    launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
+                        tokens, heads, p, n, share, spans, chunks, first, groups, parts, later: *later,
                         starts: *starts,
                     }, [x, dy, b, c, logs, states, carried, pairs] -> [db, dc], groups)
                 };
