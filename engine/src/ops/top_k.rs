@@ -139,6 +139,17 @@ pub(super) fn cases() -> Vec<Case> {
         bench: &[],
         ..plain.clone()
     };
+    // Whole quads, more rows than two workgroups take.
+    let quads = Case {
+        stem: "top_k.quads",
+        dims: vec![Dim::range("rows", 1, 90), Dim::range("quads", 3, 256), Dim::one_of("k", &[8, 1, 3, 12])],
+        inputs: |s, draw| vec![Input::new("x", shuffled(draw, [s["rows"], 4 * s["quads"]])).grad()],
+        cost: |_| Cost::default(),
+        cost_backward: None,
+        part: None,
+        bench: &[],
+        ..plain.clone()
+    };
     // Through the kernel of long rows, however short.
     let long = Case {
         stem: "top_k.long",
@@ -151,6 +162,8 @@ pub(super) fn cases() -> Vec<Case> {
     };
     vec![
         plain.in_half("top_k.f16", &["x"], 1.0),
+        quads.in_half("top_k.quads.f16", &["x"], 1.0),
+        quads,
         long.in_half("top_k.long.f16", &["x"], 1.0),
         Case { stem: "top_k.long.ties", run: long.run, ..ties.clone() },
         ties,
