@@ -12,7 +12,7 @@ use crate::{
     config::LayerKind,
     hsa::Hsa,
     mixer::{Mixer, MixerState},
-    retrieval::{Retrieval, Selection},
+    retrieval::{Compared, Retrieval, Selection},
     weights::{Norm, Stream, Weights},
 };
 
@@ -69,7 +69,7 @@ pub struct Evidence {
     pub tokens: Tensor,
     /// The chunks they are told.
     pub told: ops::Told,
-    /// Times the loss of each retrieval layer.
+    /// Times the mean over retrieval layers.
     pub weight: f32,
 }
 
@@ -316,18 +316,18 @@ impl Ramba {
         sharing: &Sharing,
         trace: Option<&mut Trace>,
     ) -> Tensor {
-        self.logits(&self.hidden(ids, segment, sharing, trace, &mut |_, _, _| ()))
+        self.logits(&self.hidden(ids, segment, sharing, trace, &mut |_| ()))
     }
 
-    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width). `retrieves` is told each retrieval layer, the
-    /// stream before it and the landmarks that it chooses from.
+    /// ids: (batch, tokens) → what the head takes, (batch, tokens, width). `retrieves` is told what each
+    /// retrieval layer compares.
     fn hidden(
         &self,
         ids: &Tensor,
         segment: Option<&Tensor>,
         sharing: &Sharing,
         mut trace: Option<&mut Trace>,
-        retrieves: &mut dyn FnMut(&Retrieval, &Tensor, &Tensor),
+        retrieves: &mut dyn FnMut(&Compared),
     ) -> Tensor {
         let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         let (mut memory, mut selection) = (None, None);
@@ -341,11 +341,11 @@ impl Ramba {
                 Layer::Mixer(mixer) => x = mixer.forward(x, segment, None).0,
                 Layer::Chunking(chunking) => memory = chunking.forward(x.settled()),
                 Layer::Retrieval(retrieval) => {
-                    selection =
-                        memory.as_ref().map(|m| retrieval.forward(x.settled(), &m.landmarks, &visibility));
-                    if let Some(m) = &memory {
-                        retrieves(retrieval, x.settled(), &m.landmarks);
-                    }
+                    selection = memory.as_ref().map(|m| {
+                        let compared = retrieval.compared(x.settled(), &m.landmarks);
+                        retrieves(&compared);
+                        retrieval.select(&compared, &visibility)
+                    });
                     if let (Some(trace), Some(s)) = (&mut trace, &selection) {
                         trace.selections.push(s.clone());
                     }
@@ -657,9 +657,9 @@ impl Ramba {
         evidence: Option<&Evidence>,
     ) -> Loss {
         let mut contrasts = Vec::new();
-        let x = self.hidden(ids, segment, sharing, None, &mut |retrieval, x, landmarks| {
+        let x = self.hidden(ids, segment, sharing, None, &mut |compared| {
             if let Some(evidence) = evidence {
-                let scores = retrieval.contrasts(x, landmarks, &evidence.tokens);
+                let scores = compared.scores_of(&evidence.tokens);
                 contrasts.push(ops::contrast(&scores, &evidence.told).0);
             }
         });

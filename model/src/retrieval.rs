@@ -34,6 +34,28 @@ pub struct Selection {
     pub indices: Tensor,
 }
 
+/// What a retrieval layer compares.
+pub struct Compared {
+    /// (batch, tokens, heads, dim).
+    q: Tensor,
+    /// (batch, chunks, heads, dim).
+    keys: Tensor,
+}
+
+impl Compared {
+    /// The scores of `rows`, u32, tokens counted through the batch, against all chunks of all its sequences, mean over heads:
+    /// (rows, batch · chunks), f32, differentiable. Rows beyond the batch get zeros.
+    pub fn scores_of(&self, rows: &Tensor) -> Tensor {
+        let [batch, tokens, heads, dim] = self.q.axes();
+        let chunks = self.keys.shape()[1];
+        // Few rows: in f32 throughout.
+        let [q, keys] = [(&self.q, tokens), (&self.keys, chunks)]
+            .map(|(t, n)| ops::copy(&t.reshape([batch * n, heads * dim]), DType::F32));
+        let scores = ops::linear(&ops::embedding(&q, rows), &keys, None);
+        ops::scale(&scores, 1.0 / (heads as f32 * (dim as f32).sqrt()))
+    }
+}
+
 impl Retrieval {
     /// The layer whose parameters lie in `scope`.
     pub fn new(config: &Config, scope: &Scope<'_>) -> Retrieval {
@@ -51,27 +73,27 @@ impl Retrieval {
 
     /// x: (batch, tokens, width) against landmarks (batch, chunks, heads, dim).
     pub fn forward(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> Selection {
-        let (scores, indices) = self.scores(x, landmarks, visibility);
-        self.selection(scores, indices)
+        self.select(&self.compared(x, landmarks), visibility)
     }
 
     /// The selected chunks' scores before they become weights, and their indices, as [`ops::select`] gives them.
     pub fn scores(&self, x: &Tensor, landmarks: &Tensor, visibility: &Visibility) -> (Tensor, Tensor) {
-        ops::select(&self.queries(x), &self.keys(landmarks), self.top_k, visibility)
+        self.best_of(&self.compared(x, landmarks), visibility)
     }
 
-    /// The scores of `rows` of x, (batch, tokens, width), counted through the batch, against all chunks of all its sequences,
-    /// mean over heads: (rows, batch · chunks), f32, differentiable. Rows beyond the batch get zeros.
-    pub fn contrasts(&self, x: &Tensor, landmarks: &Tensor, rows: &Tensor) -> Tensor {
-        let q = self.queries(x);
-        let [batch, tokens, heads, dim] = q.axes();
-        let keys = self.keys(landmarks);
-        let chunks = keys.shape()[1];
-        // Few rows: in f32 throughout.
-        let [q, keys] = [(q, batch * tokens), (keys, batch * chunks)]
-            .map(|(t, n)| ops::copy(&t.reshape([n, heads * dim]), DType::F32));
-        let scores = ops::linear(&ops::embedding(&q, rows), &keys, None);
-        ops::scale(&scores, 1.0 / (heads as f32 * (dim as f32).sqrt()))
+    /// What tokens look for and what chunks are known by.
+    pub fn compared(&self, x: &Tensor, landmarks: &Tensor) -> Compared {
+        Compared { q: self.queries(x), keys: self.keys(landmarks) }
+    }
+
+    /// The best of what was compared, and their weights.
+    pub fn select(&self, compared: &Compared, visibility: &Visibility) -> Selection {
+        let (scores, indices) = self.best_of(compared, visibility);
+        self.selection(scores, indices)
+    }
+
+    fn best_of(&self, Compared { q, keys }: &Compared, visibility: &Visibility) -> (Tensor, Tensor) {
+        ops::select(q, keys, self.top_k, visibility)
     }
 
     /// The same against pages of landmarks, outside of the graph, in the text's order.

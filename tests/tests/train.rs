@@ -130,16 +130,7 @@ fn steps_repeat_bit_for_bit_and_learn() {
 fn parts_of_a_batch_train_alike() {
     let gpu = testing::gpu();
     let with = |at_once| {
-        let phases = vec![Phase {
-            steps: 3,
-            length: 256,
-            sequences: 4,
-            group: 2,
-            margin: 1.5,
-            evidence: 0.5,
-            evidence_margin: 2.0,
-            at_once,
-        }];
+        let phases = vec![Phase { at_once, ..plan([1, 3]).phases[1] }];
         run(&mut trainer(&gpu, &initial(), Plan { phases, ..plan([1, 1]) }), 3)
     };
     for (whole, parts) in with(0).into_iter().flatten().zip(with(2).into_iter().flatten()) {
