@@ -68,5 +68,8 @@ fn own_stage(lane: u32) -> u32 { return lane / LANES * ROW + lane % LANES; }
 // The numbers of a quad's tokens.
 fn tokens_of(quad: u32) -> vec4u { return vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u); }
 
+// Of a row's values: the sum of those before an invocation's own, and of all.
+struct Scan { before: vec4f, all: vec4f }
+
 // Where a tile holds the i-th four that an invocation loads.
 fn tile_at(i: u32, lane: u32) -> u32 { return (lane / QUADS + i * STEP) * STRIDE + lane % QUADS; }

@@ -29,6 +29,8 @@ struct Params {
 var<workgroup> table: array<vec4f, 2u * QUADS>;                       // a head's logs and dt
 // Of each token from_start · dy · H · C and to_end · x · G · B, and parts of ⟨G, H⟩.
 var<workgroup> ends: array<vec4f, T>;
+// A row's sums need all of its columns at once.
+const_assert TURNS == 1u;
 var<workgroup> parts: array<f32, WG>;                                 // of each token's sum, LANES
 
 fn log_of(t: u32) -> f32 { return table[t / 4u][t % 4u]; }
@@ -258,23 +260,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let before = quads.before
             + vec4f(0.0, quads.all.x, quads.all.x + quads.all.y, quads.all.x + quads.all.y + quads.all.z);
         multiply_tn(&r, TILE, 0u, lane);
-        var sums_at = vec4f(0.0);                                     // of some rows, of a column of each turn
-        for (var j = 0u; j < TURNS; j++) { // unroll
-            for (var i = 0u; i < PER; i++) { // unroll
-                let w = products[j * PER + i];
-                let at = before[j * PER + i];
-                let two = at + w.x;
-                let three = two + w.y;
-                stage[from_stage + i * LANES] = vec4f(at, two, three, three + w.z);
-            }
-            workgroupBarrier();
-            for (var i = 0u; i < COLUMNS / LANES; i++) {
-                let t = lane / COLUMNS * (COLUMNS / LANES) + i;
-                let v = stage[t * ROW + lane % COLUMNS / 4u][lane % 4u];
-                sums_at[j] += select(0.0, v, t >= j * COLUMNS + lane % COLUMNS);
-            }
-            workgroupBarrier();
+        var below = 0.0;                                              // of some rows, of a column
+        for (var i = 0u; i < PER; i++) { // unroll
+            let w = products[i];
+            let at = before[i];
+            let two = at + w.x;
+            let three = two + w.y;
+            stage[from_stage + i * LANES] = vec4f(at, two, three, three + w.z);
         }
+        workgroupBarrier();
+        for (var i = 0u; i < COLUMNS / LANES; i++) {
+            let t = lane / COLUMNS * (COLUMNS / LANES) + i;
+            let v = stage[t * ROW + lane % COLUMNS / 4u][lane % 4u];
+            below += select(0.0, v, t >= lane % COLUMNS);
+        }
+        workgroupBarrier();
         // Each token's sum over all, by LANES invocations.
         let token = lane % T;
         var da = 0.0;
@@ -286,16 +286,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             da += select(v.x, v.y * dt_of(t), t < token);
         }
         da = fma(across, exp2(end) * SCALE, da);
-        if TURNS == 1u {
-            da += sums_at.x;
-        } else {
-            stage[lane] = sums_at;
-            workgroupBarrier();
-            for (var i = 0u; i < TURNS; i++) {
-                da += stage[(lane / T * TURNS + i) * COLUMNS + token % COLUMNS][token / COLUMNS];
-            }
-            workgroupBarrier();
-        }
+        da += below;
         parts[lane] = da;
         // dx, and x · r.
         let line = ((token0 + min(own, last)) * params.heads + h) * p4;

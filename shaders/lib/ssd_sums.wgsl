@@ -59,9 +59,6 @@ fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     for (var i = 0u; i < PER; i++) { (*sums)[turn * PER + i] = stage[own_stage(lane) + i * LANES]; }
 }
 
-// Of a row's values: the sum of those before an invocation's own, and of all.
-struct Scan { before: vec4f, all: vec4f }
-
 fn scan_row(v: vec4f, lane: u32) -> Scan {
     workgroupBarrier();
     stage[lane] = v;

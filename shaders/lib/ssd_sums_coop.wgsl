@@ -85,9 +85,6 @@ fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     }
 }
 
-// Of a row's values: the sum of those before an invocation's own, and of all.
-struct Scan { before: vec4f, all: vec4f }
-
 fn joined(scan: Scan, other: vec4f, is_after: bool) -> Scan {
     return Scan(scan.before + select(vec4f(0.0), other, is_after), scan.all + other);
 }
