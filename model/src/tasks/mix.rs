@@ -44,6 +44,9 @@ pub struct TaskMix {
     /// Share of the facts laid across a border of two chunks with a restart exactly there, as happens to one needle
     /// in twenty when a text is read in segments.
     pub border: f64,
+    /// Share of the other facts laid across a border of two chunks, states running on: what is asked is in one chunk then,
+    /// the answer in the next.
+    pub crossing: f64,
     /// Whether chunks whose only facts and questions are named count as fact-free for the other sequences of a group:
     /// their names are other names, so they are the hardest of honest distractors. Facts cut by a border stay out of the
     /// others' sight: nothing in a second half of digits says whose it is.
@@ -89,6 +92,7 @@ impl Default for TaskMix {
             question_restart: 0.6,
             lead_max: 180,
             border: 0.0,
+            crossing: 0.0,
             share_named: false,
             twins: 0.0,
             reworded: 0.0,
@@ -111,6 +115,7 @@ impl TaskMix {
             ("tasks.named", self.named),
             ("tasks.question_restart", self.question_restart),
             ("tasks.border", self.border),
+            ("tasks.crossing", self.crossing),
             ("tasks.twins", self.twins),
             ("tasks.reworded", self.reworded),
             ("tasks.multi", self.multi),

@@ -354,15 +354,20 @@ impl<'a> Crop<'a> {
             if limit == 0 {
                 break;
             }
-            let (start, border) = if n > 1 && limit > mix.chunk + n && rng.chance(mix.border) {
-                let border = mix.chunk * rng.range(n.div_ceil(mix.chunk), (limit - 1) / mix.chunk);
-                (border - rng.range(1, n - 1), Some(border))
-            } else {
-                (rng.below(limit), None)
-            };
+            let (mut start, mut restart) = (None, None);
+            if n > 1 && limit > mix.chunk + n {
+                let restarts = rng.chance(mix.border);
+                // A share of 0 draws nothing.
+                if restarts || (mix.crossing > 0.0 && rng.chance(mix.crossing)) {
+                    let border = mix.chunk * rng.range(n.div_ceil(mix.chunk), (limit - 1) / mix.chunk);
+                    start = Some(border - rng.range(1, n - 1));
+                    restart = restarts.then_some(border);
+                }
+            }
+            let start = start.unwrap_or_else(|| rng.below(limit));
             if is_free(&self.used, start, n) {
-                self.cuts.extend(border);
-                shared &= border.is_none();
+                self.cuts.extend(restart);
+                shared &= restart.is_none();
                 let place = start..start + n;
                 self.ids[place.clone()].copy_from_slice(text.as_bytes());
                 self.used.push(place.clone());

@@ -195,6 +195,27 @@ fn border_facts_are_cut_exactly_at_a_chunk() {
 }
 
 #[test]
+fn crossing_facts_lie_in_two_chunks_with_no_restart_there() {
+    let restarts = |crossing: f64| {
+        let mix = TaskMix { crossing, named: 0.0, facts_max: 1, restarts: true, ..TaskMix::default() };
+        let sampler = sampler(mix);
+        let cut = |index: usize| {
+            let sample = sampler.sample(0, index, 4096).unwrap();
+            let fact = &find(&sample.ids, PLAIN)[0];
+            let border = fact.end / 64 * 64;
+            (fact.start < border && border < fact.end)
+                .then(|| sample.segment[border] != sample.segment[border - 1])
+        };
+        (0..200).filter_map(cut).fold([0, 0], |[all, cut], c| [all + 1, cut + usize::from(c)])
+    };
+    let [all, cut] = restarts(1.0);
+    assert_eq!(all, 200);
+    // Those that fall there by chance.
+    assert!(cut < 10, "{cut} restarts");
+    assert!(restarts(0.0)[0] < 150);
+}
+
+#[test]
 fn clean_chunks_are_those_without_facts_and_questions() {
     for (chunk, share_named) in [(32, false), (64, false), (64, true)] {
         let sampler = sampler(TaskMix { chunk, share_named, ..TaskMix::default() });
