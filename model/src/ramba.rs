@@ -69,6 +69,8 @@ pub struct Evidence {
     pub tokens: Tensor,
     /// The chunks they are told.
     pub told: ops::Told,
+    /// What [`ops::contrast_margin`] holds them to at most: ln n for a text of n times as many chunks. 0 or more.
+    pub margin: f32,
     /// Times the mean over retrieval layers.
     pub weight: f32,
 }
@@ -660,7 +662,8 @@ impl Ramba {
         let x = self.hidden(ids, segment, sharing, None, &mut |compared| {
             if let Some(evidence) = evidence {
                 let scores = compared.scores_of(&evidence.tokens);
-                contrasts.push(ops::contrast(&scores, &evidence.told).0);
+                let margins = ops::contrast_margin(&scores, &evidence.told.chunks, evidence.margin);
+                contrasts.push(ops::contrast(&scores, &evidence.told, &margins).0);
             }
         });
         let (rows, width) = x.rows_by_last();

@@ -49,7 +49,8 @@ pub struct Phase {
     /// that are selected, and nothing of the others. 0 for none.
     #[serde(default)]
     pub evidence: f32,
-    /// Added to other sequences' chunks in it: ln n stands for n times as many chunks as a group has. 0 or more.
+    /// Added to other sequences' chunks in it, for rows that come near it ([`ops::contrast_margin`]): ln n stands for n times
+    /// as many chunks as a group has. 0 or more.
     #[serde(default)]
     pub evidence_margin: f32,
     /// Sequences that go through the model at once, whole groups of them; 0 for all. Fewer need less memory, and sum
@@ -545,8 +546,8 @@ impl Trainer {
                 rivals: Tensor::from_slice(gpu, &rivals, [n, chunks])?,
                 weights: Tensor::from_slice(gpu, &batch.evidence_weights[rows.clone()], [rows.len()])?,
                 group: phase.group,
-                margin: phase.evidence_margin,
             },
+            margin: phase.evidence_margin,
             weight: phase.evidence,
         })
     }

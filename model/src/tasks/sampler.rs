@@ -21,7 +21,8 @@ pub struct Sample {
     pub clean: Vec<bool>,
     /// A flag for each full chunk: no part of a question or its answer is in it.
     pub unasked: Vec<bool>,
-    /// Where the answers' values stand, in their order, but for what a restart parts from the beginning of its statement.
+    /// Where the answers' values stand, in their order, but for what a restart parts from the beginning of its statement,
+    /// and for what the end of its chunk parts from the name that follows.
     pub evidence: Vec<Evidence>,
 }
 
@@ -422,11 +423,19 @@ impl<'a> Crop<'a> {
             let Some(first) = stated.windows(value.len()).rposition(|w| w == value.as_bytes()) else {
                 continue;
             };
-            self.evidence.extend((0..value.len()).map(|i| Evidence {
+            // What says whose the value is may come behind it, and must not come in another chunk: nothing in the value's
+            // own chunk tells it then.
+            let behind = &stated[first + value.len()..];
+            let known = behind
+                .iter()
+                .rposition(u8::is_ascii_alphanumeric)
+                .map_or(0, |last| (statement.at.start + first + value.len() + last) / mix.chunk);
+            let told = |i: usize| Evidence {
                 token: said.start + from + i,
                 source: statement.at.start + first + i,
                 statement: statement.at.clone(),
-            }));
+            };
+            self.evidence.extend((0..value.len()).map(told).filter(|e| known <= e.source / mix.chunk));
         }
     }
 

@@ -760,6 +760,10 @@ fn evidence_is_where_an_answer_was_stated() {
                 assert_eq!(sample.segment[statement.start], sample.segment[*source], "nothing parts them");
                 let text = std::str::from_utf8(&sample.ids[statement.clone()]).unwrap();
                 assert!([b'|', b' ', b'\n'].contains(&sample.ids[statement.start]), "{text}");
+                // Digits that come first are told where the rest of the statement lies in their chunk, too.
+                let cut = (source / 64 + 1) * 64;
+                let named = text.trim_end_matches('|').len() + statement.start <= cut;
+                assert!(named || !text[1..].starts_with(|c: char| c.is_ascii_digit()), "{text} cut at {cut}");
             }
             assert!(sample.evidence.windows(2).all(|two| two[0].token < two[1].token));
             // Digits are values, whatever else an answer says.
@@ -768,7 +772,12 @@ fn evidence_is_where_an_answer_was_stated() {
                 match sample.evidence.binary_search_by_key(&token, |e| e.token) {
                     Ok(_) => whole += 1,
                     Err(_) => {
-                        assert!(restarts, "digits without evidence, and nothing restarts");
+                        let digit = |t: &usize| sample.ids[*t].is_ascii_digit();
+                        let begin = (0..token).rev().take_while(digit).last().unwrap_or(token);
+                        let end = (token..length).take_while(digit).last().unwrap_or(token);
+                        let run = String::from_utf8(sample.ids[begin..=end].to_vec()).unwrap();
+                        let first = !find(&sample.ids, &format!("{run} is the ")).is_empty();
+                        assert!(restarts || first, "{run} without evidence, and nothing restarts");
                         parted += 1;
                     }
                 }
