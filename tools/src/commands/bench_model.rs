@@ -39,8 +39,8 @@ pub struct ModelBench {
     length: usize,
     group: usize,
     half: bool,
-    /// Milliseconds on an H200.
-    goal: f64,
+    /// Milliseconds on an H200, of half precision as its peers are.
+    goal: Option<f64>,
     /// As a peer's file names it.
     torch: &'static str,
 }
@@ -53,7 +53,7 @@ const SMALL: ModelBench = ModelBench {
     length: 4096,
     group: 1,
     half: false,
-    goal: 65.5,
+    goal: None,
     torch: "",
 };
 
@@ -63,38 +63,38 @@ const LARGE: ModelBench =
 /// The sizes of the recipe's two phases, of a reading batch, and of the published model.
 pub const MODEL_BENCHES: [ModelBench; 9] = [
     ModelBench { name: "model.train", ..SMALL },
-    ModelBench { name: "model.train_groups", group: 16, goal: 109.2, ..SMALL },
-    ModelBench { name: "model.read", part: Part::Read, sequences: 256, length: 512, goal: 6.55, ..SMALL },
-    ModelBench { name: "model.train_half", half: true, ..SMALL },
-    ModelBench { name: "model.train_groups_half", group: 16, half: true, goal: 109.2, ..SMALL },
+    ModelBench { name: "model.train_groups", group: 16, ..SMALL },
+    ModelBench { name: "model.read", part: Part::Read, sequences: 256, length: 512, ..SMALL },
+    ModelBench { name: "model.train_half", half: true, goal: Some(65.5), ..SMALL },
+    ModelBench { name: "model.train_groups_half", group: 16, half: true, goal: Some(109.2), ..SMALL },
     ModelBench {
         name: "model.read_half",
         part: Part::Read,
         sequences: 256,
         length: 512,
         half: true,
-        goal: 6.55,
+        goal: Some(6.55),
         ..SMALL
     },
     ModelBench {
         name: "model.370m.train",
         sequences: 8,
         length: 4096,
-        goal: 451.0,
+        goal: Some(451.0),
         torch: "ramba-370M train-noassert (our conv)|B8 L4096 fwd+bwd+AdamW|bf16",
         ..LARGE
     },
     ModelBench {
         name: "model.370m.prefill",
         part: Part::Prefill,
-        goal: 220.0,
+        goal: Some(220.0),
         torch: "ramba-370M prefill (our conv)|B1 L65536 segments of 16384|bf16",
         ..LARGE
     },
     ModelBench {
         name: "model.370m.decode",
         part: Part::Decode,
-        goal: 1.5,
+        goal: Some(1.5),
         torch: "ramba-370M decode (our conv)|B1 after 65536, 64 tokens|bf16",
         ..LARGE
     },
