@@ -2,6 +2,7 @@
 
 use crate::{
     DType, Gpu, Tensor,
+    autograd::Gradients,
     gpu::Operand,
     launch,
     ops::PartialSums,
@@ -260,10 +261,12 @@ fn linear_by(
             by_rows(back(kernel, rows, n, k), &narrow, &weight_, None, &dx);
             dx
         });
-        let dweight = need_weight.then(|| over_rows(kernel, &narrow, &x_, rows, n, k).reshape([n, k]));
-        let mut grads = vec![dx, dweight];
-        if biased {
-            grads.push(need_bias.then(|| sum_over_rows(dy, rows, n)));
+        let mut grads = Gradients::from(if biased { vec![dx, None, None] } else { vec![dx, None] });
+        if need_weight {
+            grads = grads.and_sums(over_rows(kernel, &narrow, &x_, rows, n, k), [(1, [n, k].into())]);
+        }
+        if need_bias {
+            grads = grads.and_sums(PartialSums::of(&dy.reshape([rows, n])), [(2, [n].into())]);
         }
         grads
     })
@@ -311,7 +314,7 @@ pub(super) fn linear_rows_back(dy: &Tensor, weight: &Tensor, dx: &Tensor) {
 /// dweight (n, k) = dy (rows, n)ᵀ · x (rows, k), in f32, dy in x's type.
 pub(super) fn linear_weight_back(dy: &Tensor, x: &Tensor) -> Tensor {
     let ((rows, n), (_, k)) = (dy.rows_by_last(), x.rows_by_last());
-    over_rows(None, dy, x, rows, n, k).reshape([n, k])
+    over_rows(None, dy, x, rows, n, k).in_order().reshape([n, k])
 }
 
 /// c (m, n) = a · b, cut along m where a binding is too small. Results do not depend on the cut.
@@ -326,9 +329,9 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
     }
 }
 
-/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, pieces of rows added in order. A result so large that
+/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, a sum for each piece of rows. A result so large that
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
-fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
+fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> PartialSums {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
     let blocks = rows.div_ceil(PIECE);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
@@ -364,12 +367,7 @@ fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usi
         product.launch((&a_, a.dtype()), (&b_, b.dtype()), None, (&sums.all(), DType::F32));
         first += k;
     }
-    sums.in_order()
-}
-
-/// Σ over rows of x (rows, columns), in order.
-fn sum_over_rows(x: &Tensor, rows: usize, columns: usize) -> Tensor {
-    PartialSums::of(&x.reshape([rows, columns])).in_order()
+    sums
 }
 
 /// `c = a · b`, batched over leading axes: a (…, m, k), or (…, k, m) with `transpose_a`; b (…, k, n), or (…, n, k) with
