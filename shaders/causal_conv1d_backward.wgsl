@@ -15,7 +15,8 @@ struct Params { batches: u32, tokens: u32, channels: u32, width: u32, has_bias: 
 @group(0) @binding(5) var<storage, read> initial: array<f32>;         // (batches, channels, width − 1)
 @group(0) @binding(6) var<storage, read> segment: array<u32>;         // (batches, tokens)
 @group(0) @binding(7) var<storage, read_write> du: array<f32>;        // (batches, tokens, channels)
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, channels, width + 1): dweight, dbias
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, (channels, width) then
+                                                                      // (channels)): dweight, dbias
 
 // Where a token's input lies.
 fn place_of(token: u32, c: u32) -> u32 { return token * params.channels + c; }
@@ -38,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         dbias += d;
         for (var j = 0u; j < params.width; j++) { dweight[j] += d * tap(b, t, params.width - 1u - j, c); }
     }
-    let out = i * (params.width + 1u);
-    for (var j = 0u; j < params.width; j++) { sums[out + j] = dweight[j]; }
-    sums[out + params.width] = dbias;
+    let row = i / params.channels * params.channels * (params.width + 1u);
+    for (var j = 0u; j < params.width; j++) { sums[row + c * params.width + j] = dweight[j]; }
+    sums[row + params.channels * params.width + c] = dbias;
 }

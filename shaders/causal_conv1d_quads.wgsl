@@ -1,5 +1,5 @@
 // uses: lib/conv_quads.wgsl
-// variants: HALF=1 words=vec2<u32> | WG=32
+// variants: HALF=1 words=vec2<u32> SEGMENTS=0 | WG=32
 // causal_conv1d.wgsl for widths of 4 and channels in multiples of 4: an invocation takes four channels through BLOCK
 // tokens and keeps the taps in registers.
 const WG: u32 = 128u;
@@ -8,7 +8,7 @@ const AHEAD: u32 = 4u;                                                // tokens 
 const KEPT: u32 = 3u;                                                 // columns of `initial`
 struct Params {
     batches: u32, tokens: u32, channels: u32, x_stride: u32, x_start: u32, second: u32, third: u32, has_bias: u32,
-    has_initial: u32, has_segment: u32,
+    has_initial: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // second, third: where these parts begin, in quads

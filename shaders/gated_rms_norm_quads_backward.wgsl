@@ -1,46 +1,49 @@
-// uses: lib/reduce.wgsl
-// variants: elem=f16 WG=64 | WG=32
+// uses: lib/reduce.wgsl, lib/quads.wgsl
+// variants: HALF=1 words=vec2<u32> WG=64 | WG=32 NEXT=1
 // gated_rms_norm_backward.wgsl for groups of at most 4 · WG quads: dy, x and z are read once, and a lane adds up dweight
 // of its own columns, in the rows' order, as it goes. One workgroup a block of ROWS rows and group.
-alias elem = f32;
 const WG: u32 = 256u;
 const ROWS: u32 = 16u;
+const NEXT: u32 = 0u;                                                 // 1: the next row is loaded before this one is summed
 struct Params { rows: u32, quads: u32, groups: u32, z_stride: u32, z_start: u32, first_block: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // quads: of one group
-@group(0) @binding(1) var<storage, read> dy: array<vec4<elem>>;       // (rows, groups, quads)
-@group(0) @binding(2) var<storage, read> x: array<vec4<elem>>;        // (rows, groups, quads)
-@group(0) @binding(3) var<storage, read> z: array<vec4<elem>>;        // (rows, z_stride): from z_start on, in quads
+@group(0) @binding(1) var<storage, read> dy: array<words>;            // (rows, groups, quads)
+@group(0) @binding(2) var<storage, read> x: array<words>;             // (rows, groups, quads)
+@group(0) @binding(3) var<storage, read> z: array<words>;             // (rows, z_stride): from z_start on, in quads
 @group(0) @binding(4) var<storage, read> weight: array<vec4f>;        // (groups, quads)
 @group(0) @binding(5) var<storage, read> rstd: array<f32>;            // (rows, groups)
-@group(0) @binding(6) var<storage, read_write> dx: array<vec4<elem>>; // (rows, groups, quads)
-@group(0) @binding(7) var<storage, read_write> dz: array<vec4<elem>>; // as z
+@group(0) @binding(6) var<storage, read_write> dx: array<words>;      // (rows, groups, quads)
+@group(0) @binding(7) var<storage, read_write> dz: array<words>;      // as z
 @group(0) @binding(8) var<storage, read_write> dweight: array<vec4f>; // (⌈rows / ROWS⌉, groups, quads)
 
-// Four columns of dy, x and z; beyond the group dy counts as 0.
-struct Quad { d: vec4f, u: vec4f, v: vec4f }
+// Four columns of dy, x and z on their way; those beyond the group repeat its last.
+struct Loaded { d: words, u: words, v: words }
 
-fn quad_at(row: u32, z_at: u32, q: u32) -> Quad {
+fn load(row: u32, z_at: u32, q: u32) -> Loaded {
     let c = min(q, params.quads - 1u);
     let i = row * params.quads + c;
-    return Quad(select(vec4f(), vec4f(dy[i]), q < params.quads), vec4f(x[i]), vec4f(z[z_at + c]));
+    return Loaded(dy[i], x[i], z[z_at + c]);
 }
 
-fn sigmoid(v: vec4f) -> vec4f {
-    let e = exp(-abs(v));
-    return select(e, vec4f(1.0), v >= vec4f()) / (1.0 + e);
+// And as numbers, with the sigmoid of z; beyond the group dy counts as 0.
+struct Quad { d: vec4f, u: vec4f, v: vec4f, s: vec4f }
+
+fn quad(k: Loaded, q: u32) -> Quad {
+    let v = quad_of(k.v);
+    let s = 1.0 / (1.0 + exp(min(-v, vec4f(80.0))));
+    return Quad(select(vec4f(), quad_of(k.d), q < params.quads), quad_of(k.u), v, s);
 }
 
-fn gated(k: Quad) -> vec4f { return k.u * k.v * sigmoid(k.v); }
+fn gated(k: Quad) -> vec4f { return k.u * k.v * k.s; }
 
 fn weight_at(part: u32, q: u32) -> vec4f { return weight[part * params.quads + min(q, params.quads - 1u)]; }
 
 fn put(row: u32, z_at: u32, q: u32, k: Quad, w: vec4f, r: f32, mean: f32) {
     if q >= params.quads { return; }
-    let s = sigmoid(k.v);
-    let dg = r * (k.d * w - k.u * k.v * s * mean);
-    dx[row * params.quads + q] = vec4<elem>(dg * k.v * s);
-    dz[z_at + q] = vec4<elem>(dg * k.u * s * (1.0 + k.v * (1.0 - s)));
+    let dg = r * (k.d * w - gated(k) * mean) * k.s;
+    dx[row * params.quads + q] = words_of(dg * k.v);
+    dz[z_at + q] = words_of(dg * k.u * (1.0 + k.v * (1.0 - k.s)));
 }
 
 fn put_sum(block: u32, part: u32, q: u32, v: vec4f) {
@@ -61,14 +64,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var s1 = vec4f();
     var s2 = vec4f();
     var s3 = vec4f();
-    for (var whole = first; whole < min(first + ROWS, params.rows); whole++) {
+    let last = min(first + ROWS, params.rows) - 1u;
+    let z_from = params.z_start + part * params.quads;
+    var n0 = load(first * params.groups + part, first * params.z_stride + z_from, lane);
+    var n1 = load(first * params.groups + part, first * params.z_stride + z_from, lane + WG);
+    var n2 = load(first * params.groups + part, first * params.z_stride + z_from, lane + 2u * WG);
+    var n3 = load(first * params.groups + part, first * params.z_stride + z_from, lane + 3u * WG);
+    for (var whole = first; whole <= last; whole++) {
         let row = whole * params.groups + part;
-        let z_at = whole * params.z_stride + params.z_start + part * params.quads;
-        let k0 = quad_at(row, z_at, lane);
-        let k1 = quad_at(row, z_at, lane + WG);
-        let k2 = quad_at(row, z_at, lane + 2u * WG);
-        let k3 = quad_at(row, z_at, lane + 3u * WG);
+        let z_at = whole * params.z_stride + z_from;
+        let k0 = quad(n0, lane);
+        let k1 = quad(n1, lane + WG);
+        let k2 = quad(n2, lane + 2u * WG);
+        let k3 = quad(n3, lane + 3u * WG);
         let r = rstd[row];
+        // The next row is under way while this one is summed; the last is loaded once more.
+        let next = min(whole + 1u, last);
+        let next_row = next * params.groups + part;
+        let next_z = next * params.z_stride + z_from;
+        if NEXT == 1u {
+            n0 = load(next_row, next_z, lane);
+            n1 = load(next_row, next_z, lane + WG);
+            n2 = load(next_row, next_z, lane + 2u * WG);
+            n3 = load(next_row, next_z, lane + 3u * WG);
+        }
         let g0 = k0.d * gated(k0);
         let g1 = k1.d * gated(k1);
         let g2 = k2.d * gated(k2);
@@ -83,6 +102,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         put(row, z_at, lane + WG, k1, w1, r, mean);
         put(row, z_at, lane + 2u * WG, k2, w2, r, mean);
         put(row, z_at, lane + 3u * WG, k3, w3, r, mean);
+        if NEXT == 0u && whole < last {
+            n0 = load(next_row, next_z, lane);
+            n1 = load(next_row, next_z, lane + WG);
+            n2 = load(next_row, next_z, lane + 2u * WG);
+            n3 = load(next_row, next_z, lane + 3u * WG);
+        }
     }
     put_sum(block, part, lane, s0);
     put_sum(block, part, lane + WG, s1);

@@ -10,7 +10,7 @@ struct Params { rows: u32, heads: u32, share: u32, n: u32 }
 @group(0) @binding(1) var<storage, read> w: array<f32>;               // (rows, heads, N)
 @group(0) @binding(2) var<storage, read> dc_heads: array<f32>;        // (rows, heads, N)
 @group(0) @binding(3) var<storage, read> steps: array<vec2f>;         // (rows, heads): dt, decay
-@group(0) @binding(4) var<storage, read> side: array<vec4f>;          // (rows, heads): …, x · dy, …
+@group(0) @binding(4) var<storage, read> side: array<vec4f>;          // (rows, heads): …, …, x · dy
 @group(0) @binding(5) var<storage, read> b: array<elem>;              // (rows, groups, N)
 @group(0) @binding(6) var<storage, read> c: array<elem>;              // (rows, groups, N)
 @group(0) @binding(7) var<storage, read_write> db: array<elem>;       // (rows, groups, N)
@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var k = 0u; k < params.share; k++) {
         let head = row * params.heads + g * params.share + k;
         let dt = steps[head].x;
-        let through = side[head].y;
+        let through = side[head].z;
         b_sum = fma(dt, fma(through, f32(c[i]), w[head * params.n + n]), b_sum);
         c_sum += fma(dt * through, f32(b[i]), dc_heads[head * params.n + n]);
     }

@@ -9,11 +9,12 @@ const WG: u32 = 256u;
 const EACH: u32 = WG / T;
 const LEAST: f32 = 160.0;
 struct Params {
-    tokens: u32, heads: u32, chunks: u32, sets: u32, groups: u32, low: f32, high: f32, has_segment: u32,
+    tokens: u32, heads: u32, stride: u32, start: u32, chunks: u32, sets: u32, groups: u32, low: f32, high: f32,
+    has_segment: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // chunks: a sequence; sets: of EACH heads
-@group(0) @binding(1) var<storage, read> raw: array<elem>;            // (batches, tokens, heads)
+@group(0) @binding(1) var<storage, read> raw: array<elem>;            // (batches, tokens, stride), heads from start on
 @group(0) @binding(2) var<storage, read> dt_bias: array<f32>;         // (heads)
 @group(0) @binding(3) var<storage, read> a_log: array<f32>;           // (heads)
 @group(0) @binding(4) var<storage, read> segment: array<u32>;         // (batches, tokens)
@@ -33,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var sum = 0.0;
     if t < params.tokens && h < params.heads {
         let at = batch * params.tokens + t;
-        let v = f32(raw[at * params.heads + h]) + dt_bias[h];
+        let v = f32(raw[at * params.stride + params.start + h]) + dt_bias[h];
         dt = clamp(softplus(v), params.low, params.high);
         sum = max(-dt * exp(a_log[h]) * 1.44269504, -LEAST);
         if params.has_segment != 0u && t > 0u && segment[at] != segment[at - 1u] { sum = -LEAST; }

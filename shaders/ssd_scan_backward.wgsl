@@ -1,4 +1,4 @@
-// uses: lib/reduce.wgsl
+// uses: lib/grid.wgsl
 // variants: elem=f16
 // What is left once r = g · B and dC a head are known, both without a token's own share. With q = x · r and u = C · dC,
 // da[t] − da[t+1] = u[t] − dt · q[t], from either end of a tile, where da is known. Sums of differences lose digits:
@@ -14,13 +14,13 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<elem>;              // (batches, tokens, heads, P)
 @group(0) @binding(2) var<storage, read> dy: array<elem>;             // (batches, tokens, heads, P)
-@group(0) @binding(3) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
-@group(0) @binding(4) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
-@group(0) @binding(5) var<storage, read> r: array<f32>;               // (batches, tokens, heads, P)
-@group(0) @binding(6) var<storage, read_write> dx: array<elem>;       // (batches, tokens, heads, P)
-@group(0) @binding(7) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): u, C · B, da at a
-                                                                      // tile's end and start → ddt, x · dy
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>;      // (batches · blocks, 2, heads): dA_log, dD
+@group(0) @binding(3) var<storage, read> a_log: array<f32>;           // (heads)
+@group(0) @binding(4) var<storage, read> d: array<f32>;               // (heads)
+@group(0) @binding(5) var<storage, read> steps: array<vec2f>;         // (batches, tokens, heads): dt, decay
+@group(0) @binding(6) var<storage, read> r: array<f32>;               // (batches, tokens, heads, P)
+@group(0) @binding(7) var<storage, read_write> dx: array<elem>;       // (batches, tokens, heads, P)
+@group(0) @binding(8) var<storage, read_write> side: array<vec4f>;    // (batches, tokens, heads): u, C · B, da at a
+                                                                      // tile's end and start → ddt, dA_log, x · dy
 
 var<workgroup> rising: array<f32, WG>;
 
@@ -34,8 +34,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let t = block * WG + lane;
     let live = t < params.tokens;
     let at = (b * params.tokens + t) * params.heads + h;
-    let a = -exp(packed[h]);
-    let skip = packed[params.heads + h];
+    let a = -exp(a_log[h]);
+    let skip = d[h];
     var q = 0.0;
     var through = 0.0;
     var step = vec2f(0.0, 1.0);
@@ -72,12 +72,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         d_a = step.x * da;
     }
     storageBarrier();                                                 // side is read
-    if live { side[at] = vec4f(q + cb * through + a * da, through, 0.0, 0.0); }
-    let da_total = workgroup_sum(d_a, lane);
-    let skip_total = workgroup_sum(through, lane);
-    if lane == 0u {
-        let row = (b * params.blocks + block) * 2u * params.heads;
-        sums[row + h] = da_total * a;
-        sums[row + params.heads + h] = skip_total;
-    }
+    if live { side[at] = vec4f(q + cb * through + a * da, d_a * a, through, 0.0); }
 }

@@ -15,7 +15,12 @@ use std::{
     },
 };
 
-use crate::{DType, Tensor, gpu::lock, launch, tensor::Shape};
+use crate::{
+    DType, Tensor,
+    gpu::lock,
+    launch,
+    tensor::{PartialSums, Shape},
+};
 
 /// Where a tensor's gradient goes.
 #[derive(Clone, Default)]
@@ -60,23 +65,63 @@ impl Slot {
 }
 
 /// Gradients of a node's inputs, in order; None where an input gets none.
-pub struct Gradients(Vec<Option<Tensor>>);
+pub struct Gradients {
+    whole: Vec<Option<Tensor>>,
+    /// Sums yet to be added up, and whose gradients their columns are, side by side: (input, shape).
+    sums: Vec<(PartialSums, Vec<(usize, Shape)>)>,
+}
+
+impl Gradients {
+    /// And those that the columns of `sums` are, side by side: (input, shape), at most three. A parameter whose gradients
+    /// are summed somewhere gets them there at once; these inputs have no other gradient here.
+    pub(crate) fn and_sums(
+        mut self,
+        sums: PartialSums,
+        inputs: impl IntoIterator<Item = (usize, Shape)>,
+    ) -> Gradients {
+        self.sums.push((sums, inputs.into_iter().collect()));
+        self
+    }
+
+    /// All as tensors, but for what has gone to where `inputs` sum their gradients.
+    fn settled(mut self, inputs: &[Edge]) -> Vec<Option<Tensor>> {
+        for (sums, parts) in self.sums {
+            if let [(i, shape)] = &parts[..]
+                && sums.columns() == shape.len()
+                && inputs[*i].empty_slot(shape.len()).is_none()
+            {
+                self.whole[*i] = Some(sums.in_order().reshape(shape.clone()));
+                continue;
+            }
+            let place = |(i, shape): (usize, Shape)| match inputs[i].empty_slot(shape.len()) {
+                Some(slot) => {
+                    slot.empty.store(false, Ordering::Relaxed);
+                    slot.sum.clone()
+                }
+                None => self.whole[i].insert(sums.room(shape)).clone(),
+            };
+            let places: Vec<Tensor> = parts.into_iter().map(place).collect();
+            sums.in_order_into(&places);
+        }
+        self.whole
+    }
+}
 
 impl<const N: usize> From<[Tensor; N]> for Gradients {
     fn from(g: [Tensor; N]) -> Gradients {
-        Gradients(g.into_iter().map(Some).collect())
+        Gradients { whole: g.into_iter().map(Some).collect(), sums: Vec::new() }
     }
 }
 
 impl<const N: usize> From<[Option<Tensor>; N]> for Gradients {
     fn from(g: [Option<Tensor>; N]) -> Gradients {
-        Gradients(g.into())
+        Gradients { whole: g.into(), sums: Vec::new() }
     }
 }
 
 impl From<Vec<Option<Tensor>>> for Gradients {
     fn from(g: Vec<Option<Tensor>>) -> Gradients {
-        Gradients(g)
+        Gradients { whole: g, sums: Vec::new() }
     }
 }
 
@@ -102,6 +147,14 @@ impl Edge {
             Edge::Leaf(leaf) => leaf.slot.as_ref().map(Slot::settled).or_else(|| lock(&leaf.grad).clone()),
             _ => None,
         }
+    }
+
+    /// Where gradients of `len` elements are to be summed and none are yet.
+    fn empty_slot(&self, len: usize) -> Option<&Slot> {
+        let Edge::Leaf(leaf) = self else { return None };
+        let slot = leaf.slot.as_ref().filter(|slot| slot.empty.load(Ordering::Relaxed))?;
+        assert_eq!(slot.sum.len(), len, "a gradient of {len} elements for {:?}", slot.sum);
+        Some(slot)
     }
 
     pub fn clear(&self) {
@@ -231,7 +284,8 @@ pub fn backward(results: &[(&Tensor, &Tensor)]) {
                 backward.expect("a graph is consumed by its backward pass: run the forward pass again");
             let shaped =
                 |(grad, (shape, _)): (Option<Tensor>, &(Shape, DType))| grad.map(|g| g.reshape(shape));
-            let Gradients(inputs) = backward(grads.into_iter().zip(&node.outputs).map(shaped).collect());
+            let gradients = backward(grads.into_iter().zip(&node.outputs).map(shaped).collect());
+            let inputs = gradients.settled(&node.inputs);
             let (n, got) = (node.inputs.len(), inputs.len());
             assert!(got == n, "{}: {got} gradients for {n} inputs: backward returns one an input", node.at);
             for (i, (edge, grad)) in node.inputs.iter().zip(inputs).enumerate() {

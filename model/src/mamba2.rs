@@ -112,7 +112,7 @@ impl Mamba2 {
             &[s.d_inner, bc, bc],
         );
         let [u, b, c] = ubc.try_into().unwrap_or_else(|_| unreachable!("three parts"));
-        let (y, ssm) = self.recur([&u, &b, &c], &dt.contiguous(), segment, state.map(|s| &s.ssm));
+        let (y, ssm) = self.recur([&u, &b, &c], dt, segment, state.map(|s| &s.ssm));
         let y = ops::gated_rms_norm(
             &y.reshape([batch, tokens, s.d_inner]),
             z,
@@ -165,7 +165,7 @@ impl Mamba2 {
     fn recur(
         &self,
         [u, b, c]: [&Tensor; 3],
-        dt: &Tensor,
+        dt: ops::Columns,
         segment: Option<&Tensor>,
         state: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
@@ -182,12 +182,13 @@ impl Mamba2 {
                 }
             };
             let xbc = ops::concat_columns(&[u, b, c]);
-            let (xbc, dt) = (xbc.reshape([batch, xbc.len() / batch]), dt.reshape([batch, s.heads]));
+            let (xbc, dt) =
+                (xbc.reshape([batch, xbc.len() / batch]), dt.contiguous().reshape([batch, s.heads]));
             return ops::ssd_step(&xbc, &dt, &self.dt_bias, &self.a_log, Some(&self.d), state, s.dt_limit);
         }
         ops::ssd_scan(SsdInputs {
             x: &u.reshape([batch, tokens, s.heads, s.head_dim]),
-            dt,
+            dt: &dt,
             dt_bias: &self.dt_bias,
             a_log: &self.a_log,
             b: &b.reshape([batch, tokens, s.groups, s.state]),

@@ -20,11 +20,12 @@ struct Params {
 @group(0) @binding(6) var<storage, read> states: array<words>;        // H, then G / SCALE:
                                                                       // (2, spans of this launch, chunks, heads, P, N),
                                                                       // G that enters spans: (spans, heads, P, N)
-@group(0) @binding(7) var<storage, read> packed: array<f32>;          // a_log, d: (2, heads)
-@group(0) @binding(8) var<storage, read> carried: array<f32>;         // (spans of this launch, chunks, heads)
-@group(0) @binding(9) var<storage, read_write> dx: array<words>;      // (batches, tokens, heads, P)
-@group(0) @binding(10) var<storage, read_write> side: array<vec4f>;   // (batches, tokens, heads): ddt, dA_log, x · dy
-@group(0) @binding(11) var<storage, read_write> pairs: array<vec4f>;  // (chunks of this launch, heads / each, T, T)
+@group(0) @binding(7) var<storage, read> a_log: array<f32>;           // (heads)
+@group(0) @binding(8) var<storage, read> d: array<f32>;               // (heads)
+@group(0) @binding(9) var<storage, read> carried: array<f32>;         // (spans of this launch, chunks, heads)
+@group(0) @binding(10) var<storage, read_write> dx: array<words>;     // (batches, tokens, heads, P)
+@group(0) @binding(11) var<storage, read_write> side: array<vec4f>;   // (batches, tokens, heads): ddt, dA_log, x · dy
+@group(0) @binding(12) var<storage, read_write> pairs: array<vec4f>;  // (chunks of this launch, heads / each, T, T)
 
 var<workgroup> table: array<vec4f, 2u * QUADS>;                       // a head's logs and dt
 // Of each token from_start · dy · H · C and to_end · x · G · B, and parts of ⟨G, H⟩.
@@ -292,7 +293,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let line = ((token0 + min(own, last)) * params.heads + h) * p4;
         let dt = dt_of(own);
         var d_own = 0.0;
-        if params.has_d != 0u { d_own = packed[params.heads + h]; }
+        if params.has_d != 0u { d_own = d[h]; }
         var direct = 0.0;
         for (var j = 0u; j < TURNS; j++) { // unroll
             leave(&r, j, lane);
@@ -311,7 +312,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if lane % LANES == 0u && within(own, last + 1u) {
             var whole = 0.0;
             for (var i = 0u; i < LANES; i++) { whole += parts[i * T + own]; }
-            let a_da = -exp(packed[h]) * whole;
+            let a_da = -exp(a_log[h]) * whole;
             side[(token0 + own) * params.heads + h] = vec4f(sides.x + a_da, dt * a_da, sides.y, 0.0);
         }
     }

@@ -225,7 +225,7 @@ fn ssd_scan(v: &Vectors) -> Result<(), String> {
     let initial = if o.flag("has_initial_state")? { Some(v.leaf("initial_state")?) } else { None };
     let (y, last) = ops::ssd_scan(SsdInputs {
         x: &x,
-        dt: &dt,
+        dt: &(&dt).into(),
         dt_bias: &dt_bias,
         a_log: &a_log,
         b: &b,

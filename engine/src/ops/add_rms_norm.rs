@@ -1,8 +1,10 @@
 //! A residual stream takes what a layer computed, and the next layer's RMSNorm reads it: in one walk, and one back.
 
 use crate::{
-    DType, Tensor, autograd, launch,
-    ops::{PartialSums, add, rms_norm_to},
+    DType, Tensor,
+    autograd::{self, Gradients},
+    launch,
+    ops::{PartialSums, add, rms_norm::constants, rms_norm_to},
     tensor::{quad_lanes, register_lanes, rows_a_page},
     testing::{Case, Cost, Dim, Input},
 };
@@ -22,7 +24,7 @@ const SHORT: usize = 8;
 #[track_caller]
 pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> (Tensor, Tensor) {
     match register_lanes(x.gpu(), x.rows_by_last().1) {
-        Some(lanes) if x.dtype() == DType::F32 => run(x, y, weight, eps, dtype, lanes),
+        Some(lanes) if x.dtype() == DType::F32 && y.dtype() == dtype => run(x, y, weight, eps, dtype, lanes),
         _ => {
             let s = add(x, y);
             let h = rms_norm_to(&s, weight, eps, dtype);
@@ -31,7 +33,7 @@ pub fn add_rms_norm(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32, dtype: DT
     }
 }
 
-/// `lanes` hold a row in registers.
+/// `lanes` hold a row in registers; y and h are of one type.
 #[track_caller]
 fn run(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32, dtype: DType, wg: usize) -> (Tensor, Tensor) {
     let (rows, columns) = x.rows_by_last();
@@ -39,14 +41,15 @@ fn run(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32, dtype: DType, wg: usiz
     assert_eq!(weight.shape(), [columns], "add_rms_norm: weight for x {:?}", x.shape());
     let (s, h, rstd) = (x.like(), x.empty_on(x.shape(), dtype), x.empty_on([rows], DType::F32));
     let [wide, bytes_y, bytes_h] = [DType::F32, y.dtype(), dtype].map(|t| columns * t.bytes());
-    let (elem_y, elem_out) = (y.dtype().wgsl(), dtype.wgsl());
+    let (half, words) = dtype.quad();
     let step = rows_a_page(x.gpu(), &[wide, bytes_y, bytes_h, 4]);
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let (x_, y_, s_) = (x.page(first, n, wide), y.page(first, n, bytes_y), s.page(first, n, wide));
         let (h_, rstd_) = (h.page(first, n, bytes_h), rstd.page(first, n, 4));
         let together = if wg == 32 { SHORT } else { 1 };
-        launch!(add_rms_norm [elem_y = elem_y, elem_out = elem_out, WG = wg, ROWS = together]
+        let (constant, exact) = constants(columns / 4, n, together);
+        launch!(add_rms_norm [HALF = half, words = words, WG = wg, ROWS = together, QUADS = constant, EXACT = exact]
                 { rows: n, quads: columns / 4, eps }, [x_, y_, weight] -> [s_, h_, rstd_], n.div_ceil(together));
     }
     let (s_, weight_, y_type) = (s.detach(), weight.detach(), y.dtype());
@@ -62,11 +65,11 @@ fn run(x: &Tensor, y: &Tensor, weight: &Tensor, eps: f32, dtype: DType, wg: usiz
             let (dh_, ds_, s_) = (dh.page(first, n, bytes_h), ds.page(first, n, wide), s.page(first, n, wide));
             let (rstd_, dx_, dy_) = (rstd.page(first, n, 4), dx.page(first, n, wide), dy.page(first, n, bytes_y));
             let (sums, first_block) = (dweight.all(), first / ROWS);
-            launch!(add_rms_norm_backward [elem_y = elem_y, elem_out = elem_out, WG = wg]
+            launch!(add_rms_norm_backward [HALF = half, words = words, WG = wg]
                     { rows: n, quads: columns / 4, first_block },
                     [dh_, ds_, s_, weight, rstd_] -> [dx_, dy_, sums], n.div_ceil(ROWS));
         }
-        [dx, dy, dweight.in_order()]
+        Gradients::from([Some(dx), Some(dy), None]).and_sums(dweight, [(2, [columns].into())])
     });
     (s, h)
 }

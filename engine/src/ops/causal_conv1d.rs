@@ -1,8 +1,10 @@
 //! Causal depthwise convolution with SiLU (Mamba: Gu & Dao 2023, arXiv 2312.00752), with states and restarts.
 
 use crate::{
-    DType, Tensor, autograd, launch,
-    ops::{Columns, PartialSums, batches_a_binding, concat_columns, in_batches, split_columns},
+    DType, Tensor,
+    autograd::{self, Gradients},
+    launch,
+    ops::{Columns, PartialSums, batches_a_binding, broadcast_rows, concat_columns, in_batches, split_columns},
     reference::Array,
     testing::{Case, Cost, Dim, Input, Sizes},
 };
@@ -15,6 +17,9 @@ const BLOCK_QUADS: usize = 16;
 
 /// Parts of the result that one launch writes.
 const PARTS: usize = 3;
+
+/// Buffers of `causal_conv1d_parts_backward`.
+const BUFFERS: u32 = 10;
 
 /// `y[t] = silu(bias + Σ_j weight[j] · x[t − W + 1 + j])` per channel.
 ///
@@ -128,7 +133,7 @@ fn by_quads(
     let (bias_, initial_, segment_) = (any(bias), any(initial_state), any(segment));
     let (has_bias, has_initial, has_segment) = (bias.is_some(), initial_state.is_some(), segment.is_some());
     let state = final_state(&x, weight, [&bias_, &initial_, &segment_], [has_bias, has_initial, has_segment]);
-    let (half, words) = if x.dtype() == DType::F16 { (1, "vec2<u32>") } else { (0, "vec4<u32>") };
+    let (half, words) = x.dtype().quad();
     let lanes = if x.gpu().capabilities().cpu_vectors() { 32 } else { 128 };
     let (x_stride, x_start, whole) = (x.stride() / 4, x.start() / 4, x.input());
     let parts = parts.to_vec();
@@ -139,8 +144,8 @@ fn by_quads(
     let (y, y2, y3) = (part(0), part(1), part(2));
     let second = parts[0] / 4;
     let third = second + parts.get(1).map_or(0, |part| part / 4);
-    launch!(causal_conv1d_quads [HALF = half, words = words, WG = lanes]
-            { batches, tokens, channels, x_stride, x_start, second, third, has_bias, has_initial, has_segment },
+    launch!(causal_conv1d_quads [HALF = half, words = words, WG = lanes, SEGMENTS = u32::from(has_segment)]
+            { batches, tokens, channels, x_stride, x_start, second, third, has_bias, has_initial },
             [whole, weight, bias_, initial_, segment_] -> [y, y2, y3],
             (batches * tokens.div_ceil(BLOCK_QUADS) * channels / 4).div_ceil(lanes));
     let mut outputs = vec![y, y2, y3];
@@ -158,25 +163,37 @@ fn by_quads(
         let sums = PartialSums::new(&weight_, batches * blocks, channels * (width + 1));
         let all = sums.all();
         let zeros = |shape: [usize; 2]| Tensor::zeros(weight_.gpu(), shape, DType::F32);
-        let bias = if has_bias { bias_.reshape([channels, 1]) } else { zeros([channels, 1]) };
-        let taps = concat_columns(&[&weight_, &bias]);
+        let bias = if has_bias { bias_ } else { zeros([channels, 1]).reshape([channels]) };
         let has_final = dstate.is_some();
-        let ends = if has_initial || has_final {
+        // Whole sequences of biases, each behind its states where there are any.
+        let plus = if batches == 1 || !(has_initial || has_final) { bias } else { broadcast_rows(&bias, batches) };
+        let (states, ends) = if has_initial || has_final {
             let rows = [batches * channels, width - 1];
             let [before, after] = [has_initial.then_some(&initial_), dstate.as_ref()]
                 .map(|state| state.map_or_else(|| zeros(rows), |state| state.reshape(rows)));
-            concat_columns(&[&before, &after])
+            (1, concat_columns(&[&before, &after, &plus.reshape([batches * channels, 1])]))
         } else {
-            taps.clone()
+            (0, plus)
         };
+        let no_dy = |part: usize| Tensor::zeros(weight_.gpu(), [batches, tokens, part], x_.dtype());
+        if parts.len() > 1 && weight_.gpu().capabilities().storage_buffers >= BUFFERS {
+            let mut dys = grads.into_iter().zip(&parts).map(|(dy, part)| dy.unwrap_or_else(|| no_dy(*part)));
+            let mut next = || dys.next().unwrap_or_else(|| weight_.clone()); // bound, and not read
+            let (dy, dy2, dy3) = (next(), next(), next());
+            let (first, fours) = (0u32, channels / 4);
+            launch!(causal_conv1d_parts_backward [HALF = half, words = words, WG = lanes, STATES = states, SEGMENTS = u32::from(has_segment)]
+                    { batches, tokens, channels, x_stride, x_start, first, fours, second, third, blocks, has_initial, has_final },
+                    [dy, dy2, dy3, whole, weight_, ends, segment_] -> [dx, dinitial, all],
+                    (batches * blocks * fours).div_ceil(lanes));
+            return gradients(dx, sums, dinitial, [channels, width], has_bias, has_initial);
+        }
         let mut first = 0;
         for (dy, part) in grads.into_iter().zip(parts) {
             let fours = part / 4;
-            let dy = dy.unwrap_or_else(|| Tensor::zeros(weight_.gpu(), [batches, tokens, part], x_.dtype()));
-            launch!(causal_conv1d_quads_backward [HALF = half, words = words, WG = lanes]
-                    { batches, tokens, channels, x_stride, x_start, first, fours, blocks, has_initial, has_segment,
-                      has_final },
-                    [dy, whole, taps, ends, segment_] -> [dx, dinitial, all],
+            let dy = dy.unwrap_or_else(|| no_dy(part));
+            launch!(causal_conv1d_quads_backward [HALF = half, words = words, WG = lanes, STATES = states, SEGMENTS = u32::from(has_segment)]
+                    { batches, tokens, channels, x_stride, x_start, first, fours, blocks, has_initial, has_final },
+                    [dy, whole, weight_, ends, segment_] -> [dx, dinitial, all],
                     (batches * blocks * fours).div_ceil(lanes));
             first += fours;
         }
@@ -194,12 +211,13 @@ fn gradients(
     [channels, width]: [usize; 2],
     has_bias: bool,
     has_initial: bool,
-) -> Vec<Option<Tensor>> {
-    let parts = split_columns(&sums.in_order().reshape([channels, width + 1]), &[width, 1]);
-    let mut grads = vec![Some(dx), Some(parts[0].clone())];
-    grads.extend(has_bias.then(|| Some(parts[1].reshape([channels]))));
+) -> Gradients {
+    let mut grads = vec![Some(dx), None];
+    grads.extend(has_bias.then_some(None));
     grads.extend(has_initial.then_some(Some(dinitial)));
-    grads
+    let mut summed = vec![(1, [channels, width].into())];
+    summed.extend(has_bias.then(|| (2, [channels].into())));
+    Gradients::from(grads).and_sums(sums, summed)
 }
 
 /// A channel an invocation, of any width.

@@ -154,6 +154,11 @@ impl Columns {
         Columns { whole: self.whole.detach(), gradient: self.gradient.clone(), ..*self }
     }
 
+    /// Another handle to them, for an op that goes on by itself or hands them to one that does.
+    pub(crate) fn again(&self) -> Columns {
+        Columns { whole: self.whole.clone(), gradient: self.gradient.clone(), ..*self }
+    }
+
     /// The whole's gradient: a backward pass fills these columns of it and returns it.
     pub(crate) fn gradient(&self) -> Tensor {
         lock(&self.gradient).get_or_insert_with(|| self.whole.like()).clone()

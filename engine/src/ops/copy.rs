@@ -1,11 +1,9 @@
-//! Copies between element types, and the ordered sums that many backward passes end with.
+//! Copies between element types, and the cases of the ordered sums that many backward passes end with.
 
+pub(crate) use crate::tensor::PartialSums;
 use crate::{
-    DType, Gpu, Tensor,
-    gpu::Operand,
-    launch,
+    DType, Tensor,
     reference::Array,
-    tensor::{by_four, rows_a_page},
     testing::{Case, Cost, Dim, Input, Part, Share, some},
 };
 
@@ -20,65 +18,6 @@ pub fn copy(x: &Tensor, dtype: DType) -> Tensor {
     let from = x.dtype();
     x.copied_to(dtype).with_grad(&[x], move |dy| [copy(dy, from)])
 }
-
-/// Partial sums of a weight's gradient, one row a block of tokens, to be added in the blocks' order.
-pub(crate) struct PartialSums {
-    partial: Tensor,
-}
-
-impl PartialSums {
-    /// Room for `blocks` sums of `columns` values on `near`'s device.
-    pub fn new(near: &Tensor, blocks: usize, columns: usize) -> PartialSums {
-        PartialSums { partial: near.empty_on([blocks, columns], DType::F32) }
-    }
-
-    /// These sums: x (blocks, columns), floats of either width.
-    pub fn of(x: &Tensor) -> PartialSums {
-        PartialSums { partial: x.clone() }
-    }
-
-    /// Whether `blocks` sums of `columns` values, and the aligned groups that are added up, fit a binding each.
-    pub fn fits(gpu: &Gpu, blocks: usize, columns: usize) -> bool {
-        (blocks.max(GROUPS[0]) * columns * 4) as u64 <= gpu.capabilities().max_binding
-    }
-
-    /// All sums, for kernels that are told where theirs begin: offsets of single sums need not align.
-    pub fn all(&self) -> Operand {
-        self.partial.operand()
-    }
-
-    /// (columns), in f32: the sum over blocks, in a fixed tree: groups of 64 rows (16 where bindings are small), then
-    /// groups of groups.
-    pub fn in_order(self) -> Tensor {
-        let mut x = self.partial;
-        loop {
-            let [rows, columns] = x.axes();
-            if rows <= 1 {
-                let sum = if rows == 0 { Tensor::zeros(x.gpu(), [columns], DType::F32) } else { x.reshape([columns]) };
-                return if sum.dtype() == DType::F32 { sum } else { sum.copied_to(DType::F32) };
-            }
-            let (bytes, most) = (columns * x.dtype().bytes(), x.gpu().capabilities().max_binding);
-            let [wide, narrow] = GROUPS;
-            let group = if (bytes * wide) as u64 <= most { wide } else { narrow };
-            let groups = rows.div_ceil(group);
-            let out = x.empty_on([groups, columns], DType::F32);
-            let step = rows_a_page(x.gpu(), &[bytes * group]);
-            let four = by_four(&[columns]);
-            let (elem, real) = (x.dtype().wgsl_by(four), DType::F32.wgsl_by(four));
-            let (columns, blocks) = (columns / four, (columns / four).div_ceil(64));
-            for first in (0..groups).step_by(step) {
-                let n = (step * group).min(rows - first * group);
-                let (part, sums) = (x.page(first * group, n, bytes), out.operand());
-                launch!(sum_rows [elem = elem, real = real, GROUP = group] { rows: n, columns, blocks, first_group: first },
-                        [part] -> [sums], n.div_ceil(group) * blocks);
-            }
-            x = out;
-        }
-    }
-}
-
-/// Rows a group of `sum_rows`, `GROUP` in the kernel: so many where a binding holds them, else fewer.
-const GROUPS: [usize; 2] = [64, 16];
 
 pub(super) fn cases() -> Vec<Case> {
     let plain = Case {
@@ -97,5 +36,39 @@ pub(super) fn cases() -> Vec<Case> {
         ..Case::new("copy")
     };
     let narrow = Case { run: |_, i| vec![copy(&i[0], DType::F16)], ..plain.in_half("copy.to_f16", &[], 1.0) };
-    vec![plain.in_half("copy.from_f16", &["x"], 1.0), narrow, plain]
+    // Three results, in fours where all are; columns that are not asked for behind them.
+    let sums = Case {
+        dims: vec![
+            Dim::one_of("rows", &[70, 1, 9, 64, 300, 4500]),
+            Dim::one_of("a", &[8, 20, 3]),
+            Dim::one_of("b", &[4, 5]),
+            Dim::one_of("c", &[12, 1]),
+            Dim::one_of("after", &[0, 4, 2]),
+        ],
+        inputs: |s, draw| {
+            let [rows, a, b, c, after] = s.get();
+            vec![Input::new("x", draw.normal(&[rows, a + b + c + after]))]
+        },
+        run: |s, i| {
+            let sums = ["a", "b", "c"].map(|name| i[0].empty_on([s[name]], DType::F32));
+            PartialSums::of(&i[0]).in_order_into(&sums);
+            sums.into()
+        },
+        reference: |s, i| {
+            let [rows, a, b, c, _] = s.get();
+            let sum = |first: usize, width: usize| {
+                Array::from_fn(&[width], |at| (0..rows).map(|r| i[0].at(&[r, first + at[0]])).sum())
+            };
+            vec![sum(0, a), sum(a, b), sum(a + b, c)]
+        },
+        error: |s| 8.0 + (s["rows"] as f64).sqrt(),
+        ..Case::new("sum_rows")
+    };
+    vec![
+        plain.in_half("copy.from_f16", &["x"], 1.0),
+        narrow,
+        plain,
+        sums.in_half("sum_rows.f16", &["x"], 0.0),
+        sums,
+    ]
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     DType, Tensor, launch,
+    ops::rms_norm::constants,
     tensor::{by_four, quad_lanes, rows_a_page},
     testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
@@ -14,6 +15,9 @@ struct Cut {
     /// Columns a block of longer rows: 4 a lane, or 4 quads a lane of a fourth as many lanes.
     block: usize,
 }
+
+/// Short rows that a workgroup sums side by side.
+const TEAMS: usize = 2;
 
 const CUT: Cut = Cut { most: 4096, block: 1024 };
 
@@ -47,8 +51,13 @@ fn summed(x: &Tensor, dtype: DType, cut: Cut, reverse: bool) -> Tensor {
         let before_ = before.as_ref().map_or(x_.clone(), |b| b.page(first, n, bytes.2));
         if quads {
             let wg = if blocks == 1 { quad_lanes(columns, 4) } else { cut.block / 16 };
-            launch!(cumulative_sum_quads [elem = dtype.wgsl(), REVERSE = reversed, WG = wg]
-                    { rows: n, quads: columns / 4, blocks }, [x_, before_] -> [y_], n * blocks);
+            // Rows a workgroup, side by side: so many must be whole.
+            let teams = if blocks == 1 && n.is_multiple_of(TEAMS) && wg * TEAMS <= 256 { TEAMS } else { 1 };
+            let (constant, exact) = if blocks == 1 { constants(columns / 4, n, teams) } else { (0, 0) };
+            let teams = if exact == 1 { teams } else { 1 };
+            launch!(cumulative_sum_quads [elem = dtype.wgsl(), REVERSE = reversed, WG = wg * teams, TEAM = wg,
+                                          QUADS = constant, EXACT = exact]
+                    { rows: n, quads: columns / 4, blocks }, [x_, before_] -> [y_], n * blocks / teams);
         } else {
             let wg = if blocks == 1 { quad_lanes(4 * columns, 4) } else { cut.block / 4 };
             launch!(cumulative_sum [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), REVERSE = reversed, WG = wg]

@@ -1,7 +1,9 @@
 //! RMSNorm of x · SiLU(z), the gate before the norm (Mamba-2: Dao & Gu 2024, arXiv 2405.21060, section 7).
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Tensor,
+    autograd::Gradients,
+    launch,
     ops::{Columns, PartialSums},
     reference::Array,
     tensor::{by_four, quad_lanes, register_lanes, rows_a_page},
@@ -36,6 +38,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
     assert!(groups > 0 && columns.is_multiple_of(groups), "gated_rms_norm: {groups} groups of {columns} columns");
     let (y, rstd) = (x.like(), x.empty_on([rows, groups], DType::F32));
     let (bytes, elem) = (columns * x.dtype().bytes(), x.dtype().wgsl());
+    let (half, words) = x.dtype().quad();
     let wg = x.gpu().capabilities().row_lanes();
     let step = rows_a_page(x.gpu(), &[bytes, z_bytes, 4 * groups]);
     let (z_stride, z_start) = (z.stride(), z.start());
@@ -44,7 +47,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
         let (x, z, y) = (x.page(first, n, bytes), z.page(first, n), y.page(first, n, bytes));
         let rstd = rstd.page(first, n, 4 * groups);
         match lanes {
-            Some(wg) => launch!(gated_rms_norm_quads [elem = elem, WG = wg]
+            Some(wg) => launch!(gated_rms_norm_quads [HALF = half, words = words, WG = wg]
                                 { rows: n, quads: columns / groups / 4, groups, z_stride: z_stride / 4, z_start: z_start / 4, eps },
                                 [x, z, weight] -> [y, rstd], n * groups),
             None => launch!(gated_rms_norm [elem = elem, WG = wg]
@@ -55,6 +58,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
     y.with_grad(&[x, z.input(), weight], move |dy| {
         let (dx, dz) = (x_.like(), z_.gradient());
         let dweight = PartialSums::new(&x_, rows.div_ceil(ROWS), columns);
+        let next = crate::gpu::lab::number("RAMBUTAN_LAB_NEXT", 0);
         let step = rows_a_page(x_.gpu(), &[bytes, z_bytes, 4 * groups].map(|b| b * ROWS)) * ROWS;
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
@@ -63,7 +67,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
             let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
             let (first_block, blocks) = (first / ROWS, n.div_ceil(ROWS));
             match lanes {
-                Some(wg) => launch!(gated_rms_norm_quads_backward [elem = elem, WG = wg]
+                Some(wg) => launch!(gated_rms_norm_quads_backward [HALF = half, words = words, WG = wg, NEXT = next]
                                     { rows: n, quads: columns / groups / 4, groups, z_stride: z_stride / 4, z_start: z_start / 4,
                                       first_block },
                                     [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks * groups),
@@ -72,7 +76,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
                                 [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks),
             }
         }
-        [dx, dz, dweight.in_order()]
+        Gradients::from([Some(dx), Some(dz), None]).and_sums(dweight, [(2, [columns].into())])
     })
 }
 

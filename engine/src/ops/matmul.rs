@@ -2,6 +2,7 @@
 
 use crate::{
     DType, Gpu, Tensor,
+    autograd::Gradients,
     gpu::Operand,
     launch,
     ops::PartialSums,
@@ -12,6 +13,9 @@ use crate::{
 
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
 const PIECE: usize = 2048;
+/// Workgroups of a product in 16 bits that a large device runs at once, and so few that they still keep it busy.
+const AT_ONCE: usize = 264;
+const ENOUGH: usize = 240;
 /// Rows from which a weight is rounded to 16 bits before the product rather than in it.
 const MANY: usize = 256;
 /// Rows a launch: a dispatch has at most 65535 tiles along one dimension.
@@ -260,10 +264,12 @@ fn linear_by(
             by_rows(back(kernel, rows, n, k), &narrow, &weight_, None, &dx);
             dx
         });
-        let dweight = need_weight.then(|| over_rows(kernel, &narrow, &x_, rows, n, k).reshape([n, k]));
-        let mut grads = vec![dx, dweight];
-        if biased {
-            grads.push(need_bias.then(|| sum_over_rows(dy, rows, n)));
+        let mut grads = Gradients::from(if biased { vec![dx, None, None] } else { vec![dx, None] });
+        if need_weight {
+            grads = grads.and_sums(over_rows(kernel, &narrow, &x_, rows, n, k), [(1, [n, k].into())]);
+        }
+        if need_bias {
+            grads = grads.and_sums(PartialSums::of(&dy.reshape([rows, n])), [(2, [n].into())]);
         }
         grads
     })
@@ -311,7 +317,7 @@ pub(super) fn linear_rows_back(dy: &Tensor, weight: &Tensor, dx: &Tensor) {
 /// dweight (n, k) = dy (rows, n)ᵀ · x (rows, k), in f32, dy in x's type.
 pub(super) fn linear_weight_back(dy: &Tensor, x: &Tensor) -> Tensor {
     let ((rows, n), (_, k)) = (dy.rows_by_last(), x.rows_by_last());
-    over_rows(None, dy, x, rows, n, k).reshape([n, k])
+    over_rows(None, dy, x, rows, n, k).in_order().reshape([n, k])
 }
 
 /// c (m, n) = a · b, cut along m where a binding is too small. Results do not depend on the cut.
@@ -326,27 +332,39 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
     }
 }
 
-/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, pieces of rows added in order. A result so large that
+/// Rows of a piece: more than PIECE where the tiles of all pieces then fill a large device as often, each longer: fewer
+/// sums are written and added up.
+fn piece(dtype: DType, rows: usize, m: usize, n: usize) -> usize {
+    let most = crate::gpu::lab::number("RAMBUTAN_LAB_PIECE", 1);
+    let tiles = |piece: usize| m.div_ceil(128) * n.div_ceil(128) * rows.div_ceil(piece);
+    let time = |piece: usize| tiles(piece).div_ceil(AT_ONCE) * piece;
+    let sound = |piece: &usize| *piece <= rows && tiles(*piece) >= ENOUGH && time(*piece) <= time(PIECE);
+    let longer = (1..=most.ilog2()).rev().map(|i| PIECE << i).filter(sound);
+    if dtype == DType::F16 { longer.max().unwrap_or(PIECE) } else { PIECE }
+}
+
+/// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, a sum for each piece of rows. A result so large that
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
-fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> Tensor {
+fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> PartialSums {
     let bytes = (m * a.dtype().bytes(), n * b.dtype().bytes());
-    let blocks = rows.div_ceil(PIECE);
+    let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
+    let each = piece(a.dtype(), rows.min(page), m, n);
+    let blocks = rows.div_ceil(each);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
     let sums = PartialSums::new(a, if together { blocks } else { blocks.min(1) }, m * n);
-    let page = rows_a_page(a.gpu(), &[bytes.0, bytes.1]);
     let mut first = 0;
     while first < rows {
         // Whole pieces together where bindings hold them; else a piece goes on where the last launch left it.
-        let into = if together { first % PIECE } else { first };
+        let into = if together { first % each } else { first };
         let most = if !together {
             page
-        } else if page >= PIECE && into == 0 {
-            page / PIECE * PIECE
+        } else if page >= each && into == 0 {
+            page / each * each
         } else {
-            page.min(PIECE - into)
+            page.min(each - into)
         };
         let k = most.min(rows - first);
-        let (piece, at) = if together { (PIECE.min(k), first / PIECE) } else { (k, 0) };
+        let (piece, at) = if together { (each.min(k), first / each) } else { (k, 0) };
         let (a_, b_) = (a.page(first, k, bytes.0), b.page(first, k, bytes.1));
         let product = Product {
             m,
@@ -364,12 +382,7 @@ fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usi
         product.launch((&a_, a.dtype()), (&b_, b.dtype()), None, (&sums.all(), DType::F32));
         first += k;
     }
-    sums.in_order()
-}
-
-/// Σ over rows of x (rows, columns), in order.
-fn sum_over_rows(x: &Tensor, rows: usize, columns: usize) -> Tensor {
-    PartialSums::of(&x.reshape([rows, columns])).in_order()
+    sums
 }
 
 /// `c = a · b`, batched over leading axes: a (…, m, k), or (…, k, m) with `transpose_a`; b (…, k, n), or (…, n, k) with

@@ -1,7 +1,10 @@
 //! Root-mean-square normalisation of the last axis (Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4).
 
 use crate::{
-    DType, Tensor, launch,
+    DType, Tensor,
+    autograd::Gradients,
+    gpu::GRID_WIDTH,
+    launch,
     ops::PartialSums,
     reference::Array,
     tensor::{quad_lanes, register_lanes, rows_a_page},
@@ -44,7 +47,9 @@ fn run(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType, lanes: Option<usize>
         match lanes {
             Some(wg) => {
                 let together = if wg == 32 { SHORT } else { 1 };
-                launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg, ROWS = together]
+                let (constant, exact) = constants(columns / 4, n, together);
+                launch!(rms_norm_quads [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg, ROWS = together,
+                                        QUADS = constant, EXACT = exact]
                         { rows: n, quads: columns / 4, eps }, [x_, weight] -> [y_, rstd_], n.div_ceil(together));
             }
             None => launch!(rms_norm [elem = x.dtype().wgsl(), elem_out = dtype.wgsl(), WG = wg]
@@ -71,8 +76,16 @@ fn run(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType, lanes: Option<usize>
                                 { rows: n, columns, first_block }, [dy_, x_, weight, rstd_] -> [dx_, sums], blocks),
             }
         }
-        [dx, dweight.in_order()]
+        Gradients::from([Some(dx), None]).and_sums(dweight, [(1, [columns].into())])
     })
+}
+
+/// A row's quads where they are a constant of its kernel, else 0, and whether as many workgroups run as `each` rows each
+/// take. No load then waits for parameters. Widths of whole 64 columns, of which there are few, have pipelines of their
+/// own; nothing hangs on how many rows there are but the second.
+pub(super) fn constants(quads: usize, rows: usize, each: usize) -> (usize, u32) {
+    let exact = rows.is_multiple_of(each) && rows / each <= GRID_WIDTH;
+    if quads.is_multiple_of(16) { (quads, u32::from(exact)) } else { (0, 0) }
 }
 
 /// The definition, one row at a time.

@@ -28,8 +28,8 @@ use std::ops::Range;
 use crate::{
     DType, Gpu, Tensor, launch,
     ops::{
-        PartialSums, concat_columns, split_columns,
-        ssd_scan::{Kernel, Kept, pass, run, scan_case},
+        Columns,
+        ssd_scan::{Kernel, Kept, beside, pass, run, run_beside, scan_case},
     },
     testing::{Case, Cost, Dim, Sizes},
 };
@@ -40,7 +40,7 @@ const SCALE: f32 = 16.0;
 /// Most bytes of workgroup memory, invocations and buffers of one of the kernels.
 const MEMORY: u32 = 46336;
 const INVOCATIONS: u32 = 512;
-const BUFFERS: u32 = 11;
+const BUFFERS: u32 = 12;
 
 /// Tokens times heads a workgroup of `ssd_logs`; `WG` in the kernel.
 const LOGS: usize = 256;
@@ -160,18 +160,19 @@ impl Scan {
     /// (batches, chunks, heads, 2, tokens a chunk). From dt before bias and softplus, its bias, a_log and segments.
     pub(super) fn logs(
         self,
-        [dt, dt_bias, a_log, segment]: [&Tensor; 4],
+        dt: &Columns,
+        [dt_bias, a_log, segment]: [&Tensor; 3],
         has_segment: bool,
         (low, high): (f32, f32),
     ) -> Tensor {
         let Scan { batches, tokens, heads, form, .. } = self;
         let (chunks, tile) = (self.chunks(), form.tile());
-        let logs = dt.empty_on([batches, chunks, heads, 2, tile], DType::F32);
+        let logs = dt_bias.empty_on([batches, chunks, heads, 2, tile], DType::F32);
         let sets = heads.div_ceil(LOGS / tile);
         let groups = batches * chunks * sets;
         launch!(ssd_logs [elem = dt.dtype().wgsl(), T = tile]
-                { tokens, heads, chunks, sets, groups, low, high, has_segment },
-                [dt, dt_bias, a_log, segment] -> [logs], groups);
+                { tokens, heads, stride: dt.stride(), start: dt.start(), chunks, sets, groups, low, high, has_segment },
+                [dt.input(), dt_bias, a_log, segment] -> [logs], groups);
         logs
     }
 
@@ -357,7 +358,7 @@ impl Scan {
         let forward = Walk { reverse: false, input: x, wr: b, logs, start: starts };
         let reverse = Walk { reverse: true, input: dy, wr: c, logs, start: None };
         let has_d = d.is_some();
-        let packed = concat_columns(&[a_log, d.unwrap_or(a_log)]);
+        let d = d.unwrap_or(a_log);
         let (dx, db, dc) = (x.like(), b.like(), c.like());
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
         let n_tiles = self.n_tiles();
@@ -378,7 +379,7 @@ impl Scan {
                     launch!($stem [CARRY = carry, NT = n_tiles, WHOLE = self.whole()] {
                         tokens, heads, p, n, share, spans, chunks, first, groups, each, later: *later,
                         starts: *starts, has_d,
-                    }, [x, dy, b, c, logs, states, packed, carried] -> [dx, side, pairs], groups)
+                    }, [x, dy, b, c, logs, states, a_log, d, carried] -> [dx, side, pairs], groups)
                 };
             }
             match form {
@@ -399,10 +400,7 @@ impl Scan {
                 Form::Coop => groups_launch!(ssd_coop_groups),
             }
         }
-        let sums = PartialSums::of(&side.reshape([batches * tokens, 4 * heads])).in_order().reshape([heads, 4]);
-        let [_, da_log, dd, _] = <[Tensor; 4]>::try_from(split_columns(&sums, &[1; 4])).expect("four columns");
-        let [da_log, dd] = [da_log, dd].map(|sum| sum.reshape([heads]));
-        Gradients { dx, db, dc, da_log, dd, dinitial: ends.last, side }
+        Gradients { dx, db, dc, dinitial: ends.last, side }
     }
 }
 
@@ -411,10 +409,8 @@ pub(super) struct Gradients {
     pub dx: Tensor,
     pub db: Tensor,
     pub dc: Tensor,
-    pub da_log: Tensor,
-    pub dd: Tensor,
     pub dinitial: Tensor,
-    /// (batch, tokens, heads, 4): ddt first.
+    /// (batch, tokens, heads, 4): ddt, each token's part of dA_log and of dD.
     pub side: Tensor,
 }
 
@@ -467,5 +463,11 @@ pub(super) fn cases() -> Vec<Case> {
     };
     // Whichever kernel an adapter is given.
     let best = Case { dims: dims(&[32, 4], &[32, 4], &[1, 64, 65]), bench: &[], ..scan_case() };
-    vec![half(best, "ssd_scan.best.f16"), half(chunk, "ssd_scan.chunk.f16"), coop]
+    let columns = Case { run: |s, i| run_beside(s, i, Kernel::Chunk(Form::Plain)), ..chunk.clone() };
+    vec![
+        half(best, "ssd_scan.best.f16"),
+        half(beside(columns), "ssd_scan.chunk.beside.f16"),
+        half(chunk, "ssd_scan.chunk.f16"),
+        coop,
+    ]
 }

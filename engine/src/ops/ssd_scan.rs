@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::{
     DType, Gpu, Tensor, autograd, launch,
     ops::{
-        PartialSums, batches_a_binding, in_batches,
+        Columns, PartialSums, batches_a_binding, in_batches,
         ssd_chunk::{Form, Gradients, Scan, half_cost},
     },
     reference::Array,
@@ -41,6 +41,9 @@ const ROWS: usize = 64;
 const ROWS_DIRECT: usize = 16;
 const MOST_DIRECT: usize = 64;
 
+/// Tokens that share a partial sum of what belongs to heads; `ROWS` in `ssd_dt_backward`.
+const ROWS_DT: usize = 16;
+
 /// Bytes of marks at a time.
 const MARKS: usize = 256 << 20;
 
@@ -49,8 +52,8 @@ const MARKS: usize = 256 << 20;
 pub struct SsdInputs<'a> {
     /// (batch, tokens, heads, P), f32 or f16, and y with it.
     pub x: &'a Tensor,
-    /// (batch, tokens, heads), f32 or f16, before bias and softplus.
-    pub dt: &'a Tensor,
+    /// (batch, tokens, heads), f32 or f16, before bias and softplus, read where it lies.
+    pub dt: &'a Columns,
     /// (heads), f32.
     pub dt_bias: &'a Tensor,
     /// (heads), f32.
@@ -264,19 +267,14 @@ impl Sizes {
         let side = x.empty_on([batches, tokens, heads, 4], DType::F32);
         launch!(ssd_ends [elem = elem] { tokens, blocks, heads, p, n, share, groups: workgroups },
                 [b, c, dc_heads, last, later, products] -> [side], workgroups);
-        let has_d = d.is_some();
-        let packed = crate::ops::concat_columns(&[a_log, d.unwrap_or(a_log)]);
+        let (has_d, d) = (d.is_some(), d.unwrap_or(a_log));
         let dx = x.like();
-        let sums = PartialSums::new(x, batches * blocks, 2 * heads);
-        let all = sums.all();
         launch!(ssd_scan_backward [elem = elem]
                 { tokens, blocks, heads, p, n, share, has_d, groups: workgroups },
-                [x, dy, packed, steps, r] -> [dx, side, all], workgroups);
+                [x, dy, a_log, d, steps, r] -> [dx, side], workgroups);
         launch!(ssd_groups [elem = elem] { rows, heads, share, n }, [w, dc_heads, steps, side, b, c] -> [db, dc],
                 (rows * heads / share * n).div_ceil(256));
-        let parts = crate::ops::split_columns(&sums.in_order(), &[heads, heads]);
-        let [da_log, dd] = [0, 1].map(|i: usize| parts[i].clone());
-        Gradients { dx, db, dc, da_log, dd, dinitial, side }
+        Gradients { dx, db, dc, dinitial, side }
     }
 
     /// [`pass`] over blocks.
@@ -335,7 +333,7 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let expect = |name: &str, t: &Tensor, shape: &[usize]| {
         assert_eq!(t.shape(), shape, "ssd_scan: {name} for x {:?}", x.shape());
     };
-    expect("dt", dt, &[batches, tokens, heads]);
+    assert_eq!(dt.shape(), [batches, tokens, heads], "ssd_scan: dt for x {:?}", x.shape());
     expect("dt_bias", dt_bias, &[heads]);
     expect("a_log", a_log, &[heads]);
     expect("b", b, &[batches, tokens, groups, n]);
@@ -360,13 +358,14 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let operands = [tokens * heads * 16, largest];
     let most = batches_a_binding(x.gpu(), batches, operands.into_iter().max().unwrap_or(0));
     if most < batches {
-        let mut cut = vec![x, dt, b, c];
+        let dt = dt.again().contiguous();
+        let mut cut = vec![x, &dt, b, c];
         cut.extend(initial_state);
         cut.extend(segment);
         let mut parts = in_batches(&cut, most, |i| {
             let part = SsdInputs {
                 x: &i[0],
-                dt: &i[1],
+                dt: &(&i[1]).into(),
                 b: &i[2],
                 c: &i[3],
                 initial_state: initial_state.map(|_| &i[4]),
@@ -386,11 +385,11 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     let (has_segment, segment) = (segment.is_some(), segment.unwrap_or(a_log));
     // dt and decays, token by token or chunk by chunk.
     let steps = match chunks {
-        Some(chunks) => chunks.logs([dt, dt_bias, a_log, segment], has_segment, dt_limit),
+        Some(chunks) => chunks.logs(dt, [dt_bias, a_log, segment], has_segment, dt_limit),
         None => {
             let steps = x.empty_on([batches, tokens, heads, 2], DType::F32);
-            launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, low, high, has_segment },
-                    [dt, dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
+            launch!(ssd_decay [elem = dt.dtype().wgsl()] { batches, tokens, heads, stride: dt.stride(), start: dt.start(), low, high, has_segment },
+                    [dt.input(), dt_bias, a_log, segment] -> [steps], count.div_ceil(256));
             steps
         }
     };
@@ -410,9 +409,10 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
         }
     };
 
-    let [x_, dt_, dt_bias_, a_log_, b_, c_] = [x, dt, dt_bias, a_log, b, c].map(Tensor::detach);
+    let [x_, dt_bias_, a_log_, b_, c_] = [x, dt_bias, a_log, b, c].map(Tensor::detach);
+    let dt_ = dt.detach();
     let (d_, last_, has_initial) = (d.map(Tensor::detach), last.detach(), initial_state.is_some());
-    let mut all = vec![x, dt, dt_bias, a_log, b, c];
+    let mut all = vec![x, dt.input(), dt_bias, a_log, b, c];
     all.extend(d);
     all.extend(initial_state);
     let [y, last] = autograd::record(&all, [y, last], move |[dy, dlast]| {
@@ -429,16 +429,19 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
                 sizes.backward(operands, &steps, [states, &last_], dlast.as_ref(), (&a_log_, d_.as_ref()))
             }
         };
-        let (rows, side) = (batches * tokens, g.side);
-        let d_raw = x_.empty_on(dt_.shape(), DType::F32);
-        launch!(ssd_dt_backward [elem = dt_.dtype().wgsl()] { count, heads, low, high }, [side, dt_, dt_bias_] -> [d_raw],
-                count.div_ceil(256));
-        let d_bias = PartialSums::of(&d_raw.reshape([rows, heads])).in_order();
-        let d_raw = if dt_.dtype() == DType::F32 { d_raw } else { crate::ops::copy(&d_raw, dt_.dtype()) };
-        let mut grads = vec![g.dx, d_raw, d_bias, g.da_log, g.db, g.dc];
-        grads.extend(has_d.then_some(g.dd));
-        grads.extend(has_initial.then_some(g.dinitial));
-        grads.into_iter().map(Some).collect::<Vec<_>>()
+        let (rows, side, d_raw) = (batches * tokens, g.side, dt_.gradient());
+        let blocks = rows.div_ceil(ROWS_DT);
+        let sums = PartialSums::new(&x_, blocks, 3 * heads);
+        let (raw, all) = (dt_.input(), sums.all());
+        launch!(ssd_dt_backward [elem = dt_.dtype().wgsl()]
+                { rows, heads, stride: dt_.stride(), start: dt_.start(), low, high },
+                [side, raw, dt_bias_] -> [d_raw, all], (blocks * heads).div_ceil(64));
+        let mut grads = vec![Some(g.dx), Some(d_raw), None, None, Some(g.db), Some(g.dc)];
+        grads.extend(has_d.then_some(None));
+        grads.extend(has_initial.then_some(Some(g.dinitial)));
+        let mut summed = vec![(2, [heads].into()), (3, [heads].into())];
+        summed.extend(has_d.then(|| (6, [heads].into())));
+        autograd::Gradients::from(grads).and_sums(sums, summed)
     });
     (y, last)
 }
@@ -484,10 +487,44 @@ fn reference(s: &crate::testing::Sizes, i: &[Array]) -> Vec<Array> {
 const LIMIT: (f32, f32) = (0.05, 1.5);
 
 pub(super) fn run(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
+    run_by(s, i, &(&i[1]).into(), kernel)
+}
+
+/// The scan with dt among other columns: `BESIDE` of them before and behind it.
+const BESIDE: [usize; 2] = [3, 2];
+
+pub(super) fn run_beside(s: &crate::testing::Sizes, i: &[Tensor], kernel: Kernel) -> Vec<Tensor> {
+    let [before, after] = BESIDE;
+    let dt = crate::ops::columns(&i[1], &[before, s["share"] * s["groups"], after]).swap_remove(1);
+    run_by(s, i, &dt, kernel)
+}
+
+/// What [`run_beside`] is held against, of `plain`.
+pub(super) fn beside(plain: Case) -> Case {
+    Case {
+        inputs: |s, draw| {
+            let mut inputs = (scan_case().inputs)(s, draw);
+            let wide = s["share"] * s["groups"] + BESIDE.iter().sum::<usize>();
+            inputs[1] = Input::new("dt", draw.uniform(&[s["batches"], s["tokens"], wide], -2.0, 2.0)).grad();
+            inputs
+        },
+        reference: |s, i| {
+            let mut i = i.to_vec();
+            let dt = |at: &[usize]| i[1].at(&[at[0], at[1], BESIDE[0] + at[2]]);
+            i[1] = Array::from_fn(&[s["batches"], s["tokens"], s["share"] * s["groups"]], dt);
+            reference(s, &i)
+        },
+        part: None,
+        bench: &[],
+        ..plain
+    }
+}
+
+fn run_by(s: &crate::testing::Sizes, i: &[Tensor], dt: &Columns, kernel: Kernel) -> Vec<Tensor> {
     let on = |name: &str, t| (s[name] == 1).then_some(t);
     let inputs = SsdInputs {
         x: &i[0],
-        dt: &i[1],
+        dt,
         dt_bias: &i[2],
         a_log: &i[3],
         b: &i[4],
@@ -574,6 +611,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         Case { bench: plain.bench, cost: half_cost, ..plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0) },
+        beside(Case { stem: "ssd_scan.beside", run: |s, i| run_beside(s, i, Kernel::Tile), ..plain.clone() }),
         Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
         // The widest heads and states: what is staged must fit the least workgroup memory.
         Case {

@@ -45,6 +45,11 @@ impl DType {
         }
     }
 
+    /// Four floats as words: `HALF` and `words` of shaders/lib/quads.wgsl.
+    pub(crate) fn quad(self) -> (u32, &'static str) {
+        if self == DType::F16 { (1, "vec2<u32>") } else { (0, "vec4<u32>") }
+    }
+
     /// Whether it is a float.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16)

@@ -3,12 +3,14 @@
 mod arena;
 mod dtype;
 mod shape;
+mod sums;
 
 use std::{fmt, ops::Range, sync::Arc};
 
 pub use arena::{Arena, ParameterSpec, Parameters};
 pub use dtype::{DType, Element};
 pub use shape::Shape;
+pub(crate) use sums::PartialSums;
 
 use crate::{
     Error, Gpu, Result,
