@@ -182,10 +182,10 @@ fn a_margin_stands_for_more_distractors() {
 #[test]
 fn evidence_teaches_what_to_select() {
     let gpu = testing::gpu();
-    let (sequences, length, steps) = (4, 256, 30);
+    let (sequences, length, steps) = (4, 256, 40);
     let mix = TaskMix { tail: 100, question_gap: 70, ..TaskMix::default() };
     let batch = Sampler::new(mix, None, 5).and_then(|s| s.batch(0, sequences, length)).expect("a batch");
-    let phase = Phase { steps, length, sequences, group: 2, evidence_margin: 1.0, at_once: 2, ..PHASE };
+    let phase = Phase { steps, length, sequences, group: 2, evidence_margin: 5.0, at_once: 2, ..PHASE };
     let initial = initial();
     let mut first = Vec::new();
     for evidence in [0.0, 1.0] {
@@ -204,7 +204,8 @@ fn evidence_teaches_what_to_select() {
     }
     assert_eq!((first[0].loss, first[0].answers), (first[1].loss, first[1].answers));
     assert_eq!(first[0].evidence, 0.0);
-    // Of an untrained model all scores are about 0: what counts is how many rivals a row has, and of which kind.
+    // Of an untrained model all scores are about 0: what counts is how many rivals a row has, and of which kind. Of a margin
+    // of 5 such rows are held to 1.
     let chunks = batch.clean.len() / sequences;
     let flag = |flags: &[u32], row: usize, chunk: usize| flags[row * chunks + chunk] as f32;
     let expected: f32 = (batch.evidence_weights.iter().zip(&batch.evidence_chunks))
