@@ -149,8 +149,8 @@ impl MemoryFile {
         (self.log.commit.tokens as usize + rest.len(), self.log.commit.size as usize)
     }
 
-    /// A reader that has read the text; where segments overlap it reads on only behind all of it. `fingerprint`: that of the model's checkpoint; `text`: where the text is, which must
-    /// be at hand where keys and values are computed again from it.
+    /// A reader that has read the text; where segments overlap it reads on only behind all of it. `fingerprint`: that of the
+    /// model's checkpoint; `text`: where the text is, which must be at hand where keys and values are computed again from it.
     ///
     /// # Errors
     /// Other weights read it, a page is damaged, or the device's memory does not hold the landmarks.
