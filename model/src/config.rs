@@ -232,6 +232,9 @@ pub struct Config {
     pub segment_size: Option<usize>,
     /// They restart when reading too (ours): memory is then local to a segment.
     pub segment_at_inference: bool,
+    /// Tokens in front of a segment that it is read with (ours; 0 where absent): what its memory knows of the text before,
+    /// none of which it holds. Reading alone has them, neither training nor a forward pass.
+    pub segment_overlap: usize,
     /// Lower and upper limit of dt; the upper may be infinite.
     pub time_step_limit: (f64, f64),
     /// Smallest dt of the initialisation.
@@ -395,6 +398,7 @@ impl Config {
             slide_window: keys.count("slide_window", Some(slide_window))?,
             segment_size: keys.segment("segment_size")?,
             segment_at_inference: keys.switch("segment_at_inference", false)?,
+            segment_overlap: keys.count("segment_overlap", Some(0))?,
             time_step_limit: keys.limits("time_step_limit")?,
             time_step_min: keys.number("time_step_min", 1e-3)?,
             time_step_max: keys.number("time_step_max", 0.1)?,
@@ -516,6 +520,10 @@ impl Config {
             ("initializer_range", json!(self.initializer_range)),
         ];
         let mut map: Map<_, _> = ours.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
+        if self.segment_overlap > 0 {
+            // Configurations from before there was one stay as they were written, and fingerprints of checkpoints with them.
+            map.insert("segment_overlap".into(), json!(self.segment_overlap));
+        }
         map.extend(self.extra.clone());
         map
     }
@@ -676,6 +684,14 @@ impl Config {
                 return refuse("segment_at_inference", true, "a segment_size");
             }
             _ => {}
+        }
+        let most = self.segment_size.unwrap_or(0);
+        if self.segment_overlap > most {
+            let expected = match self.segment_size {
+                Some(size) => format!("at most segment_size = {size}"),
+                None => "0, or a segment_size".into(),
+            };
+            return refuse("segment_overlap", self.segment_overlap, expected);
         }
         let (low, high) = self.time_step_limit;
         if !(low >= 0.0 && low < high) {

@@ -82,8 +82,8 @@ pub struct Generator<'m> {
 impl<'m> Generator<'m> {
     /// Reads `prompt`. Tokens from `limit` on are never drawn.
     ///
-    /// Where the model's states restart by segments they do so in the prompt's whole segments, as in
-    /// [`Reader::read`](crate::reader::Reader::read); what is said continues the last one.
+    /// Where the model's states restart by segments, the prompt is read by segments, as in
+    /// [`Reader::read`](crate::reader::Reader::read), up to the one that its last token lies in; what is said continues that.
     ///
     /// # Errors
     /// The prompt is empty or holds a token that the model has not, or the sampling makes no sense.
@@ -103,17 +103,27 @@ impl<'m> Generator<'m> {
                 ),
             });
         }
-        let segment = model.config.segment_size.filter(|_| model.config.segment_at_inference);
-        let mut cache = model.cache();
-        let mut logits = None;
-        for (i, piece) in prompt.chunks(PIECE).enumerate() {
-            let upload = |x: &[u32]| Tensor::from_slice(model.gpu(), x, [1, x.len()]);
-            let number = |size: usize, t: usize| (t / size).min(prompt.len() / size) as u32;
-            let numbers = segment.map(|size| -> Vec<u32> {
-                (i * PIECE..i * PIECE + piece.len()).map(|t| number(size, t)).collect()
-            });
-            let (ids, numbers) = (upload(piece)?, numbers.map(|n| upload(&n)).transpose()?);
-            logits = Some(no_grad(|| model.extend_to_last(&mut cache, &ids, numbers.as_ref())));
+        let last = prompt.len().checked_sub(1).ok_or(Error::Empty)?;
+        let config = &model.config;
+        let segment = config.segment_size.filter(|_| config.segment_at_inference && config.enable_hsa);
+        let size = segment.unwrap_or(prompt.len());
+        let upload = |x: &[u32]| Tensor::from_slice(model.gpu(), x, [1, x.len()]);
+        let (mut cache, mut logits) = (model.cache(), None);
+        for (number, text) in prompt.chunks(size).enumerate() {
+            let (start, overlap) = (number * size, config.segment_overlap);
+            cache.states.fill(None);
+            if start > 0 && overlap > 0 {
+                let before = upload(&prompt[start - overlap..start])?;
+                no_grad(|| model.lead_in(&mut cache, &before));
+            }
+            for piece in text.chunks(PIECE) {
+                let ids = upload(piece)?;
+                if number == last / size {
+                    logits = Some(no_grad(|| model.extend_to_last(&mut cache, &ids, None)));
+                } else {
+                    no_grad(|| model.remember_further(&mut cache, &ids));
+                }
+            }
         }
         let logits = logits.ok_or(Error::Empty)?;
         let rng = Rng::new(sampling.seed);

@@ -14,6 +14,7 @@ use crate::{
     mixer::{Mixer, MixerState},
     retrieval::{Compared, Retrieval, Selection},
     weights::{Norm, Stream, Weights},
+    window::last_tokens,
 };
 
 /// The most chunks a token may select: what the kernel of selection keeps in registers.
@@ -475,19 +476,55 @@ impl Ramba {
         });
     }
 
-    /// ids: (segments, tokens), u32, each row a segment of its own → the memory of their whole chunks.
-    pub fn remember_segments(&self, ids: &Tensor) -> Memory {
+    /// ids: (segments, overlap + tokens), u32, each row a segment of its own and the `overlap` tokens in front of it → the
+    /// memory of the segments' whole chunks. States begin with the row.
+    pub fn remember_segments(&self, ids: &Tensor, overlap: usize) -> Memory {
+        let tokens = ids.shape()[1] - overlap;
         let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
         for layer in &self.layers {
             match layer {
                 Layer::Mixer(mixer) => x = mixer.forward(x, None, None).0,
                 Layer::Chunking(chunking) => {
-                    return chunking.forward(x.settled()).expect("a segment holds whole chunks");
+                    let own = last_tokens(x.settled(), tokens);
+                    return chunking.forward(&own).expect("a segment holds whole chunks");
                 }
                 _ => break,
             }
         }
         unreachable!("the configuration has a chunking layer before all retrieval")
+    }
+
+    /// Lets what `cache` is to read begin with the states that `ids`, (batch, tokens), u32, leave in the layers below memory.
+    /// These stand in front of where it begins: none of them is remembered, its position stays, and the upper layers know
+    /// nothing of them.
+    pub fn lead_in(&self, cache: &mut Cache, ids: &Tensor) {
+        self.below_memory(cache, ids);
+    }
+
+    /// Reads further tokens, (batch, tokens), u32, into memory alone: the upper layers never see them.
+    pub fn remember_further(&self, cache: &mut Cache, ids: &Tensor) {
+        let (mut x, chunking) = self.below_memory(cache, ids);
+        if let Some(chunking) = chunking {
+            self.remember(cache, chunking, x.settled());
+        }
+        cache.position += ids.shape()[1];
+    }
+
+    /// The stream below memory, and the layer that takes it there, where there is one.
+    fn below_memory(&self, cache: &mut Cache, ids: &Tensor) -> (Stream, Option<&Chunking>) {
+        let mut x = Stream::from(ops::embedding(&self.embeddings, ids));
+        let mut states = cache.states.iter_mut();
+        for layer in &self.layers {
+            match (layer, states.next()) {
+                (Layer::Mixer(mixer), Some(state)) => {
+                    let (y, new) = mixer.forward(x, None, state.as_ref());
+                    (x, *state) = (y, Some(new));
+                }
+                (Layer::Chunking(chunking), _) => return (x, Some(chunking)),
+                _ => break,
+            }
+        }
+        (x, None)
     }
 
     /// Further tokens of one text, ids (1, tokens), u32, set out on their way through the layers; what came before is in

@@ -1,12 +1,19 @@
 //! Reading a text of any length into memory, and asking about it.
 //!
 //! States restart every `segment_size` tokens when a text is read, so memory is local: a segment's keys, values and
-//! landmarks depend on that segment alone. Segments are read in parallel batches; a change in the text touches one
-//! segment; the memory of a text's beginning is the beginning of its memory; and only the last, incomplete segment,
-//! joined by the question, goes through the upper half. The result is that of one forward pass with the same restarts.
+//! landmarks depend on that segment alone, and on the `segment_overlap` tokens in front of it. Segments are read in parallel
+//! batches; a change in the text touches one segment, or two; the memory of a text's beginning is the beginning of its memory;
+//! and only the last, incomplete segment, joined by the question, goes through the upper half. Without overlap the result is
+//! that of one forward pass with the same restarts.
+//!
+//! With it the states at a segment's first token know what came just before: where a border cuts a fact, what lies behind it is
+//! no longer nobody's. Each segment is read from `segment_overlap` tokens before it on, and what those leave in memory is left
+//! out: the segment before has it. The text's first segment has nothing in front of it, and the text's last tokens, in no whole
+//! segment, begin in the same way behind the last border.
 
 mod asking;
 mod bringing;
+mod cut;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod file;
 mod marks;
@@ -22,10 +29,16 @@ use std::{ops::Range, time::Duration};
 
 use rambutan_engine::{Gpu, Tensor, no_grad};
 
-use crate::{Error, Ramba, chunking::Memory, ranks::Ranks};
+use crate::{
+    Error, Ramba,
+    chunking::Memory,
+    ramba::{Cache, join},
+    ranks::Ranks,
+};
 
 pub use asking::Asking;
 use asking::Feed;
+use cut::Cut;
 pub use marks::Landmarks;
 use marks::Marks;
 use paged::Paged;
@@ -53,9 +66,13 @@ const UNCUT: usize = 1 << 30;
 pub struct Reader<'m> {
     model: &'m Ramba,
     segment: usize,
+    /// Tokens in front of a segment that it is read with.
+    overlap: usize,
     batch: usize,
     landmarks: Marks,
     values: Values,
+    /// The last `overlap` tokens of whole segments, none where there are none; None where they are not known.
+    before: Option<Vec<u8>>,
     /// The text's last tokens, fewer than a segment.
     rest: Vec<u8>,
     /// Where ranks share the text, this one's part: then landmarks and values are of that alone.
@@ -76,6 +93,7 @@ pub struct Answer {
 pub struct Saved {
     /// Where the segments begin, their landmarks and their values.
     old: Option<(usize, Vec<Tensor>, Old)>,
+    before: Option<Vec<u8>>,
     rest: Vec<u8>,
 }
 
@@ -97,10 +115,11 @@ impl<'m> Reader<'m> {
         let keeping = keeping.into();
         let config = &model.config;
         // Without memory nothing is kept but the text: all of it goes through with each question.
-        let segment = if config.enable_hsa {
-            config.segment_size.filter(|_| config.segment_at_inference).ok_or(Error::NotSegmented)?
+        let (segment, overlap) = if config.enable_hsa {
+            let segment = config.segment_size.filter(|_| config.segment_at_inference);
+            (segment.ok_or(Error::NotSegmented)?, config.segment_overlap)
         } else {
-            UNCUT
+            (UNCUT, 0)
         };
         if config.vocab_size != 256 {
             return Err(Error::Setting {
@@ -111,9 +130,18 @@ impl<'m> Reader<'m> {
         }
         let numbers = if model.gpu().capabilities().cpu { BATCH_CPU } else { BATCH };
         let landmarks = Marks::new(model, keeping.landmarks);
-        let values = Values::new(model, segment, keeping.values)?;
-        let rest = Vec::new();
-        let reader = Reader { model, segment, batch: segment, landmarks, values, rest, share: None };
+        let values = Values::new(model, Cut::along(segment, overlap, 0), keeping.values)?;
+        let reader = Reader {
+            model,
+            segment,
+            overlap,
+            batch: segment,
+            landmarks,
+            values,
+            before: Some(Vec::new()),
+            rest: Vec::new(),
+            share: None,
+        };
         Ok(reader.with_batch(numbers / config.hidden_size))
     }
 
@@ -138,8 +166,9 @@ impl<'m> Reader<'m> {
                     expected: "false, where ranks share a text".into(),
                 });
             }
-            let (segment, chunk) = (reader.segment, model.config.chunk_size);
-            reader.share = Some(Share { ranks, base: 0, segment, chunks: segment / chunk });
+            let (segment, overlap) = (reader.segment, reader.overlap);
+            let chunks = segment / model.config.chunk_size;
+            reader.share = Some(Share { ranks, base: 0, segment, overlap, chunks });
         }
         Ok(reader)
     }
@@ -256,18 +285,61 @@ impl<'m> Reader<'m> {
         }
     }
 
-    /// The memory of whole segments.
-    fn remember(&self, text: &[u8]) -> Result<Memory, Error> {
-        let segments = text.len() / self.segment;
-        let ids: Vec<u32> = text.iter().map(|&b| b.into()).collect();
-        no_grad(|| {
-            let ids = Tensor::from_slice(self.gpu(), &ids, [segments, self.segment])?;
-            Ok(self.model.remember_segments(&ids))
+    /// (rows, tokens) of bytes as ids.
+    fn ids(&self, bytes: &[u8], rows: usize) -> Result<Tensor, Error> {
+        let ids: Vec<u32> = bytes.iter().map(|&b| b.into()).collect();
+        Ok(Tensor::from_slice(self.gpu(), &ids, [rows, ids.len() / rows])?)
+    }
+
+    /// Where whole segments lie in a stream of their text that begins `lead` tokens before the first of them.
+    fn cut(&self, lead: usize) -> Cut {
+        Cut::along(self.segment, self.overlap, lead)
+    }
+
+    /// Tokens in the whole segments of `rows`, each with what is in front of it.
+    fn tokens_in(&self, rows: &[u8]) -> usize {
+        rows.len().div_ceil(self.overlap + self.segment) * self.segment
+    }
+
+    /// The memory of whole segments, each of which comes with what is in front of it: [`Cut::rows`].
+    fn remember(&self, rows: &[u8]) -> Result<Memory, Error> {
+        let whole = self.overlap + self.segment;
+        let read = |rows: &[u8], width: usize| -> Result<Memory, Error> {
+            let ids = self.ids(rows, rows.len() / width)?;
+            Ok(no_grad(|| self.model.remember_segments(&ids, width - self.segment)))
+        };
+        // The text's first segment has nothing in front of it, and so is shorter than all others: it is read by itself.
+        let (first, others) = rows.split_at(rows.len() % whole);
+        if first.is_empty() {
+            return read(others, whole);
+        }
+        let first = read(first, self.segment)?;
+        if others.is_empty() {
+            return Ok(first);
+        }
+        let others = read(others, whole)?;
+        let both = |a: &Tensor, b: &Tensor| {
+            let mut shape = b.shape().to_vec();
+            shape[0] += 1;
+            let rows = |x: &Tensor| x.reshape([1, x.len()]);
+            no_grad(|| join(&[&rows(a), &rows(b)])).reshape(shape)
+        };
+        Ok(Memory {
+            k: both(&first.k, &others.k),
+            v: both(&first.v, &others.v),
+            landmarks: both(&first.landmarks, &others.landmarks),
         })
     }
 
+    /// What follows the whole segments, `tail`, about to be fed: the logits from its token `first` on are wanted.
+    fn feed(&self, tail: Vec<u8>, first: usize) -> (Cache, Feed) {
+        // The text goes on behind the last border, a question by itself does not.
+        let lead = if self.rest.is_empty() { None } else { self.before.clone() };
+        (self.model.cache_at(self.base()), Feed::new(lead.unwrap_or_default(), tail, first))
+    }
+
     /// A reader of the first `tokens` tokens alone, whole segments, sharing this one's memory: what is replaced in
-    /// one is replaced in both.
+    /// one is replaced in both. It reads no further text where segments overlap: what came last in it is not kept.
     ///
     /// # Panics
     /// Where `tokens` cuts a segment or exceeds the text.
@@ -282,41 +354,60 @@ impl<'m> Reader<'m> {
         let here = self.share.map_or(tokens, |share| share.kept(tokens));
         let (landmarks, values) = (self.landmarks.prefix(here), self.values.prefix(here));
         let share = self.share.map(|share| Share { base: tokens, ..share });
-        Reader { landmarks, values, rest: Vec::new(), share, ..*self }
+        let before = match tokens {
+            _ if self.overlap == 0 || tokens == 0 => Some(Vec::new()),
+            _ if tokens == self.base() => self.before.clone(),
+            _ => None,
+        };
+        Reader { landmarks, values, before, rest: Vec::new(), share, ..*self }
     }
 
-    /// The stretch of whole segments, or up to the text's end, that holds tokens `range`: what [`Reader::replace`]
-    /// needs to change them.
+    /// The stretch of text that [`Reader::replace`] needs to change tokens `range`: the segments that hold them, those that are
+    /// read with any of them in front, or what is left up to the text's end, and what stands in front of all these.
     pub fn stretch(&self, range: Range<usize>) -> Range<usize> {
-        let start = range.start / self.segment * self.segment;
-        start..range.end.next_multiple_of(self.segment).min(self.len())
+        let first = range.start / self.segment * self.segment;
+        let mut end = range.end.next_multiple_of(self.segment);
+        if end - range.end < self.overlap {
+            end += self.segment;
+        }
+        first.saturating_sub(self.overlap)..end.min(self.len())
     }
 
-    /// Reads the tokens from `start` on again, as `text` has them; it covers whole segments, or ends with the text.
+    /// Reads the tokens from `start` on again, as `text` has them: a stretch as [`Reader::stretch`] gives it, of which the
+    /// first segment's overlap, where it has one, is unchanged.
     ///
     /// # Errors
     /// The device failed; then the text stays as it was read.
     ///
     /// # Panics
-    /// Where `text` begins or ends within a segment.
+    /// Where `text` begins other than an overlap before a segment or with the text, or ends within a segment.
     #[track_caller]
     pub fn replace(&mut self, start: usize, text: &[u8]) -> Result<Saved, Error> {
         let (end, base) = (start + text.len(), self.base());
-        assert!(start.is_multiple_of(self.segment), "replace: token {start} begins no segment");
+        // The first segment that is read again.
+        let lead = if start == 0 { 0 } else { self.overlap };
+        let first = start + lead;
+        assert!(
+            first.is_multiple_of(self.segment) && first <= end,
+            "replace: token {start} begins no stretch: expected {} tokens before a segment, or the text's first",
+            self.overlap
+        );
         assert!(
             end == self.len() || (end.is_multiple_of(self.segment) && end < self.len()),
             "replace: token {end} ends no segment"
         );
-        let mut saved = Saved { old: None, rest: self.rest.clone() };
-        let whole = end.min(base).saturating_sub(start);
+        let mut saved = Saved { old: None, before: self.before.clone(), rest: self.rest.clone() };
+        let whole = end.min(base).saturating_sub(first);
+        let numbers = 0..whole / self.segment;
         let (at, new) = match &self.share {
-            Some(share) => share.part(start, &text[..whole]),
-            None => (start, text[..whole].to_vec()),
+            _ if numbers.is_empty() => (first, Vec::new()),
+            Some(share) => share.part(first, &text[..lead + whole], lead),
+            None => (first, self.cut(lead).rows(&text[..lead + whole], numbers)),
         };
         if !new.is_empty() {
-            let memory = self.remember(&new)?;
-            let old = self.values.replace(at, &memory, &new)?;
-            let landmarks = self.landmarks.copy(at..at + new.len());
+            let (memory, tokens) = (self.remember(&new)?, self.tokens_in(&new));
+            let old = self.values.replace(at, tokens, &memory, &new)?;
+            let landmarks = self.landmarks.copy(at..at + tokens);
             self.landmarks.write(at, &self.landmarks.kept(&memory.landmarks));
             saved.old = Some((at, landmarks, old));
             if let Err(e) = self.gpu().check() {
@@ -324,10 +415,11 @@ impl<'m> Reader<'m> {
                 return Err(e.into());
             }
         }
+        if end >= base && base > 0 {
+            self.before = Some(text[base - self.overlap - start..base - start].to_vec());
+        }
         if end > base {
-            let from = start.max(base);
-            self.rest = self.rest[..from - base].to_vec();
-            self.rest.extend_from_slice(&text[from - start..]);
+            self.rest = text[base - start..].to_vec();
         }
         Ok(saved)
     }
@@ -338,7 +430,7 @@ impl<'m> Reader<'m> {
             self.landmarks.write(start, &landmarks);
             self.values.restore(start, old);
         }
-        self.rest = saved.rest;
+        (self.before, self.rest) = (saved.before, saved.rest);
     }
 
     /// Generates greedily after the text and `question`, until `stop` or `most` tokens.
@@ -404,8 +496,8 @@ impl<'m> Reader<'m> {
     pub async fn scores(&self, question: &[u8]) -> Result<Option<Tensor>, Error> {
         let tail = [&self.rest, question].concat();
         let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
-        let mut cache = self.model.cache_at(self.base());
-        let mut feed = Feed::new(tail, last, true);
+        let (mut cache, feed) = self.feed(tail, last);
+        let mut feed = feed.scored();
         feed.run(self, &mut cache).await?;
         Ok(feed.scores)
     }
@@ -419,8 +511,7 @@ impl<'m> Reader<'m> {
         let fed = &expected[..expected.len().saturating_sub(1)];
         let tail = [&self.rest, question, fed].concat();
         let last = (self.rest.len() + question.len()).checked_sub(1).ok_or(Error::Empty)?;
-        let mut cache = self.model.cache_at(self.base());
-        let mut feed = Feed::new(tail, last, false);
+        let (mut cache, mut feed) = self.feed(tail, last);
         feed.run(self, &mut cache).await?;
         let Feed { logits, selected, .. } = feed;
         Ok(Answer { text: agreed(&logits, self.model.config.vocab_size, expected), selected })
@@ -432,11 +523,10 @@ impl<'m> Reader<'m> {
     /// As [`Reader::ask`].
     pub async fn logits(&self, question: &[u8]) -> Result<Vec<f32>, Error> {
         let tail = [&self.rest, question].concat();
-        let mut cache = self.model.cache_at(self.base());
         if question.is_empty() {
             return Err(Error::Empty);
         }
-        let mut feed = Feed::new(tail, self.rest.len(), false);
+        let (mut cache, mut feed) = self.feed(tail, self.rest.len());
         feed.run(self, &mut cache).await?;
         Ok(feed.logits)
     }

@@ -107,7 +107,7 @@ impl Window {
 }
 
 /// The last `n` tokens of x (batch, tokens, …).
-fn last_tokens(x: &Tensor, n: usize) -> Tensor {
+pub(crate) fn last_tokens(x: &Tensor, n: usize) -> Tensor {
     let (batch, tokens) = (x.shape()[0], x.shape()[1]);
     if n == tokens {
         return x.clone();

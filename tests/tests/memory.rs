@@ -1,6 +1,12 @@
 //! Where a text's memory is kept changes what it takes, not what is answered.
 
-use std::{fs, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, Barrier, Mutex},
+    time::Duration,
+};
 
 use pollster::block_on;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
@@ -12,6 +18,7 @@ use rambutan_engine::{
 use rambutan_model::{
     Checkpoint, Error, Ramba,
     ramba::Options,
+    ranks::Ranks,
     reader::{
         Keeping, Landmarks, Placement, Reader, Source, TextFile,
         file::{self, Manner, MemoryError, MemoryFile, Written},
@@ -58,6 +65,7 @@ fn answers_are_the_same_bits_wherever_memory_is_kept() {
         (false, r#""num_upper_groups": 2"#),
         (false, r#""mask_slide_window": true, "slide_window": 40, "enable_softmax": true"#),
         (false, r#""encoder_layers": 0, "singlehead_retrieval": true"#),
+        (false, r#""segment_overlap": 20, "num_lower_layers": 2"#),
     ] {
         let model = model(&gpu, changes, half);
         for (first, length, question) in [(0, 3, 4), (0, 64, 9), (20, 300, 70), (64, 1999, 5), (1, 1024, 200)]
@@ -83,14 +91,24 @@ fn answers_are_the_same_bits_wherever_memory_is_kept() {
 
 #[test]
 fn what_is_changed_is_changed_wherever_it_is_kept() {
+    changed_everywhere("");
+}
+
+#[test]
+fn so_it_is_where_segments_overlap() {
+    changed_everywhere(r#""segment_overlap": 20"#);
+}
+
+fn changed_everywhere(changes: &str) {
     let gpu = testing::gpu();
-    let model = model(&gpu, "", false);
+    let model = model(&gpu, changes, false);
     let (text, question) = (bytes(11, SEGMENT * 9 + 37), bytes(12, 30));
     let mut device = read(&model, Placement::Device, &[&text[..100], &text[100..]]);
     for placement in EXACT.into_iter().chain([Placement::Int8]) {
         let mut reader = read(&model, placement, &[&text[..100], &text[100..]]);
         let before = logits(&reader, &question);
-        for range in [5..9, 60..70, 120..200, 560..590, 600..613, 0..613] {
+        // At the end of a segment, too, which the next one is read with; that of another one stays as it is.
+        for range in [5..9, 60..70, 186..190, 120..200, 560..590, 600..613, 0..613] {
             let mut changed = text.clone();
             changed[range.clone()].copy_from_slice(&bytes(13, range.len()));
             let stretch = reader.stretch(range.clone());
@@ -99,10 +117,10 @@ fn what_is_changed_is_changed_wherever_it_is_kept() {
             };
             let (saved, there) = (put(&mut reader), put(&mut device));
             let got = logits(&reader, &question);
-            match placement {
-                Placement::Int8 => assert!(got == logits(&read(&model, placement, &[&changed]), &question)),
-                _ => assert!(got == logits(&device, &question), "{placement} {range:?}"),
-            }
+            let anew = logits(&read(&model, placement, &[&changed]), &question);
+            assert!(got == anew, "{placement} {range:?}, and read anew");
+            let same = got == logits(&device, &question) || placement == Placement::Int8;
+            assert!(same, "{placement} {range:?}");
             assert!(got != before, "{placement} {range:?} changes something");
             let prefix = reader.prefix(128);
             let beginning = logits(&read(&model, placement, &[&changed[..128]]), &question);
@@ -122,7 +140,7 @@ fn what_is_changed_is_changed_wherever_it_is_kept() {
 fn slices_read_and_answer_the_same_wherever_memory_is_kept() {
     // A device of its own: what this keeps back is not for another test to submit.
     let gpu = Gpu::new(GpuOptions { checked: true, ..GpuOptions::from_env() }).expect("an adapter");
-    let model = model(&gpu, "", false);
+    let model = model(&gpu, r#""segment_overlap": 20"#, false);
     let (first, text) = (bytes(1, 100), bytes(2, 1500));
     let expected = read(&model, Placement::Device, &[&first, &text]);
     let expected = block_on(expected.ask(b"what now?", b"", 6)).expect("it answers");
@@ -149,7 +167,7 @@ fn questions_asked_together_are_answered_as_alone() {
     let gpu = testing::gpu();
     for (changes, lengths) in [
         ("", [40, 64, 999]),
-        (r#""num_upper_groups": 2, "enable_lmk_norm": true"#, [0, 700, 128]),
+        (r#""num_upper_groups": 2, "enable_lmk_norm": true, "segment_overlap": 20"#, [0, 700, 128]),
         (r#""mask_slide_window": true, "slide_window": 40"#, [30, 700, 128]),
     ] {
         let model = model(&gpu, changes, false);
@@ -220,7 +238,7 @@ fn landmarks_in_eight_bits_are_one_memory() {
     let folder = Folder::new("landmarks");
     for (half, changes) in [
         (false, ""),
-        (gpu.capabilities().f16, r#""num_upper_groups": 2, "enable_lmk_norm": true"#),
+        (gpu.capabilities().f16, r#""num_upper_groups": 2, "enable_lmk_norm": true, "segment_overlap": 20"#),
         (false, r#""mask_slide_window": true, "slide_window": 40"#),
     ] {
         let model = model(&gpu, changes, half);
@@ -441,7 +459,9 @@ fn held(memory: &str) -> (Vec<u8>, Vec<u8>) {
 fn a_memory_in_a_file_is_the_memory() {
     let gpu = testing::gpu();
     let folder = Folder::new("file");
-    for (half, changes) in [(false, ""), (gpu.capabilities().f16, r#""num_upper_groups": 2"#)] {
+    for (half, changes) in
+        [(false, ""), (gpu.capabilities().f16, r#""num_upper_groups": 2, "segment_overlap": 20"#)]
+    {
         let model = model(&gpu, changes, half);
         for length in [3, SEGMENT, 4 * SEGMENT, 13 * SEGMENT + 21] {
             let (text, question) = (bytes(length as u64, length), bytes(3, 20));
@@ -453,9 +473,14 @@ fn a_memory_in_a_file_is_the_memory() {
                 let written =
                     write(&model, &folder.path("text"), &memory, keeps, usize::MAX).expect("it reads");
                 assert_eq!(written, Written { tokens: length, kept: 0, complete: true });
-                let reader = open(&model, &memory).expect("it opens");
+                let mut reader = open(&model, &memory).expect("it opens");
                 assert_eq!((reader.len(), reader.placement()), (length, keeps));
                 assert!(logits(&reader, &question) == expected, "{keeps} {length} {changes}");
+                // It reads on.
+                let more = bytes(4, 150);
+                reader.read(&more, |_| {}).expect("it reads");
+                let all = read(&model, Placement::Device, &[&text, &more]);
+                assert!(logits(&reader, &question) == logits(&all, &question), "{keeps} {length} {changes}");
                 // Once more there is nothing to do, and nothing is done.
                 let before = fs::read(&memory).expect("it reads");
                 let again =
@@ -474,8 +499,18 @@ fn a_memory_in_a_file_is_the_memory() {
 
 #[test]
 fn reading_goes_on_where_it_stopped() {
+    goes_on("");
+}
+
+#[test]
+fn so_it_does_where_segments_overlap() {
+    goes_on(r#""segment_overlap": 20"#);
+}
+
+fn goes_on(changes: &str) {
     let gpu = testing::gpu();
-    let (model, folder) = (model(&gpu, "", false), Folder::new("continued"));
+    let folder = Folder::new(if changes.is_empty() { "continued" } else { "continued-overlap" });
+    let model = model(&gpu, changes, false);
     let (text, question) = (bytes(1, 30 * SEGMENT + 9), bytes(3, 20));
     fs::write(folder.path("text"), &text).expect("it writes");
     for keeps in EXACT {
@@ -512,10 +547,13 @@ fn reading_goes_on_where_it_stopped() {
 #[test]
 fn only_what_changed_is_read_again() {
     let gpu = testing::gpu();
-    let (model, folder) = (model(&gpu, "", false), Folder::new("edited"));
+    let folder = Folder::new("edited");
     let question = bytes(3, 20);
     let first = bytes(1, 10 * SEGMENT + 9);
-    for keeps in EXACT {
+    let all = [0, 20].map(|overlap| EXACT.map(|keeps| (overlap, keeps)));
+    for (overlap, keeps) in all.concat() {
+        let model = model(&gpu, &format!("\"segment_overlap\": {overlap}"), false);
+        let _ = fs::remove_file(folder.path(&format!("{keeps}.mem")));
         let (path, memory) = (folder.path("text"), folder.path(&format!("{keeps}.mem")));
         let mut text = first.clone();
         fs::write(&path, &text).expect("it writes");
@@ -534,11 +572,16 @@ fn only_what_changed_is_read_again() {
                 "{keeps} {fresh}"
             );
         };
-        // One segment, two across a border, the end alone, more text, much more, less, none of it the same.
+        // One segment, its end, which the next is read with where they overlap, two across a border, the last whole one's end,
+        // the text's end alone, more text, much more, less, none of it the same.
         text[100] ^= 1;
         step(&text, 1);
+        text[125] ^= 1;
+        step(&text, 1 + overlap.min(1));
         text[5 * SEGMENT - 1..=5 * SEGMENT].copy_from_slice(b"!!");
         step(&text, 2);
+        text[10 * SEGMENT - 3] ^= 1;
+        step(&text, 1);
         *text.last_mut().expect("a text") ^= 1;
         step(&text, 0);
         text.extend(bytes(7, SEGMENT));
@@ -613,6 +656,10 @@ fn a_memory_that_cannot_be_used_says_why() {
         assert!(matches!(open(&other, memory).err(), Some(Error::Memory(MemoryError::Other { .. }))));
         let error = write(&other, &path, memory, *keeps, 9).expect_err("made with others");
         assert!(matches!(error, Error::Memory(MemoryError::Other { .. })), "{error}");
+        let other = Checkpoint::initial(config(r#""segment_overlap": 20"#), 7).expect("it is valid");
+        let other = Ramba::new(&gpu, &other, false).expect("it uploads");
+        let error = open(&other, memory).err().expect("it was read otherwise").to_string();
+        assert!(error.contains("segments that overlap by 0 tokens, and this is"), "{error}");
         let busy = fs::File::open(memory).expect("it opens");
         busy.lock().expect("it locks");
         let error = write(&model, &path, memory, *keeps, 9).expect_err("somebody writes");
@@ -636,4 +683,125 @@ fn a_memory_that_cannot_be_used_says_why() {
     let reader =
         MemoryFile::open(Path::new(memory)).and_then(|m| m.reader(&model, "some weights", Some(moved)));
     block_on(reader.expect("it opens").ask(b"what?", b"", 1)).expect("it answers");
+}
+
+/// A file from before there were overlaps says nothing of any.
+#[test]
+fn a_memory_of_the_version_before_is_read() {
+    let gpu = testing::gpu();
+    let (plain, folder) = (model(&gpu, "", false), Folder::new("before"));
+    let (mut text, question, path) = (bytes(1, 9 * SEGMENT + 9), bytes(3, 20), folder.path("text"));
+    fs::write(&path, &text).expect("it writes");
+    let memory = folder.path("memory");
+    write(&plain, &path, &memory, Placement::Host, usize::MAX).expect("it reads");
+    let mut bytes = fs::read(&memory).expect("it reads");
+    let length = u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes")) as usize;
+    let about = String::from_utf8(bytes[16..16 + length].to_vec()).expect("JSON");
+    let older = about.replace(r#","overlap":0"#, "");
+    assert_ne!(older, about);
+    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(older.len() as u32).to_le_bytes());
+    bytes[16..4092].fill(0);
+    bytes[16..16 + older.len()].copy_from_slice(older.as_bytes());
+    let crc = bytes[..4092].iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 > 0 { 0xedb8_8320 } else { 0 })
+    });
+    bytes[4092..4096].copy_from_slice(&(!crc).to_le_bytes());
+    fs::write(&memory, bytes).expect("it writes");
+    let expected = logits(&read(&plain, Placement::Device, &[&text]), &question);
+    assert!(logits(&open(&plain, &memory).expect("it opens"), &question) == expected);
+    text[100] ^= 1;
+    fs::write(&path, &text).expect("it writes");
+    let written = write(&plain, &path, &memory, Placement::Host, usize::MAX).expect("it reads");
+    assert_eq!(written.kept, 8 * SEGMENT);
+    let expected = logits(&read(&plain, Placement::Device, &[&text]), &question);
+    assert!(logits(&open(&plain, &memory).expect("it opens"), &question) == expected);
+}
+
+/// Ranks that are threads of this process.
+struct Threads {
+    said: Vec<Mutex<Vec<u8>>>,
+    together: Barrier,
+}
+
+struct OneOf<'a>(usize, &'a Threads);
+
+impl Ranks for OneOf<'_> {
+    fn rank(&self) -> usize {
+        self.0
+    }
+    fn size(&self) -> usize {
+        self.1.said.len()
+    }
+    fn local(&self) -> usize {
+        self.0
+    }
+    fn gather(&self, mine: &[u8]) -> Vec<Vec<u8>> {
+        let Threads { said, together } = self.1;
+        *said[self.0].lock().expect("nobody panics") = mine.to_vec();
+        together.wait();
+        let all = said.iter().map(|said| said.lock().expect("nobody panics").clone()).collect();
+        together.wait();
+        all
+    }
+    fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8> {
+        self.gather(&bytes).swap_remove(0)
+    }
+    fn exchange(&self, _: &[f32], _: &[usize]) -> Vec<f32> {
+        unreachable!("nothing is trained")
+    }
+    fn join(&self, _: &[f32], _: &[usize]) -> Vec<f32> {
+        unreachable!("nothing is trained")
+    }
+    fn abort(&self, code: u8) -> ! {
+        std::process::exit(code.into())
+    }
+}
+
+/// Segments are dealt to ranks, and what is in front of each with them.
+#[test]
+fn ranks_read_replace_and_answer_as_one_does() {
+    let gpu = testing::gpu();
+    let (text, question) = (bytes(11, SEGMENT * 7 + 37), bytes(12, 9));
+    for overlap in [0, 20] {
+        let model = model(&gpu, &format!("\"segment_overlap\": {overlap}"), false);
+        // What one does, and each of several.
+        let done = |mut reader: Reader<'_>| {
+            let mut heard = Vec::new();
+            for part in [&text[..30], &text[30..200], &text[200..200], &text[200..]] {
+                reader.read(part, |_| {}).expect("it reads");
+                heard.push(logits(&reader, &question));
+            }
+            for range in [5..9, 120..128, 180..300, 440..450, 470..485] {
+                let mut changed = text.clone();
+                changed[range.clone()].copy_from_slice(&bytes(13, range.len()));
+                let stretch = reader.stretch(range);
+                let saved = reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+                heard.push(logits(&reader, &question));
+                reader.restore(saved);
+            }
+            heard.push(logits(&reader.prefix(256), &question));
+            heard.push(logits(&reader, &question));
+            heard
+        };
+        let one = done(Reader::new(&model).expect("it has segments"));
+        for (size, placement) in [(2, Placement::Device), (3, Placement::Text), (2, Placement::Host)] {
+            let threads =
+                Threads { said: (0..size).map(|_| Mutex::default()).collect(), together: Barrier::new(size) };
+            let heard: Vec<_> = std::thread::scope(|scope| {
+                let start = |rank| {
+                    let (threads, model, done) = (&threads, &model, &done);
+                    scope.spawn(move || {
+                        let ranks = OneOf(rank, threads);
+                        done(Reader::over(model, placement, &ranks).expect("it has segments"))
+                    })
+                };
+                let all: Vec<_> = (0..size).map(start).collect();
+                all.into_iter().map(|rank| rank.join().expect("it goes through")).collect()
+            });
+            for (rank, heard) in heard.iter().enumerate() {
+                assert!(*heard == one, "rank {rank} of {size}, {placement}, overlapping by {overlap}");
+            }
+        }
+    }
 }

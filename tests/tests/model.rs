@@ -232,7 +232,7 @@ fn half_precision_reads_and_continues_as_it_goes_forward() {
         let segment = model.regular_segments(1, TOKENS, 0).expect("segments upload");
         let whole = read(&model.forward(&upload(&ids[..TOKENS], 1), segment.as_ref(), &Sharing::default()));
         // The first segment from memory, the second behind it.
-        let memory = model.remember_segments(&upload(&ids[..64], 1));
+        let memory = model.remember_segments(&upload(&ids[..64], 1), 0);
         assert_eq!(memory.k.dtype(), DType::F16, "memory is kept in half precision");
         let (mut cache, after) = (model.cache_at(64), upload(&ids[64..TOKENS], 1));
         let mut passage = model.set_out(&cache, &after, TOKENS - 64, false);

@@ -1,11 +1,12 @@
 //! Reading by segments against one forward pass with the same restarts.
 
 use pollster::block_on;
-use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, testing};
+use rambutan_engine::{Gpu, GpuOptions, Tensor, no_grad, ops, testing};
 use rambutan_model::{
     Checkpoint, Error, Ramba,
+    chunking::Memory,
     generate::{Generator, Sampling},
-    ramba::{Options, Sharing},
+    ramba::{Brought, Options, Pass, Sharing},
     reader::{Reader, States},
     rng::Rng,
     tasks::{FactKind, Haystack, Needle},
@@ -81,6 +82,176 @@ fn reading_equals_one_forward_pass() {
             close(&logits(&reader, &question), &whole(&model, &text, &question), &what);
         }
     }
+}
+
+/// The last rows of x (1, rows, heads, channels), all but `dropped`: (1, rows, heads, channels).
+fn behind(x: &Tensor, dropped: usize) -> Tensor {
+    let [_, rows, heads, channels]: [usize; 4] = x.axes();
+    let width = heads * channels;
+    let flat = x.reshape([1, x.len()]);
+    let kept = rows - dropped;
+    ops::split_columns(&flat, &[dropped * width, kept * width])
+        .swap_remove(1)
+        .reshape([1, kept, heads, channels])
+}
+
+/// The logits after each byte of `question`, part by part: each segment's memory from a pass of its own that begins an overlap
+/// of whole chunks before it, and the text's end from states that such a pass leaves.
+fn in_parts(model: &Ramba, text: &[u8], question: &[u8]) -> Vec<f32> {
+    let overlap = model.config.segment_overlap;
+    let upload = |bytes: &[u8]| {
+        let ids: Vec<u32> = bytes.iter().map(|&b| b.into()).collect();
+        Tensor::from_slice(model.gpu(), &ids, [1, ids.len()]).expect("it fills its shape")
+    };
+    let base = text.len() / SEGMENT * SEGMENT;
+    let before = |start: usize| start.saturating_sub(overlap);
+    no_grad(|| {
+        let segment = |start: usize| {
+            let mut cache = model.cache();
+            model.extend(&mut cache, &upload(&text[before(start)..start + SEGMENT]), None);
+            let (Memory { k, v, landmarks }, dropped) =
+                (cache.memory().expect("whole chunks").clone(), start - before(start));
+            Memory {
+                k: behind(&k, dropped),
+                v: behind(&v, dropped),
+                landmarks: behind(&landmarks, dropped / CHUNK),
+            }
+        };
+        let all: Vec<Memory> = (0..base).step_by(SEGMENT).map(segment).collect();
+        let mut cache = model.cache_at(base);
+        if text.len() > base && base > 0 {
+            let mut lead = model.cache();
+            model.extend(&mut lead, &upload(&text[before(base)..base]), None);
+            let lower = model.config.num_lower_layers;
+            cache.states[..lower].clone_from_slice(&lead.states[..lower]);
+        }
+        let tail = upload(&[&text[base..], question].concat());
+        let mut passage = model.set_out(&cache, &tail, question.len(), false);
+        let landmarks: Vec<ops::Landmarks> = all.iter().map(|m| m.landmarks.clone().into()).collect();
+        let mut brought = None;
+        loop {
+            match model.pass(&mut passage, &mut cache, &landmarks, brought.take()) {
+                Pass::Over(said) => return said.logits.to_vec::<f32>().expect("the device works"),
+                Pass::Seeks => unreachable!("it goes alone"),
+                Pass::Wants(indices) => {
+                    let gather = |pick: fn(&Memory) -> &Tensor| {
+                        let pages = all.iter().chain(cache.memory()).map(pick);
+                        let pages: Vec<Tensor> = pages.map(|x| x.reshape(&x.shape()[1..])).collect();
+                        ops::gather_chunks(&pages.iter().collect::<Vec<_>>(), &indices, CHUNK)
+                    };
+                    brought = Some(Brought { k: gather(|m| &m.k), v: gather(|m| &m.v) });
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn segments_are_read_with_what_is_in_front_of_them() {
+    let gpu = testing::gpu();
+    for changes in [
+        r#""segment_overlap": 16"#,
+        r#""segment_overlap": 64, "num_lower_layers": 2"#,
+        r#""segment_overlap": 32, "num_upper_groups": 2, "encoder_layers": 0"#,
+        r#""segment_overlap": 32, "token_mixer": "window", "window_size": 50, "num_lower_layers": 2"#,
+    ] {
+        let model = model(&gpu, changes);
+        for (text, question) in [(0, 5), (20, 9), (64, 3), (65, 3), (128, 70), (191, 33), (1000, 23)] {
+            let (text, question) = (bytes(text as u64, text), bytes(99, question));
+            let what = format!("{changes} {} + {}", text.len(), question.len());
+            close(&logits(&read(&model, &[&text]), &question), &in_parts(&model, &text, &question), &what);
+        }
+    }
+}
+
+/// An overlap need not be of whole chunks. What it leaves is states alone, the same in any batch.
+#[test]
+fn a_segment_knows_what_came_before_and_holds_its_own_chunks() {
+    let gpu = testing::gpu();
+    for mixer in ["", r#", "token_mixer": "window", "window_size": 50"#] {
+        for overlap in [1, 20, 64] {
+            let model = model(&gpu, &format!("\"segment_overlap\": {overlap}{mixer}"));
+            let text: Vec<u32> = bytes(5, 3 * SEGMENT).into_iter().map(u32::from).collect();
+            let upload = |ids: &[u32], rows: usize| {
+                Tensor::from_slice(&gpu, ids, [rows, ids.len() / rows]).expect("they fill")
+            };
+            let numbers = |m: &Memory| {
+                let all = [&m.k, &m.v, &m.landmarks];
+                all.map(|x| x.to_vec::<f32>().expect("the device works"))
+            };
+            let row = |start: usize| &text[start - overlap..start + SEGMENT];
+            let alone = |ids: &[u32], overlap| {
+                numbers(&no_grad(|| model.remember_segments(&upload(ids, 1), overlap)))
+            };
+            let both =
+                no_grad(|| model.remember_segments(&upload(&[row(64), row(128)].concat(), 2), overlap));
+            let expected = [alone(row(64), overlap), alone(row(128), overlap)];
+            for (i, all) in numbers(&both).iter().enumerate() {
+                assert_eq!(*all, [&expected[0][i][..], &expected[1][i]].concat(), "{overlap} {mixer}");
+            }
+            assert_eq!(both.landmarks.shape()[..2], [2, SEGMENT / CHUNK]);
+            // From the states that the tokens in front leave, token by token or not.
+            for pieces in [1, 7, SEGMENT] {
+                let mut cache = model.cache_at(64);
+                no_grad(|| {
+                    for piece in text[64 - overlap..64].chunks(pieces) {
+                        model.lead_in(&mut cache, &upload(piece, 1));
+                    }
+                    for piece in text[64..128].chunks(pieces) {
+                        model.remember_further(&mut cache, &upload(piece, 1));
+                    }
+                });
+                assert_eq!(cache.position, 128);
+                for (got, expected) in numbers(cache.memory().expect("chunks")).iter().zip(&expected[0]) {
+                    close(got, expected, &format!("{overlap} {mixer} in pieces of {pieces}"));
+                }
+            }
+            // It is not what a segment alone leaves.
+            assert_ne!(alone(&text[64..128], 0), expected[0], "{overlap} {mixer}");
+        }
+    }
+}
+
+#[test]
+fn what_an_overlap_reaches_is_read_again() {
+    let gpu = testing::gpu();
+    let [plain, model] = ["", r#""segment_overlap": 20"#].map(|changes| model(&gpu, changes));
+    let (text, question) = (bytes(11, 64 * 9 + 37), bytes(12, 30));
+    let reader = read(&model, &[&text]);
+    for (range, expected) in [
+        (5..9, 0..64),
+        (40..44, 0..64),
+        (44..45, 0..128),
+        (63..64, 0..128),
+        (64..65, 44..128),
+        (120..200, 44..256),
+        (500..513, 428..576),
+        (560..561, 492..613),
+        (576..577, 556..613),
+        (612..613, 556..613),
+        (0..613, 0..613),
+    ] {
+        assert_eq!(reader.stretch(range.clone()), expected, "{range:?}");
+    }
+    assert_eq!(read(&plain, &[&text]).stretch(63..64), 0..64);
+    // A text of one segment has nothing in front of anything.
+    for length in [0, 10, 64] {
+        let text = &text[..length];
+        let [a, b] = [&plain, &model].map(|m| logits(&read(m, &[text]), &question));
+        assert_eq!(a, b, "{length} bytes");
+    }
+    // What was read before is needed to read on.
+    let mut beginning = reader.prefix(128);
+    beginning.read(b"", |_| {}).expect("nothing is read");
+    let before = logits(&beginning, &question);
+    assert!(matches!(beginning.read(b"more", |_| {}), Err(Error::Setting { .. })));
+    assert_eq!((beginning.len(), logits(&beginning, &question)), (128, before));
+    let mut all = reader.prefix(0);
+    all.read(&text, |_| {}).expect("nothing was before");
+    assert_eq!(logits(&all, &question), logits(&reader, &question));
+    let mut whole = read(&model, &[&text[..576]]).prefix(576);
+    whole.read(&text[576..], |_| {}).expect("all of it is known");
+    assert_eq!(logits(&whole, &question), logits(&reader, &question));
 }
 
 /// Without memory there are no segments: states go through all of the text.
@@ -211,50 +382,63 @@ fn memory_matters_and_can_be_switched_off() {
 #[test]
 fn any_split_of_a_text_reads_the_same() {
     let gpu = testing::gpu();
-    let model = model(&gpu, "");
-    let (text, question) = (bytes(5, 700), bytes(6, 30));
-    let expected = logits(&read(&model, &[&text]), &question);
-    let mut rng = Rng::new(8);
-    for _ in 0..6 {
-        let (a, b) = (rng.below(700), rng.below(700));
-        let (a, b) = (a.min(b), a.max(b));
-        let reader = read(&model, &[&text[..a], &text[a..b], &text[b..]]);
-        assert_eq!(reader.len(), 700);
-        assert_eq!(logits(&reader, &question), expected, "split at {a} and {b}");
+    for changes in ["", r#""segment_overlap": 20"#, r#""segment_overlap": 64"#] {
+        let model = model(&gpu, changes);
+        let (text, question) = (bytes(5, 700), bytes(6, 30));
+        let expected = logits(&read(&model, &[&text]), &question);
+        let mut rng = Rng::new(8);
+        for _ in 0..6 {
+            let (a, b) = (rng.below(700), rng.below(700));
+            let (a, b) = (a.min(b), a.max(b));
+            let reader = read(&model, &[&text[..a], &text[a..b], &text[b..]]);
+            assert_eq!(reader.len(), 700);
+            assert_eq!(logits(&reader, &question), expected, "{changes} split at {a} and {b}");
+        }
     }
 }
 
 #[test]
 fn replaced_segments_read_as_if_written_so_and_come_back() {
     let gpu = testing::gpu();
-    let model = model(&gpu, "");
-    let (text, question) = (bytes(11, 64 * 9 + 37), bytes(12, 30));
-    let mut reader = read(&model, &[&text]);
-    let before = logits(&reader, &question);
-    // Within a segment, across a border, into the remainder, within it, the end, everything.
-    for range in [5..9, 60..70, 120..200, 560..590, 580..600, 600..613, 0..613] {
-        let mut changed = text.clone();
-        changed[range.clone()].copy_from_slice(&bytes(13, range.len()));
-        let stretch = reader.stretch(range.clone());
-        let saved = reader.replace(stretch.start, &changed[stretch]).expect("it reads");
-        let got = logits(&reader, &question);
-        close(&got, &whole(&model, &changed, &question), &format!("{range:?}"));
-        assert_ne!(got, before, "{range:?} changes something");
-        reader.restore(saved);
-        assert_eq!(logits(&reader, &question), before, "{range:?} is back");
+    for overlap in [0, 16, 20, 64] {
+        let model = model(&gpu, &format!("\"segment_overlap\": {overlap}"));
+        let (text, question) = (bytes(11, 64 * 9 + 37), bytes(12, 30));
+        let mut reader = read(&model, &[&text]);
+        let before = logits(&reader, &question);
+        // Within a segment, at its end, across a border, at the last border, into the remainder, within it, the end,
+        // everything.
+        for range in [5..9, 60..64, 60..70, 120..200, 572..574, 560..590, 580..600, 600..613, 0..613] {
+            let mut changed = text.clone();
+            changed[range.clone()].copy_from_slice(&bytes(13, range.len()));
+            let stretch = reader.stretch(range.clone());
+            let saved = reader.replace(stretch.start, &changed[stretch]).expect("it reads");
+            let got = logits(&reader, &question);
+            let what = format!("{range:?}, overlapping by {overlap}");
+            if overlap == 0 {
+                close(&got, &whole(&model, &changed, &question), &what);
+            }
+            assert_eq!(got, logits(&read(&model, &[&changed]), &question), "{what}");
+            assert_ne!(got, before, "{what} changes something");
+            reader.restore(saved);
+            assert_eq!(logits(&reader, &question), before, "{what} is back");
+        }
     }
 }
 
 #[test]
 fn the_memory_of_a_beginning_is_the_beginning_of_memory() {
     let gpu = testing::gpu();
-    let model = model(&gpu, "");
     let (text, question) = (bytes(21, 640), bytes(22, 30));
-    let mut reader = read(&model, &[&text[..300], &text[300..]]);
-    for tokens in [0, 64, 256, 320, 640] {
-        let expected = logits(&read(&model, &[&text[..tokens]]), &question);
-        assert_eq!(logits(&reader.prefix(tokens), &question), expected, "{tokens} tokens");
+    let overlapping = model(&gpu, r#""segment_overlap": 20"#);
+    let model = model(&gpu, "");
+    for model in [&overlapping, &model] {
+        let reader = read(model, &[&text[..300], &text[300..]]);
+        for tokens in [0, 64, 256, 320, 640] {
+            let expected = logits(&read(model, &[&text[..tokens]]), &question);
+            assert_eq!(logits(&reader.prefix(tokens), &question), expected, "{tokens} tokens");
+        }
     }
+    let mut reader = read(&model, &[&text[..300], &text[300..]]);
     // It shares the buffers: what changes here changes there.
     let prefix = reader.prefix(128);
     let before = logits(&prefix, &question);
@@ -370,13 +554,13 @@ fn shipped_weights_find_facts() {
 #[test]
 fn generation_goes_on_as_answers_do() {
     let gpu = testing::gpu();
-    let model = model(&gpu, "");
-    for length in [5, 200] {
+    let [plain, model] = ["", r#""segment_overlap": 20"#].map(|changes| model(&gpu, changes));
+    for (model, length) in [(&plain, 5), (&plain, 200), (&model, 200)] {
         let text = bytes(51, length);
-        let answer = block_on(read(&model, &[&text]).ask(b"so:", b"", 6)).expect("it answers");
+        let answer = block_on(read(model, &[&text]).ask(b"so:", b"", 6)).expect("it answers");
         let prompt: Vec<u32> = text.iter().chain(b"so:").map(|&b| b.into()).collect();
         let draw = |sampling: Sampling| -> Vec<u32> {
-            let mut generator = Generator::new(&model, &prompt, 256, sampling).expect("a prompt");
+            let mut generator = Generator::new(model, &prompt, 256, sampling).expect("a prompt");
             (0..6).map(|_| block_on(generator.next()).expect("it goes on")).collect()
         };
         let greedy = Sampling::default();

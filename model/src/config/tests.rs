@@ -56,6 +56,7 @@ fn json_round_trip_keeps_everything() {
         with(json!({"torch_dtype": "float32", "ssm_cfg": {"a": [1]}, "segment_size": -1, "segment_at_inference": false}))
             .unwrap(),
         with(json!({"time_step_limit": [0.01, 0.5], "initializer_range": 0.123456789})).unwrap(),
+        with(json!({"segment_overlap": 70})).unwrap(),
         with(json!({"token_mixer": "window", "window_size": 100, "window_kv_heads": 4, "enable_hsa": false})).unwrap(),
     ] {
         assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
@@ -74,6 +75,16 @@ fn published_spellings() {
     assert_eq!(config.extra["_name"], "say \"Infinity\" \\");
     assert_eq!((config.segment_size, config.encoder_layers, config.has_cls), (None, 0, false));
     assert_eq!(Config::from_json(&config.to_json()).unwrap(), config);
+}
+
+/// A configuration that says nothing of what segments are read with is written as before, and so are fingerprints.
+#[test]
+fn an_overlap_is_written_where_there_is_one() {
+    assert_eq!((Config::small().segment_overlap, small().get("segment_overlap")), (0, None));
+    assert_eq!(with(json!({"segment_overlap": 0})).unwrap(), Config::small());
+    let overlapping = with(json!({"segment_overlap": 512})).unwrap();
+    assert_eq!(overlapping.segment_overlap, 512);
+    assert_eq!(serde_json::to_value(&overlapping).unwrap()["segment_overlap"], json!(512));
 }
 
 #[test]
@@ -140,6 +151,10 @@ fn what_is_refused_names_its_key() {
         (json!({"segment_size": -2}), "segment_size"),
         (json!({"segment_size": 100}), "segment_size"),
         (json!({"segment_size": null}), "segment_at_inference"),
+        (json!({"segment_overlap": 513}), "segment_overlap"),
+        (json!({"segment_overlap": -1}), "segment_overlap"),
+        (json!({"segment_overlap": 1, "segment_size": -1, "segment_at_inference": false}), "segment_overlap"),
+        (json!({"segment_overlaps": 64}), "segment_overlap"),
         (json!({"time_step_limit": [0.5, 0.5]}), "time_step_limit"),
         (json!({"time_step_limit": [-1.0, 0.5]}), "time_step_limit"),
         (json!({"time_step_limit": ["inf", 1.0]}), "time_step_limit"),

@@ -77,6 +77,8 @@ struct Chosen {
 
 /// Tokens fed behind those that a cache has seen, a piece at a time.
 pub(super) struct Feed {
+    /// The tokens in front of the first, until their states are there.
+    lead: Vec<u8>,
     tokens: Vec<u8>,
     /// The first whose logits are wanted.
     first: usize,
@@ -98,12 +100,13 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub fn new(tokens: Vec<u8>, first: usize, scored: bool) -> Feed {
+    pub fn new(lead: Vec<u8>, tokens: Vec<u8>, first: usize) -> Feed {
         Feed {
+            lead,
             tokens,
             first,
             fed: 0,
-            scored,
+            scored: false,
             together: false,
             seeks: false,
             piece: None,
@@ -115,14 +118,24 @@ impl Feed {
         }
     }
 
+    /// The same with the scores of all chunks.
+    pub fn scored(self) -> Feed {
+        Feed { scored: true, ..self }
+    }
+
     /// Further tokens, where these were.
     fn again(&mut self, tokens: Vec<u8>) {
-        let recent = std::mem::take(&mut self.recent);
-        *self = Feed { recent, together: self.together, ..Feed::new(tokens, 0, self.scored) };
+        let (recent, lead) = (std::mem::take(&mut self.recent), Vec::new());
+        let (together, scored) = (self.together, self.scored);
+        *self = Feed { recent, together, scored, ..Feed::new(lead, tokens, 0) };
     }
 
     /// Sets the next piece out.
-    fn set_out(&mut self, reader: &Reader<'_>, cache: &Cache) -> Result<Piece, Error> {
+    fn set_out(&mut self, reader: &Reader<'_>, cache: &mut Cache) -> Result<Piece, Error> {
+        if !self.lead.is_empty() {
+            let ids = reader.ids(&std::mem::take(&mut self.lead), 1)?;
+            no_grad(|| reader.model.lead_in(cache, &ids));
+        }
         let config = &reader.model.config;
         // Keys, and as many values, of the chunks that a token selects; all of a piece's keys must fit a binding.
         let slots = config.chunk_topk * config.retrieval_heads() * config.chunk_size;
@@ -131,8 +144,7 @@ impl Feed {
         let (start, first) = (self.fed, self.first);
         let end = (start + (most / keys).max(1)).min(self.tokens.len());
         self.fed = end;
-        let ids: Vec<u32> = self.tokens[start..end].iter().map(|&b| b.into()).collect();
-        let ids = Tensor::from_slice(reader.gpu(), &ids, [1, ids.len()])?;
+        let ids = reader.ids(&self.tokens[start..end], 1)?;
         let rows = end - start.max(first.min(end));
         let scored = self.scored && (start..end).contains(&first);
         let passage = no_grad(|| reader.model.set_out(cache, &ids, rows.max(1), scored));
@@ -327,11 +339,12 @@ impl Asking {
     ) -> Result<Asking, Error> {
         let tail = [&reader.rest, question].concat();
         let last = tail.len().checked_sub(1).ok_or(Error::Empty)?;
+        let (cache, feed) = reader.feed(tail, last);
         Ok(Asking {
             stop: stop.to_vec(),
             most,
-            cache: reader.model.cache_at(reader.base()),
-            feed: Feed::new(tail, last, false),
+            cache,
+            feed,
             scored: false,
             scores: None,
             first: None,

@@ -14,6 +14,7 @@ use twox_hash::XxHash3_64;
 use self::log::{About, Log};
 use super::{
     Keeping, Paged, Placement, Reader, Source, TextFile,
+    cut::Cut,
     values::{Host, Recomputed, Stored, Values},
 };
 use crate::{Error, Ramba};
@@ -144,11 +145,12 @@ impl MemoryFile {
 
     /// Tokens that are in memory, and bytes that the text had.
     pub fn tokens(&self) -> (usize, usize) {
-        (self.log.commit.tokens as usize + self.log.rest.len(), self.log.commit.size as usize)
+        let (_, rest) = self.log.before_and_rest();
+        (self.log.commit.tokens as usize + rest.len(), self.log.commit.size as usize)
     }
 
-    /// A reader that has read the text. `fingerprint`: that of the model's checkpoint; `text`: where the text is, which must
-    /// be at hand where keys and values are computed again from it.
+    /// A reader that has read the text; where segments overlap it reads on only behind all of it. `fingerprint`: that of the
+    /// model's checkpoint; `text`: where the text is, which must be at hand where keys and values are computed again from it.
     ///
     /// # Errors
     /// Other weights read it, a page is damaged, or the device's memory does not hold the landmarks.
@@ -183,7 +185,8 @@ impl MemoryFile {
             }
         }
         gpu.wait()?;
-        reader.rest = self.log.rest.clone();
+        let (before, rest) = self.log.before_and_rest();
+        (reader.before, reader.rest) = (before.map(<[u8]>::to_vec), rest.to_vec());
         let c = &model.config;
         let shared = Arc::new(self.log);
         reader.values = match (keeps.values, text) {
@@ -202,9 +205,10 @@ impl MemoryFile {
                     let (path, found) = (text.path().into(), text.size());
                     return Err(MemoryError::TextCut { path, needed, found }.into());
                 }
-                let mut parts = Recomputed::new(segment);
+                let cut = Cut::along(segment, shared.about.overlap, 0);
+                let mut parts = Recomputed::new(cut);
                 if tokens > 0 {
-                    parts.push(tokens, Vec::new(), Arc::new(AsRead { log: shared, text }), 0);
+                    parts.push([tokens, 0], cut, Vec::new(), Arc::new(AsRead { log: shared, text }));
                 }
                 Values::Text(parts)
             }
@@ -223,6 +227,7 @@ fn about(model: &Ramba, fingerprint: &str, keeps: Keeping, page: usize) -> Resul
         keeps: keeps.values.name().into(),
         landmarks_as: keeps.landmarks.name().into(),
         segment,
+        overlap: reader.overlap,
         page: (page / segment).max(1),
         landmarks: reader.landmarks.bytes(segment),
         values: if keeps.values == Placement::Host { reader.values.bytes(segment)[1] } else { 0 },
@@ -253,6 +258,10 @@ fn agrees(log: &Log, expected: &About) -> Result<(), MemoryError> {
             format!("landmarks kept as {}", found.landmarks_as),
             format!("kept as {}", expected.landmarks_as),
         );
+    }
+    if found.overlap != expected.overlap {
+        let before = |overlap| format!("segments that overlap by {overlap} tokens");
+        return told(before(found.overlap), before(expected.overlap));
     }
     told(format!("{found:?}"), format!("{expected:?}"))
 }
@@ -290,7 +299,7 @@ impl Stored for InFile {
     }
 }
 
-/// A text that must be as it was when it was read.
+/// A text that must be as it was when it was read. It is asked for one segment at a time, with what is in front of it.
 struct AsRead {
     log: Arc<Log>,
     text: Arc<TextFile>,
@@ -303,15 +312,12 @@ impl Source for AsRead {
 
     fn fill(&self, at: usize, into: &mut [u8]) -> Result<(), Error> {
         let about = &self.log.about;
-        for (i, into) in into.chunks_mut(about.segment).enumerate() {
-            let number = at / about.segment + i;
-            let at = number * about.segment;
-            self.text.fill(at, into)?;
-            let page = self.log.page(number / about.page);
-            let hash = page.map(|page| page.hash(number % about.page));
-            if hash != Some(XxHash3_64::oneshot(into)) {
-                return Err(MemoryError::TextChanged { path: self.text.path().into(), at }.into());
-            }
+        let number = (at + into.len()) / about.segment - 1;
+        self.text.fill(at, into)?;
+        let page = self.log.page(number / about.page);
+        let hash = page.map(|page| page.hash(number % about.page));
+        if hash != Some(XxHash3_64::oneshot(into)) {
+            return Err(MemoryError::TextChanged { path: self.text.path().into(), at }.into());
         }
         Ok(())
     }

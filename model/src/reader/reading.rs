@@ -7,7 +7,7 @@ use rambutan_engine::{
     gpu::{Instant, Ticket},
 };
 
-use super::{Paged, Reader, Text, Values, marks::Marks, shared::Dealt};
+use super::{Paged, Reader, Text, Values, cut::Cut, marks::Marks, shared::Dealt};
 use crate::Error;
 
 /// How far a text is read.
@@ -31,9 +31,12 @@ pub struct Reading<'t> {
     text: Text<'t>,
     /// Where ranks share the text, of which this is then one's part.
     dealt: Option<Arc<Dealt>>,
-    /// The reader's tokens when this began, and those of them in no whole segment.
+    /// The reader's tokens when this began, those of them in no whole segment, and what stands in front of these, if it is known.
     held: usize,
     rest: Vec<u8>,
+    before: Option<Vec<u8>>,
+    /// Where the segments to come lie in a stream of what is before, the rest and the text, or in what was dealt.
+    cut: Cut,
     /// Tokens of whole segments to come, of the rest and the text; recorded; known to be done.
     tokens: usize,
     recorded: usize,
@@ -49,23 +52,27 @@ pub struct Reading<'t> {
     /// Bytes that a batch needs beside the text's memory.
     working: u64,
     /// One batch is recorded while the device works on the one before.
-    before: Option<(Ticket, usize)>,
+    under_way: Option<(Ticket, usize)>,
     over: bool,
 }
 
 impl<'t> Reading<'t> {
     pub(super) fn new(reader: &Reader<'_>, text: Text<'t>) -> Reading<'t> {
-        let rest = reader.rest.clone();
-        let (text, rest, dealt) = match &reader.share {
-            None => (text, rest, None),
+        let (rest, before) = (reader.rest.clone(), reader.before.clone());
+        let stands = before.clone().unwrap_or_default();
+        let (text, tokens, cut, dealt) = match &reader.share {
+            None => {
+                let tokens = (rest.len() + text.len()) / reader.segment * reader.segment;
+                (text, tokens, reader.cut(stands.len()), None)
+            }
             Some(share) => {
-                let dealt = Arc::new(share.deal(rest, &text));
-                (Text::Shared(dealt.clone()), Vec::new(), Some(dealt))
+                let dealt = Arc::new(share.deal(stands, &rest, &text));
+                (Text::Shared(dealt.clone()), dealt.tokens, dealt.cut, Some(dealt))
             }
         };
         Reading {
             held: reader.len(),
-            tokens: (rest.len() + text.len()) / reader.segment * reader.segment,
+            tokens,
             recorded: 0,
             done: 0,
             batch: reader.segment,
@@ -74,9 +81,11 @@ impl<'t> Reading<'t> {
             values: reader.values.like(),
             grown: false,
             working: 0,
-            before: None,
+            under_way: None,
             over: false,
             rest,
+            before,
+            cut,
             text,
             dealt,
         }
@@ -85,12 +94,12 @@ impl<'t> Reading<'t> {
     /// How far it is.
     pub fn progress(&self) -> Progress {
         // The other ranks are about as far.
-        let (total, times) = match &self.dealt {
-            Some(dealt) => (dealt.text.size(), dealt.whole as f64 / self.tokens.max(1) as f64),
-            None => (self.text.len(), 1.0),
+        let (total, kept, times) = match &self.dealt {
+            Some(dealt) => (dealt.text.size(), 0, dealt.whole as f64 / self.tokens.max(1) as f64),
+            None => (self.text.len(), self.rest.len(), 1.0),
         };
         let done = (self.done as f64 * times) as usize;
-        let done = if self.over { total } else { done.saturating_sub(self.rest.len()).min(total) };
+        let done = if self.over { total } else { done.saturating_sub(kept).min(total) };
         Progress { done, total }
     }
 
@@ -105,7 +114,7 @@ impl<'t> Reading<'t> {
     #[track_caller]
     pub fn step(&mut self, reader: &mut Reader<'_>, budget: Duration) -> Result<Progress, Error> {
         self.expect(reader);
-        let result = self.slices(reader, budget);
+        let result = self.known().and_then(|()| self.slices(reader, budget));
         self.concluded(reader, result)
     }
 
@@ -116,7 +125,7 @@ impl<'t> Reading<'t> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(), Error> {
         self.batch = reader.batch;
-        let result = self.batches(reader, progress);
+        let result = self.known().and_then(|()| self.batches(reader, progress));
         self.concluded(reader, result)?;
         progress(self.progress().total);
         Ok(())
@@ -125,13 +134,25 @@ impl<'t> Reading<'t> {
     #[track_caller]
     fn expect(&self, reader: &Reader<'_>) {
         assert!(!self.over, "step: this reading is over");
-        let rest = self.dealt.as_ref().map_or(&self.rest, |dealt| &dealt.rest);
         assert!(
-            reader.len() == self.held && reader.rest == *rest,
+            reader.len() == self.held && reader.rest == self.rest && reader.before == self.before,
             "step: the reader holds {} tokens, other ones than the {} when this reading began",
             reader.len(),
             self.held
         );
+    }
+
+    /// Whether it is known what stands in front of the text.
+    fn known(&self) -> Result<(), Error> {
+        if self.before.is_some() || self.text.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            field: "reading".into(),
+            value: "on behind a part of a text, where segments overlap".into(),
+            expected: "a reader that has read all that comes before: what came last in a part is not kept"
+                .into(),
+        })
     }
 
     fn concluded<T>(&mut self, reader: &Reader<'_>, result: Result<T, Error>) -> Result<T, Error> {
@@ -182,14 +203,14 @@ impl<'t> Reading<'t> {
         let gpu = reader.gpu().clone();
         while self.recorded < self.tokens {
             self.record(reader)?;
-            if let Some((ticket, done)) = self.before.replace((gpu.ticket(), self.recorded)) {
+            if let Some((ticket, done)) = self.under_way.replace((gpu.ticket(), self.recorded)) {
                 self.wait(reader, &gpu, &ticket)?;
                 self.values.settle(false)?;
                 self.done = done;
                 progress(self.progress().done);
             }
         }
-        if let Some((ticket, _)) = self.before.take() {
+        if let Some((ticket, _)) = self.under_way.take() {
             self.wait(reader, &gpu, &ticket)?;
         }
         gpu.check().map_err(|e| self.too_long(reader, e, self.tokens))?;
@@ -216,38 +237,44 @@ impl<'t> Reading<'t> {
 
     /// All of it is in memory.
     fn commit(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
-        let (kept, total) = (self.rest.len(), self.text.len());
+        let (lead, kept, total) = (self.cut.lead, self.rest.len(), self.text.len());
+        let values = std::mem::replace(&mut self.values, reader.values.like());
         if let (Some(dealt), Some(share)) = (&self.dealt, &mut reader.share) {
-            let rest = dealt.tail()?;
+            let (before, rest) = dealt.behind()?;
             if self.tokens > 0 {
-                let new = self.values.like();
-                let values = std::mem::replace(&mut self.values, new);
-                reader.values.append(values, self.tokens, Vec::new(), &self.text, 0);
+                reader.values.append(values, [self.tokens, 0], self.cut, Vec::new(), &self.text);
                 reader.landmarks.append(std::mem::replace(&mut self.landmarks, reader.landmarks.like()));
+            }
+            if dealt.whole > 0 {
+                reader.before = Some(before);
             }
             reader.rest = rest;
             share.base += dealt.whole;
         } else if self.tokens == 0 {
             reader.rest.extend_from_slice(&self.text.bytes(0..total)?);
         } else {
+            let end = lead + self.tokens;
+            let before = self.bytes(end - reader.overlap..end)?;
             let rest = self.text.bytes(self.tokens - kept..total)?.into_owned();
             // What was left before is part of the first segment.
-            let head = if kept > 0 { self.bytes(0..reader.segment)? } else { Vec::new() };
-            let at = head.len().saturating_sub(kept);
-            let new = self.values.like();
-            let values = std::mem::replace(&mut self.values, new);
-            reader.values.append(values, self.tokens, head, &self.text, at);
+            let head = self.bytes(0..if kept > 0 { lead + reader.segment } else { lead })?;
+            let at = head.len() - (lead + kept).min(head.len());
+            reader.values.append(values, [self.tokens, at], self.cut, head, &self.text);
             reader.landmarks.append(std::mem::replace(&mut self.landmarks, reader.landmarks.like()));
-            reader.rest = rest;
+            (reader.before, reader.rest) = (Some(before), rest);
         }
         self.over = true;
         Ok(())
     }
 
-    /// Bytes of the segments' stretch `range`, which may begin in what was left.
+    /// Bytes of the stream's stretch `range`, which may begin in what was there before.
     fn bytes(&self, range: Range<usize>) -> Result<Vec<u8>, Error> {
-        let kept = self.rest.len();
-        let mut bytes = self.rest[range.start.min(kept)..range.end.min(kept)].to_vec();
+        let head = match &self.dealt {
+            Some(_) => Vec::new(),
+            None => [self.before.as_deref().unwrap_or_default(), &self.rest].concat(),
+        };
+        let kept = head.len();
+        let mut bytes = head[range.start.min(kept)..range.end.min(kept)].to_vec();
         let text = self.text.bytes(range.start.max(kept) - kept..range.end.max(kept) - kept)?;
         bytes.extend_from_slice(&text);
         Ok(bytes)
@@ -258,7 +285,9 @@ impl<'t> Reading<'t> {
         let gpu = reader.gpu();
         let (memory, n) = loop {
             let n = self.batch.min(self.tokens - self.recorded);
-            let memory = reader.remember(&self.bytes(self.recorded..self.recorded + n)?)?;
+            let numbers = self.recorded / reader.segment..(self.recorded + n) / reader.segment;
+            let stretch = self.bytes(self.cut.stretch(&numbers))?;
+            let memory = reader.remember(&self.cut.rows(&stretch, numbers))?;
             match gpu.check() {
                 Err(rambutan_engine::Error::OutOfMemory { .. }) if n > reader.segment => {
                     drop(memory);

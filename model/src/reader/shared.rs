@@ -9,7 +9,7 @@ use std::{cmp::Ordering, sync::Arc};
 use half::f16;
 use rambutan_engine::{DType, Tensor};
 
-use super::{Reader, Source, Text, values::downloaded};
+use super::{Reader, Source, Text, cut::Cut, values::downloaded};
 use crate::{Error, ranks::Ranks};
 
 /// This rank's share of a text.
@@ -18,8 +18,9 @@ pub(super) struct Share<'m> {
     pub ranks: &'m dyn Ranks,
     /// Tokens of the text in whole segments.
     pub base: usize,
-    /// Tokens a segment, and chunks.
+    /// Tokens a segment, in front of one, and chunks.
     pub segment: usize,
+    pub overlap: usize,
     pub chunks: usize,
 }
 
@@ -30,28 +31,33 @@ impl<'m> Share<'m> {
         (tokens / self.segment + size - 1 - rank) / size * self.segment
     }
 
-    /// Where the memory of whole segments from token `start` on is kept here, and their text.
-    pub fn part(&self, start: usize, text: &[u8]) -> (usize, Vec<u8>) {
-        let mine = |number: &usize| number % self.ranks.size() == self.ranks.rank();
-        let segments = (start / self.segment..).zip(text.chunks(self.segment));
-        let text = segments.filter(|(number, _)| mine(number)).flat_map(|(_, text)| text).copied();
-        (self.kept(start), text.collect())
+    /// Where the memory of whole segments from token `start` on is kept here, and these segments with what is in front of them.
+    /// `text` begins `lead` tokens before the first.
+    pub fn part(&self, start: usize, text: &[u8], lead: usize) -> (usize, Vec<u8>) {
+        let cut = Cut::along(self.segment, self.overlap, lead);
+        let (first, count) = (start / self.segment, (text.len() - lead) / self.segment);
+        let mine = |number: &usize| (first + number) % self.ranks.size() == self.ranks.rank();
+        let rows: Vec<&[u8]> = (0..count).filter(mine).map(|number| &text[cut.row(number)]).collect();
+        (self.kept(start), rows.concat())
     }
 
-    /// What adds `text` behind `rest`, as far as it is this rank's.
-    pub fn deal(&self, rest: Vec<u8>, text: &Text<'_>) -> Dealt {
+    /// What adds `text` behind `rest`, as far as it is this rank's; `before` stands in front of both.
+    pub fn deal(&self, before: Vec<u8>, rest: &[u8], text: &Text<'_>) -> Dealt {
         let whole = (rest.len() + text.len()) / self.segment * self.segment;
-        let before = self.kept(self.base);
+        let (kept, lead) = (self.kept(self.base), before.len());
+        // The text's first segment is rank 0's.
+        let beginning = self.base == 0 && self.ranks.rank() == 0;
         Dealt {
             text: text.shared(),
             whole,
-            segment: self.segment,
+            lead,
+            cut: Cut::apart(self.segment, self.overlap, if beginning { 0 } else { self.overlap }),
             base: self.base,
-            first: before / self.segment,
-            tokens: self.kept(self.base + whole) - before,
+            first: kept / self.segment,
+            tokens: self.kept(self.base + whole) - kept,
             rank: self.ranks.rank(),
             ranks: self.ranks.size(),
-            rest,
+            head: [&before, rest].concat(),
         }
     }
 
@@ -169,50 +175,60 @@ fn best(lists: &[Found], rows: usize, k: usize) -> Found {
     (scores, numbers)
 }
 
-/// This rank's segments of a text that is added, one after another.
+/// This rank's segments of a text that is added, one after another, each behind what is in front of it.
 pub(super) struct Dealt {
-    /// What is added: the text's last tokens, in no whole segment before, and what comes behind them.
-    pub rest: Vec<u8>,
+    /// What is added: the text's last tokens, in no whole segment before, and what comes behind them. `lead` tokens of `head`
+    /// stand in front of it.
+    head: Vec<u8>,
+    lead: usize,
     pub text: Arc<dyn Source>,
     /// Tokens of it in whole segments; those of the text before it.
     pub whole: usize,
     base: usize,
-    /// Tokens a segment, the first segment's number here, and this rank's tokens.
-    segment: usize,
+    /// Where this rank's segments lie in what this gives.
+    pub cut: Cut,
+    /// The first segment's number here, and this rank's tokens.
     first: usize,
-    tokens: usize,
+    pub tokens: usize,
     rank: usize,
     ranks: usize,
 }
 
 impl Dealt {
-    /// What remains in no whole segment.
-    pub fn tail(&self) -> Result<Vec<u8>, Error> {
-        let mut tail = vec![0; self.rest.len() + self.text.size() - self.whole];
-        self.added(self.whole, &mut tail)?;
-        Ok(tail)
+    /// What stands last in whole segments then, and what remains in none.
+    pub fn behind(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let end = self.lead + self.whole;
+        let mut before = vec![0; self.cut.overlap.min(end)];
+        self.added(end - before.len(), &mut before)?;
+        let mut rest = vec![0; self.head.len() + self.text.size() - end];
+        self.added(end, &mut rest)?;
+        Ok((before, rest))
     }
 
+    /// Bytes of head and text.
     fn added(&self, at: usize, into: &mut [u8]) -> Result<(), Error> {
-        let kept = self.rest.len();
+        let kept = self.head.len();
         let (head, behind) = into.split_at_mut(kept.saturating_sub(at).min(into.len()));
-        head.copy_from_slice(&self.rest[at.min(kept)..][..head.len()]);
+        head.copy_from_slice(&self.head[at.min(kept)..][..head.len()]);
         if behind.is_empty() { Ok(()) } else { self.text.fill(at + head.len() - kept, behind) }
     }
 }
 
 impl Source for Dealt {
     fn size(&self) -> usize {
-        self.tokens
+        self.tokens.checked_sub(1).map_or(0, |last| self.cut.row(last / self.cut.segment).end)
     }
 
     fn fill(&self, at: usize, into: &mut [u8]) -> Result<(), Error> {
+        let Cut { segment, overlap, lead, .. } = self.cut;
         let mut done = 0;
         while done < into.len() {
-            let (segment, within) = ((at + done) / self.segment, (at + done) % self.segment);
-            let n = (self.segment - within).min(into.len() - done);
-            let start = ((self.first + segment) * self.ranks + self.rank) * self.segment - self.base;
-            self.added(start + within, &mut into[done..done + n])?;
+            // Counted as if something were in front of the text's first segment, too.
+            let at = at + done + overlap - lead;
+            let (number, within) = (at / (overlap + segment), at % (overlap + segment));
+            let n = (overlap + segment - within).min(into.len() - done);
+            let start = ((self.first + number) * self.ranks + self.rank) * segment;
+            self.added(self.lead + start + within - self.base - overlap, &mut into[done..done + n])?;
             done += n;
         }
         Ok(())
@@ -257,30 +273,45 @@ mod tests {
     #[test]
     fn segments_are_dealt_in_turn() {
         let text: Vec<u8> = (0..1000u32).map(|i| ((i * i) >> 3) as u8).collect();
-        for size in 1..5 {
-            let mut kept = vec![Vec::new(); size];
+        for (size, overlap) in [(1, 0), (2, 0), (3, 0), (4, 0), (1, 5), (2, 1), (3, 16), (4, 7)] {
+            let mut kept = vec![Vec::<u8>::new(); size];
             for (rank, kept) in kept.iter_mut().enumerate() {
                 let ranks = One(rank, size);
-                let mut share = Share { ranks: &ranks, base: 0, segment: 16, chunks: 4 };
-                let mut rest = Vec::new();
+                let mut share = Share { ranks: &ranks, base: 0, segment: 16, overlap, chunks: 4 };
+                let (mut before, mut rest) = (Vec::new(), Vec::new());
+                // Segments with what is in front of them.
+                let mut rows: Vec<Vec<u8>> = Vec::new();
                 for piece in [&text[..7], &text[7..100], &text[100..100], &text[100..117], &text[117..]] {
-                    let dealt = share.deal(rest, &piece.into());
+                    let dealt = share.deal(before.clone(), &rest, &piece.into());
                     let mut new = vec![0; dealt.size()];
                     // In stretches that cut segments.
                     new.chunks_mut(21)
                         .enumerate()
                         .for_each(|(i, into)| dealt.fill(i * 21, into).expect("bytes"));
-                    kept.extend(new);
+                    rows.extend((0..dealt.tokens / 16).map(|number| new[dealt.cut.row(number)].to_vec()));
                     share.base += dealt.whole;
-                    rest = dealt.tail().expect("bytes");
+                    (before, rest) = dealt.behind().expect("bytes");
                 }
                 assert_eq!((share.base, &rest[..]), (992, &text[992..]));
+                assert_eq!(before, text[992 - overlap..992]);
+                let whole = |i: usize| (i * size + rank) * 16;
+                for (i, row) in rows.iter().enumerate() {
+                    assert_eq!(
+                        *row,
+                        text[whole(i).saturating_sub(overlap)..whole(i) + 16],
+                        "{rank} of {size}"
+                    );
+                }
+                kept.extend((0..rows.len()).flat_map(|i| &text[whole(i)..whole(i) + 16]));
                 assert_eq!(share.kept(992), kept.len());
-                let (at, part) = share.part(320, &text[320..640]);
-                assert_eq!(part, kept[at..at + part.len()], "rank {rank} of {size}");
+                for (start, lead) in [(320, overlap), (0, 0)] {
+                    let (at, part) = share.part(start, &text[start - lead..640], lead);
+                    let theirs = &rows[at / 16..share.kept(640) / 16];
+                    assert_eq!(part, theirs.concat(), "rank {rank} of {size}, from {start} on");
+                }
             }
             let ranks = One(0, size);
-            let share = Share { ranks: &ranks, base: 992, segment: 16, chunks: 4 };
+            let share = Share { ranks: &ranks, base: 992, segment: 16, overlap, chunks: 4 };
             for (number, bytes) in text[..992].chunks(4).enumerate() {
                 let (owner, chunk) = share.place(number as u32);
                 assert_eq!(kept[owner][4 * chunk as usize..][..4], *bytes, "chunk {number} of {size} ranks");

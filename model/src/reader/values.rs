@@ -13,7 +13,7 @@ use std::{
 
 use rambutan_engine::{Tensor, ops};
 
-use super::{Landmarks, Reader, Text, bringing::Recent, paged::Paged};
+use super::{Landmarks, Reader, Text, bringing::Recent, cut::Cut, paged::Paged};
 use crate::{Error, Ramba, chunking::Memory, ramba::Brought};
 pub(super) use host::Coming;
 #[cfg(not(target_arch = "wasm32"))]
@@ -171,7 +171,7 @@ impl<T> Replaced<T> {
 }
 
 impl Values {
-    pub fn new(model: &Ramba, segment: usize, placement: Placement) -> Result<Values, Error> {
+    pub fn new(model: &Ramba, cut: Cut, placement: Placement) -> Result<Values, Error> {
         let c = &model.config;
         let row = [c.num_kv_heads, c.attention_head_dim];
         Ok(match placement {
@@ -179,7 +179,7 @@ impl Values {
                 Values::Device([(); 2].map(|()| Paged::new(model.gpu(), 1, row, model.dtype())))
             }
             Placement::Host => Values::Host(Host::new(c.chunk_size, row, model.dtype())),
-            Placement::Text => Values::Text(Recomputed::new(segment)),
+            Placement::Text => Values::Text(Recomputed::new(cut)),
             Placement::Int8 => Values::Int8(Box::new(Int8::new(model, c.chunk_size, row)?)),
         })
     }
@@ -245,8 +245,15 @@ impl Values {
         }
     }
 
-    /// Adds those of the text's next `tokens` tokens, `head` first, then `text` from `at` on.
-    pub fn append(&mut self, further: Values, tokens: usize, head: Vec<u8>, text: &Text<'_>, at: usize) {
+    /// Adds those of the text's next `tokens` tokens, whole segments, which lie as `cut` says in `head` and `text` from `at` on.
+    pub fn append(
+        &mut self,
+        further: Values,
+        [tokens, at]: [usize; 2],
+        cut: Cut,
+        head: Vec<u8>,
+        text: &Text<'_>,
+    ) {
         match (self, further) {
             (Values::Device([k, v]), Values::Device([more_k, more_v])) => {
                 k.append(more_k);
@@ -254,7 +261,7 @@ impl Values {
             }
             (Values::Int8(int8), Values::Int8(more)) => int8.append(*more),
             (Values::Host(host), Values::Host(more)) => host.append(more),
-            (Values::Text(parts), Values::Text(_)) => parts.push(tokens, head, text.shared(), at),
+            (Values::Text(parts), Values::Text(_)) => parts.push([tokens, at], cut, head, text.shared()),
             _ => unreachable!("a reading keeps values where its reader does"),
         }
     }
@@ -269,9 +276,9 @@ impl Values {
         }
     }
 
-    /// Overwrites whole segments from token `start` on by `memory`, that of `text`, and gives what was there.
-    pub fn replace(&self, start: usize, memory: &Memory, text: &[u8]) -> Result<Old, Error> {
-        let range = start..start + text.len();
+    /// Overwrites whole segments from token `start` on by `memory`, that of `rows` ([`Cut::rows`]), and gives what was there.
+    pub fn replace(&self, start: usize, tokens: usize, memory: &Memory, rows: &[u8]) -> Result<Old, Error> {
+        let range = start..start + tokens;
         Ok(match self {
             Values::Device([k, v]) => {
                 let old = [k.copy(range.clone()), v.copy(range)];
@@ -285,7 +292,7 @@ impl Values {
                 Old::Int8(old)
             }
             Values::Host(host) => Old::Host(host.replace(start, memory)?),
-            Values::Text(parts) => Old::Text(parts.replace(start, text)),
+            Values::Text(parts) => Old::Text(parts.replace(start, rows)),
         })
     }
 

@@ -153,7 +153,7 @@ impl ModelBench {
             Part::Read => {
                 let ids = words(gpu, &model, sequences, length)?;
                 timer.steps(|| {
-                    no_grad(|| model.remember_segments(&ids));
+                    no_grad(|| model.remember_segments(&ids, 0));
                     Ok(())
                 })?
             }

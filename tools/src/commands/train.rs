@@ -226,12 +226,12 @@ impl Train {
                 Some(path) => {
                     let mut begun = Checkpoint::open(path)?;
                     // What no parameter depends on may be the plan's.
-                    let Config { segment_size, chunk_topk, .. } = config;
-                    begun.config = Config { segment_size, chunk_topk, ..begun.config };
+                    let Config { segment_size, segment_overlap, chunk_topk, .. } = config;
+                    begun.config = Config { segment_size, segment_overlap, chunk_topk, ..begun.config };
                     if begun.config != config {
                         return Err(Problem::input(
                             format!("{} is of another model than the plan's", path.display()),
-                            "the plan's [model] names the checkpoint's configuration, but for segment_size and chunk_topk; `rambutan inspect` shows it",
+                            "the plan's [model] names the checkpoint's configuration, but for segment_size, segment_overlap and chunk_topk; `rambutan inspect` shows it",
                         ));
                     }
                     begun.extras.clear();

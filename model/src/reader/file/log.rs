@@ -10,8 +10,9 @@
 //! 4096   slot 0: sequence, end of the log, tokens, bytes of the text, place, length and CRC of the tail, complete, CRC
 //! 8192   slot 1
 //! 12288  pages: "PAGE", number, segments, CRC of the head, bytes of head and values, CRC; then the head (for each
-//!        segment the hash of its text and the CRC of its values; all landmarks) and the values (for each segment its
-//!        keys, then its values); tails: the text's path and its last tokens, fewer than a segment
+//!        segment the hash of its text, with what is in front of it, and the CRC of its values; all landmarks) and the
+//!        values (for each segment its keys, then its values); tails: the text's path, the overlap that ends whole
+//!        segments, and the text's last tokens, fewer than a segment
 //! ```
 
 use std::{
@@ -26,7 +27,9 @@ use serde::{Deserialize, Serialize};
 use super::MemoryError;
 
 const MAGIC: [u8; 8] = *b"RAMBMEM\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The oldest that is read, too: before there were overlaps.
+const OLDEST: u32 = 2;
 const BLOCK: usize = 4096;
 /// Where the log begins.
 const LOG: u64 = 3 * BLOCK as u64;
@@ -50,6 +53,9 @@ pub(super) struct About {
     /// Tokens a segment, segments a page.
     pub segment: usize,
     pub page: usize,
+    /// Tokens in front of a segment that it is read with.
+    #[serde(default)]
+    pub overlap: usize,
     /// Bytes of a segment's landmarks, and of its keys and values, where they are kept.
     pub landmarks: usize,
     pub values: usize,
@@ -110,9 +116,9 @@ pub(super) struct Log {
     map: Mmap,
     /// Where the next page goes.
     end: u64,
-    /// The text's path, and its last tokens where all of it was read.
+    /// The text's path, and its last tokens where all of it was read: what is in front of them, too, where segments overlap.
     pub text: String,
-    pub rest: Vec<u8>,
+    pub last: Vec<u8>,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -202,7 +208,7 @@ impl Log {
         let damaged = |what: &str, at: u64| MemoryError::Damaged { path: path.into(), what: what.into(), at };
         // The version first: another one may have its CRC elsewhere.
         let version = u32_at(&head, 8);
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(MemoryError::Version { path: path.into(), found: version, known: VERSION });
         }
         if u32_at(&head, BLOCK - 4) != crc32fast::hash(&head[..BLOCK - 4]) {
@@ -212,6 +218,7 @@ impl Log {
         let about: About = serde_json::from_slice(described).map_err(|_| damaged("the description", 16))?;
         // Sizes beyond these overflow what is computed from them.
         let counts = [about.segment, about.page].iter().all(|n| (1..=1 << 24).contains(n));
+        let counts = counts && about.overlap <= about.segment;
         let sound = counts && about.landmarks > 0 && about.landmarks.max(about.values) as u64 <= 1 << 32;
         let slots = [BLOCK, 2 * BLOCK].map(|at| Commit::parse(&head[at..at + SLOT]));
         let latest = slots.into_iter().flatten().max_by_key(|c| c.sequence);
@@ -233,9 +240,12 @@ impl Log {
         }
         let (text, rest) = tail.split_at_checked(4 + u32_at(tail, 0) as usize).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(4..).unwrap_or_default()).into_owned();
-        let rest = if commit.complete { rest.to_vec() } else { Vec::new() };
+        let last = if commit.complete { rest.to_vec() } else { Vec::new() };
         let (end, pages) = (commit.end, Vec::new());
-        let mut log = Log { path: path.into(), file, about, commit, pages, map, end, text, rest };
+        let mut log = Log { path: path.into(), file, about, commit, pages, map, end, text, last };
+        if log.commit.complete && log.last.len() < log.front() {
+            return Err(damaged("the text's path and end", log.commit.tail));
+        }
         log.index()?;
         Ok(log)
     }
@@ -281,6 +291,19 @@ impl Log {
 
     fn damaged(&self, what: &str, at: u64) -> MemoryError {
         MemoryError::Damaged { path: self.path.clone(), what: what.into(), at }
+    }
+
+    /// Of the last tokens, those in front of what is in no whole segment.
+    fn front(&self) -> usize {
+        if self.commit.tokens > 0 { self.about.overlap } else { 0 }
+    }
+
+    /// What stands last in whole segments, where all of the text was read and it is known, and what is in none.
+    pub fn before_and_rest(&self) -> (Option<&[u8]>, &[u8]) {
+        match self.last.split_at_checked(self.front()) {
+            Some((before, rest)) => (Some(before), rest),
+            None => (None, &[]),
+        }
     }
 
     /// Whole segments that count.
@@ -349,9 +372,9 @@ impl Log {
         Ok(())
     }
 
-    /// Appends the text's path and its last tokens.
-    pub fn append_tail(&mut self, text: &str, rest: &[u8]) -> Result<(), MemoryError> {
-        let mut bytes = tail(text, rest);
+    /// Appends the text's path and its last tokens, with what is in front of them.
+    pub fn append_tail(&mut self, text: &str, last: &[u8]) -> Result<(), MemoryError> {
+        let mut bytes = tail(text, last);
         let length = bytes.len();
         (self.commit.tail, self.commit.tail_length) = (self.end + TAIL as u64, (length - TAIL) as u32);
         self.commit.tail_crc = crc32fast::hash(&bytes[TAIL..]);
@@ -387,7 +410,7 @@ impl Log {
     }
 
     /// Writes the pages of the first `whole` segments anew, without those that others took the place of, in one step.
-    pub fn compact(&self, whole: usize, text: &str, rest: &[u8]) -> Result<(), MemoryError> {
+    pub fn compact(&self, whole: usize, text: &str, last: &[u8]) -> Result<(), MemoryError> {
         let path = self.path.clone();
         let old = Log::open(&path, false)?;
         let fresh = path.with_extension("compacting");
@@ -401,7 +424,7 @@ impl Log {
                 [&page.table[..segments * ROW], &page.landmarks[..segments * self.about.landmarks]].concat();
             new.append(number, segments, &head, &page.values[..segments * self.about.values])?;
         }
-        new.append_tail(text, rest)?;
+        new.append_tail(text, last)?;
         new.commit(self.commit.tokens, self.commit.size, true)?;
         let renamed = std::fs::rename(&fresh, &path);
         renamed.map_err(|source| MemoryError::Io { path, action: "replace", source })
@@ -419,13 +442,13 @@ impl Log {
 /// Bytes before a tail.
 const TAIL: usize = 64;
 
-fn tail(text: &str, rest: &[u8]) -> Vec<u8> {
+fn tail(text: &str, last: &[u8]) -> Vec<u8> {
     let mut bytes = b"TAIL".to_vec();
-    bytes.extend(((4 + text.len() + rest.len()) as u32).to_le_bytes());
+    bytes.extend(((4 + text.len() + last.len()) as u32).to_le_bytes());
     bytes.resize(TAIL, 0);
     bytes.extend((text.len() as u32).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
-    bytes.extend_from_slice(rest);
+    bytes.extend_from_slice(last);
     bytes
 }
 

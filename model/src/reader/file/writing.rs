@@ -11,7 +11,7 @@ use rambutan_engine::Error as EngineError;
 use twox_hash::XxHash3_64;
 
 use super::{
-    super::{Keeping, Placement, Progress, Reader, Source, TextFile, values::Coming},
+    super::{Keeping, Placement, Progress, Reader, Source, TextFile, cut::Cut, values::Coming},
     about, agrees,
     log::{Log, ROW},
 };
@@ -129,18 +129,19 @@ pub fn write(
     while !writer.sheets.is_empty() {
         writer.finish()?;
     }
-    let mut rest = vec![0; total - whole * size];
-    text.fill(whole * size, &mut rest)?;
+    let front = if whole > 0 { expected.overlap } else { 0 };
+    let mut last = vec![0; total - whole * size + front];
+    text.fill(whole * size - front, &mut last)?;
     let log = &mut writer.log;
     let state = (log.commit.tokens, log.commit.size, log.commit.complete);
     let now = ((whole * size) as u64, total as u64, true);
-    if log.has_grown() || log.rest != rest || state != now {
-        log.append_tail(&named, &rest)?;
+    if log.has_grown() || log.last != last || state != now {
+        log.append_tail(&named, &last)?;
         log.commit(now.0, now.1, true)?;
     }
     let [bytes, stale] = log.stale();
     if stale > STALE && stale > bytes / 2 {
-        log.compact(whole, &named, &rest)?;
+        log.compact(whole, &named, &last)?;
     }
     written.complete = true;
     Ok(written)
@@ -162,8 +163,10 @@ impl Writer<'_> {
     fn read(&mut self, number: usize, segments: usize) -> Result<usize, Error> {
         let (size, page) = (self.log.about.segment, self.log.about.page);
         let (lm, values) = (self.log.about.landmarks, self.log.about.values);
-        let mut bytes = vec![0; segments * size];
-        self.text.fill(number * page * size, &mut bytes)?;
+        let (overlap, first) = (self.log.about.overlap, number * page * size);
+        let cut = Cut::along(size, overlap, if number > 0 { overlap } else { 0 });
+        let mut bytes = vec![0; cut.lead + segments * size];
+        self.text.fill(first - cut.lead, &mut bytes)?;
         let mut sheet = Sheet {
             number,
             segments,
@@ -177,8 +180,8 @@ impl Writer<'_> {
             Some(_) => Some(self.log.checked(number)?),
             None => None,
         };
-        for (i, text) in bytes.chunks(size).enumerate() {
-            let hash = XxHash3_64::oneshot(text);
+        for i in 0..segments {
+            let hash = XxHash3_64::oneshot(&bytes[cut.row(i)]);
             let row = &mut table[i * ROW..(i + 1) * ROW];
             row[..8].copy_from_slice(&hash.to_le_bytes());
             match old.as_ref().filter(|old| i < old.segments && old.hash(i) == hash) {
@@ -198,10 +201,9 @@ impl Writer<'_> {
         let mut done = 0;
         while done < sheet.fresh.len() {
             let part = &sheet.fresh[done..(done + self.batch).min(sheet.fresh.len())];
-            let text: Vec<&[u8]> = part.iter().map(|i| &bytes[i * size..(i + 1) * size]).collect();
-            let text = text.concat();
+            let rows: Vec<&[u8]> = part.iter().map(|i| &bytes[cut.row(*i)]).collect();
             let gpu = self.reader.gpu();
-            let memory = self.reader.remember(&text)?;
+            let memory = self.reader.remember(&rows.concat())?;
             match gpu.check() {
                 Err(EngineError::OutOfMemory { .. }) if part.len() > 1 => {
                     self.batch = part.len() / 2;

@@ -1,39 +1,60 @@
-//! Keys and values that are kept nowhere: memory is local, so a segment read again has the same ones.
+//! Keys and values that are kept nowhere: memory is local, so a segment read again, with what is in front of it, has the same
+//! ones.
 
 use std::sync::Arc;
 
 use rambutan_engine::{Error as EngineError, Tensor, ops};
 
-use super::{super::text::Source, Before, Reader, Replaced};
+use super::{
+    super::{cut::Cut, text::Source},
+    Before, Reader, Replaced,
+};
 use crate::Error;
 
 /// The text itself, in parts.
 pub(in super::super) struct Recomputed {
-    segment: usize,
+    cut: Cut,
     parts: Vec<Part>,
+    /// Segments with what is in front of them.
     pub(super) replaced: Replaced<Vec<u8>>,
 }
 
-/// Whole segments: `head`, then the source from `at` on.
+/// Whole segments, as `cut` says in a stream: `head`, then the source from `at` on.
 #[derive(Clone)]
 struct Part {
     tokens: usize,
+    cut: Cut,
     head: Arc<Vec<u8>>,
     source: Arc<dyn Source>,
     at: usize,
 }
 
+impl Part {
+    /// One of its segments, and what is in front of it.
+    fn row(&self, number: usize) -> Result<Vec<u8>, Error> {
+        let range = self.cut.row(number);
+        let mut row = vec![0; range.len()];
+        let (here, there) = row.split_at_mut(self.head.len().saturating_sub(range.start).min(range.len()));
+        here.copy_from_slice(&self.head[range.start.min(self.head.len())..][..here.len()]);
+        if !there.is_empty() {
+            self.source.fill(self.at + range.start + here.len() - self.head.len(), there)?;
+        }
+        Ok(row)
+    }
+}
+
 impl Recomputed {
-    pub fn new(segment: usize) -> Recomputed {
-        Recomputed { segment, parts: Vec::new(), replaced: Replaced::default() }
+    /// None yet; `cut` says how long segments are, and what is in front of them.
+    pub fn new(cut: Cut) -> Recomputed {
+        Recomputed { cut, parts: Vec::new(), replaced: Replaced::default() }
     }
 
     pub fn like(&self) -> Recomputed {
-        Recomputed::new(self.segment)
+        Recomputed::new(self.cut)
     }
 
-    pub fn push(&mut self, tokens: usize, head: Vec<u8>, source: Arc<dyn Source>, at: usize) {
-        self.parts.push(Part { tokens, head: Arc::new(head), source, at });
+    pub fn push(&mut self, [tokens, at]: [usize; 2], cut: Cut, head: Vec<u8>, source: Arc<dyn Source>) {
+        self.parts.push(Part { tokens, cut, head: Arc::new(head), source, at });
     }
 
     pub fn prefix(&self, tokens: usize) -> Recomputed {
@@ -44,29 +65,29 @@ impl Recomputed {
             (n > 0).then(|| Part { tokens: n, ..part.clone() })
         };
         let parts = self.parts.iter().filter_map(cut).collect();
-        Recomputed { segment: self.segment, parts, replaced: self.replaced.clone() }
+        Recomputed { cut: self.cut, parts, replaced: self.replaced.clone() }
     }
 
-    pub fn replace(&self, start: usize, text: &[u8]) -> Before<Vec<u8>> {
-        self.replaced.put(start / self.segment, text.chunks(self.segment).map(<[u8]>::to_vec))
+    pub fn replace(&self, start: usize, rows: &[u8]) -> Before<Vec<u8>> {
+        let whole = self.cut.overlap + self.cut.segment;
+        // The text's first has nothing in front of it.
+        let (first, others) = rows.split_at(rows.len() % whole);
+        let all = (!first.is_empty()).then_some(first).into_iter().chain(others.chunks(whole));
+        self.replaced.put(start / self.cut.segment, all.map(<[u8]>::to_vec))
     }
 
-    /// The text of a segment.
-    fn fill(&self, number: usize, into: &mut [u8]) -> Result<(), Error> {
+    /// The text of a segment and what is in front of it.
+    fn row(&self, number: usize) -> Result<Vec<u8>, Error> {
         if let Some(bytes) = self.replaced.all().get(&number) {
-            into.copy_from_slice(bytes);
-            return Ok(());
+            return Ok(bytes.clone());
         }
-        let mut at = number * self.segment;
+        let mut within = number;
         for part in &self.parts {
-            if at >= part.tokens {
-                at -= part.tokens;
-            } else if at < part.head.len() {
-                into.copy_from_slice(&part.head[at..at + self.segment]);
-                return Ok(());
-            } else {
-                return part.source.fill(part.at + at - part.head.len(), into);
+            let segments = part.tokens / self.cut.segment;
+            if within < segments {
+                return part.row(within);
             }
+            within -= segments;
         }
         unreachable!("segment {number} was read")
     }
@@ -76,19 +97,20 @@ impl Recomputed {
     pub fn fetch(&self, reader: &Reader<'_>, chunks: &[u32]) -> Result<[Tensor; 2], Error> {
         let (gpu, config) = (reader.gpu(), &reader.model.config);
         let size = config.chunk_size;
-        let per = self.segment / size;
+        let segment = self.cut.segment;
+        let per = segment / size;
         let mut segments: Vec<usize> = chunks.iter().map(|c| *c as usize / per).collect();
         segments.dedup();
         let shape = [chunks.len() * size, config.num_kv_heads, config.attention_head_dim];
         let out = [(); 2].map(|()| Tensor::empty(gpu, shape, reader.model.dtype()));
-        let (mut done, mut batch) = (0, reader.batch / self.segment);
+        let (mut done, mut batch) = (0, reader.batch / segment);
         while done < segments.len() {
             let part = &segments[done..(done + batch).min(segments.len())];
-            let mut text = vec![0; part.len() * self.segment];
-            for (number, into) in part.iter().zip(text.chunks_mut(self.segment)) {
-                self.fill(*number, into)?;
+            let mut rows = Vec::new();
+            for number in part {
+                rows.extend(self.row(*number)?);
             }
-            let memory = reader.remember(&text)?;
+            let memory = reader.remember(&rows)?;
             match gpu.check() {
                 Err(EngineError::OutOfMemory { .. }) if part.len() > 1 => {
                     batch = part.len() / 2;
@@ -107,7 +129,7 @@ impl Recomputed {
             let places = Tensor::from_slice(gpu, &places, [places.len()])?;
             for (out, page) in out.iter().zip([&memory.k, &memory.v]) {
                 // The segments' rows follow one another.
-                let page = page.reshape([part.len() * self.segment, shape[1], shape[2]]);
+                let page = page.reshape([part.len() * segment, shape[1], shape[2]]);
                 ops::gather_chunks_into(out, 0, &[&page], &places, size);
             }
             done += part.len();
