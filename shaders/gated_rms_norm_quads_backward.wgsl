@@ -1,10 +1,9 @@
 // uses: lib/reduce.wgsl, lib/quads.wgsl
-// variants: HALF=1 words=vec2<u32> WG=64 | WG=32 NEXT=1
+// variants: HALF=1 words=vec2<u32> WG=64 | WG=32
 // gated_rms_norm_backward.wgsl for groups of at most 4 · WG quads: dy, x and z are read once, and a lane adds up dweight
 // of its own columns, in the rows' order, as it goes. One workgroup a block of ROWS rows and group.
 const WG: u32 = 256u;
 const ROWS: u32 = 16u;
-const NEXT: u32 = 0u;                                                 // 1: the next row is loaded before this one is summed
 struct Params { rows: u32, quads: u32, groups: u32, z_stride: u32, z_start: u32, first_block: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // quads: of one group
@@ -66,28 +65,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var s3 = vec4f();
     let last = min(first + ROWS, params.rows) - 1u;
     let z_from = params.z_start + part * params.quads;
-    var n0 = load(first * params.groups + part, first * params.z_stride + z_from, lane);
-    var n1 = load(first * params.groups + part, first * params.z_stride + z_from, lane + WG);
-    var n2 = load(first * params.groups + part, first * params.z_stride + z_from, lane + 2u * WG);
-    var n3 = load(first * params.groups + part, first * params.z_stride + z_from, lane + 3u * WG);
     for (var whole = first; whole <= last; whole++) {
         let row = whole * params.groups + part;
         let z_at = whole * params.z_stride + z_from;
+        let n0 = load(row, z_at, lane);
+        let n1 = load(row, z_at, lane + WG);
+        let n2 = load(row, z_at, lane + 2u * WG);
+        let n3 = load(row, z_at, lane + 3u * WG);
         let k0 = quad(n0, lane);
         let k1 = quad(n1, lane + WG);
         let k2 = quad(n2, lane + 2u * WG);
         let k3 = quad(n3, lane + 3u * WG);
         let r = rstd[row];
-        // The next row is under way while this one is summed; the last is loaded once more.
-        let next = min(whole + 1u, last);
-        let next_row = next * params.groups + part;
-        let next_z = next * params.z_stride + z_from;
-        if NEXT == 1u {
-            n0 = load(next_row, next_z, lane);
-            n1 = load(next_row, next_z, lane + WG);
-            n2 = load(next_row, next_z, lane + 2u * WG);
-            n3 = load(next_row, next_z, lane + 3u * WG);
-        }
         let g0 = k0.d * gated(k0);
         let g1 = k1.d * gated(k1);
         let g2 = k2.d * gated(k2);
@@ -102,12 +91,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         put(row, z_at, lane + WG, k1, w1, r, mean);
         put(row, z_at, lane + 2u * WG, k2, w2, r, mean);
         put(row, z_at, lane + 3u * WG, k3, w3, r, mean);
-        if NEXT == 0u && whole < last {
-            n0 = load(next_row, next_z, lane);
-            n1 = load(next_row, next_z, lane + WG);
-            n2 = load(next_row, next_z, lane + 2u * WG);
-            n3 = load(next_row, next_z, lane + 3u * WG);
-        }
     }
     put_sum(block, part, lane, s0);
     put_sum(block, part, lane + WG, s1);

@@ -8,7 +8,6 @@ mod cache;
 mod capabilities;
 #[cfg(not(target_arch = "wasm32"))]
 mod capture;
-pub(crate) mod lab;
 mod launch;
 mod memory;
 mod pace;

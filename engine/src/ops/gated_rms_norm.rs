@@ -58,7 +58,6 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
     y.with_grad(&[x, z.input(), weight], move |dy| {
         let (dx, dz) = (x_.like(), z_.gradient());
         let dweight = PartialSums::new(&x_, rows.div_ceil(ROWS), columns);
-        let next = crate::gpu::lab::number("RAMBUTAN_LAB_NEXT", 0);
         let step = rows_a_page(x_.gpu(), &[bytes, z_bytes, 4 * groups].map(|b| b * ROWS)) * ROWS;
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
@@ -67,7 +66,7 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
             let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
             let (first_block, blocks) = (first / ROWS, n.div_ceil(ROWS));
             match lanes {
-                Some(wg) => launch!(gated_rms_norm_quads_backward [HALF = half, words = words, WG = wg, NEXT = next]
+                Some(wg) => launch!(gated_rms_norm_quads_backward [HALF = half, words = words, WG = wg]
                                     { rows: n, quads: columns / groups / 4, groups, z_stride: z_stride / 4, z_start: z_start / 4,
                                       first_block },
                                     [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks * groups),

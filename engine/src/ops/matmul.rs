@@ -13,6 +13,8 @@ use crate::{
 
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
 const PIECE: usize = 2048;
+/// So many times as long at most, where that takes no longer: powers of two.
+const MOST_PIECES: usize = 8;
 /// Workgroups of a product in 16 bits that a large device runs at once, and so few that they still keep it busy.
 const AT_ONCE: usize = 264;
 const ENOUGH: usize = 240;
@@ -332,14 +334,13 @@ fn by_rows(p: Product, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, c: &Tensor
     }
 }
 
-/// Rows of a piece: more than PIECE where the tiles of all pieces then fill a large device as often, each longer: fewer
-/// sums are written and added up.
+/// Rows of a piece: up to MOST_PIECES times PIECE where the tiles of all pieces then fill a large device as often, each
+/// longer: fewer sums are written and added up.
 fn piece(dtype: DType, rows: usize, m: usize, n: usize) -> usize {
-    let most = crate::gpu::lab::number("RAMBUTAN_LAB_PIECE", 1);
     let tiles = |piece: usize| m.div_ceil(128) * n.div_ceil(128) * rows.div_ceil(piece);
     let time = |piece: usize| tiles(piece).div_ceil(AT_ONCE) * piece;
     let sound = |piece: &usize| *piece <= rows && tiles(*piece) >= ENOUGH && time(*piece) <= time(PIECE);
-    let longer = (1..=most.ilog2()).rev().map(|i| PIECE << i).filter(sound);
+    let longer = (1..=MOST_PIECES.ilog2()).map(|i| PIECE << i).filter(sound);
     if dtype == DType::F16 { longer.max().unwrap_or(PIECE) } else { PIECE }
 }
 

@@ -343,6 +343,10 @@ fn scan(inputs: SsdInputs<'_>, kernel: Kernel) -> (Tensor, Tensor) {
     d.inspect(|d| expect("d", d, &[heads]));
     initial_state.inspect(|s| expect("initial_state", s, &[batches, heads, p, n]));
     segment.inspect(|s| expect("segment", s, &[batches, tokens]));
+    // Columns that fit no binding together with those beside them are taken out from among them.
+    let together = (batches * tokens * dt.stride() * dt.dtype().bytes()) as u64;
+    let apart = (together > x.gpu().capabilities().max_binding).then(|| Columns::from(&dt.again().contiguous()));
+    let dt = apart.as_ref().unwrap_or(dt);
     let blocks = tokens.div_ceil(BLOCK);
     let chunks = match kernel {
         Kernel::Chunk(form) => {
