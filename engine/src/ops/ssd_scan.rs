@@ -509,7 +509,8 @@ pub(super) fn beside(plain: Case) -> Case {
         inputs: |s, draw| {
             let mut inputs = (scan_case().inputs)(s, draw);
             let wide = s["share"] * s["groups"] + BESIDE.iter().sum::<usize>();
-            inputs[1] = Input::new("dt", draw.uniform(&[s["batches"], s["tokens"], wide], -2.0, 2.0)).grad();
+            // With any bias within the limits: among so many steps one would lie where the clamp bends.
+            inputs[1] = Input::new("dt", draw.uniform(&[s["batches"], s["tokens"], wide], -0.9, 0.7)).grad();
             inputs
         },
         reference: |s, i| {
@@ -612,10 +613,18 @@ pub(super) fn scan_case() -> Case {
 
 pub(super) fn cases() -> Vec<Case> {
     let plain = scan_case();
+    // Heads enough for several workgroups of `ssd_dt_backward`.
+    let mut of_heads = plain.dims.clone();
+    of_heads[2] = Dim::one_of("share", &[16, 1]);
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         Case { bench: plain.bench, cost: half_cost, ..plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0) },
-        beside(Case { stem: "ssd_scan.beside", run: |s, i| run_beside(s, i, Kernel::Tile), ..plain.clone() }),
+        beside(Case {
+            stem: "ssd_scan.beside",
+            dims: of_heads,
+            run: |s, i| run_beside(s, i, Kernel::Tile),
+            ..plain.clone()
+        }),
         Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
         // The widest heads and states: what is staged must fit the least workgroup memory.
         Case {
