@@ -619,10 +619,12 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         plain.in_half("ssd_scan.f16", &["x", "dt", "b", "c"], 1.0),
         Case { bench: plain.bench, cost: half_cost, ..plain.in_half("ssd_scan.f16_f32", &["x", "b", "c"], 1.0) },
+        beside(Case { stem: "ssd_scan.beside", run: |s, i| run_beside(s, i, Kernel::Tile), ..plain.clone() }),
         beside(Case {
-            stem: "ssd_scan.beside",
+            stem: "ssd_scan.heads",
             dims: of_heads,
             run: |s, i| run_beside(s, i, Kernel::Tile),
+            large: true,
             ..plain.clone()
         }),
         Case { stem: "ssd_scan.tile", run: |s, i| run(s, i, Kernel::Tile), bench: &[], ..plain.clone() },
