@@ -347,7 +347,7 @@ pub(super) fn cases() -> Vec<Case> {
             Dim::range("batches", 1, 2),
             Dim::range("tokens", 1, 140),
             Dim::one_of("before", &[8, 0, 5]),
-            Dim::one_of("a", &[256, 4, 7]),
+            Dim::one_of("a", &[1024, 4, 7]),
             Dim::one_of("b", &[20, 4, 1]),
             Dim::one_of("after", &[4, 0, 132]),
             Dim::one_of("initial", &[0, 1]),
