@@ -134,6 +134,9 @@ impl Screen {
 
 /// Warms up, reads a text, asks for a fact in it, and prints the frames' times of all three as JSON.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
+    // Before a device is opened and kernels compile: ending then needs nobody to wait for.
+    let given = arguments.file.as_ref().map(|file| data::read_bytes(file)).transpose();
+    let given = given.map_err(|e| e.to_string())?;
     let options = canvas::options();
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::all();
@@ -150,8 +153,8 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let mut ui = Ui::new(Session::new(&gpu, &arguments.checkpoint()).map_err(|e| e.to_string())?);
 
     let default = if gpu.capabilities().cpu { 1 << 15 } else { 1 << 20 };
-    let (text, question, expected) = match &arguments.file {
-        Some(file) => (data::read_bytes(file).map_err(|e| e.to_string())?, None, None),
+    let (text, question, expected) = match given {
+        Some(text) => (text, None, None),
         None => {
             let mut hay =
                 Haystack::prose(1, arguments.tokens.unwrap_or(default)).map_err(|e| e.to_string())?;
