@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/column_sum.wgsl, lib/grid.wgsl
 // variants: elem=f16 | GROUP=64 | elem=vec4<f32> real=vec4<f32> | elem=vec4<f16> real=vec4<f32>
 // out[g, c] = Σ x[r, c] over the GROUP rows r of group g, in ascending order: the second pass of every sum over rows.
 // An invocation owns a column, or four, so no order but the rows' exists.
@@ -20,25 +20,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if first >= params.rows || c >= params.columns { return; }
     let last = min(first + GROUP, params.rows);
     let n = params.columns;
-    var sum = real();
-    var r = first;
-    while r + 8u <= last {
-        // Eight loads under way together.
-        let at = r * n + c;
-        let x0 = real(x[at]);
-        let x1 = real(x[at + n]);
-        let x2 = real(x[at + 2u * n]);
-        let x3 = real(x[at + 3u * n]);
-        let x4 = real(x[at + 4u * n]);
-        let x5 = real(x[at + 5u * n]);
-        let x6 = real(x[at + 6u * n]);
-        let x7 = real(x[at + 7u * n]);
-        sum = sum + x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7;
-        r += 8u;
-    }
-    while r < last {
-        sum += real(x[r * n + c]);
-        r++;
-    }
+    let sum = column_sum(first * n + c, n, last - first);
     out[(params.first_group + g) * n + c] = sum;
 }

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/column_sum.wgsl, lib/grid.wgsl
 // variants: elem=f16 | elem=vec4<f32> real=vec4<f32> | elem=vec4<f16> real=vec4<f32> | LANES=64 WG=256 | elem=vec4<f32> real=vec4<f32> LANES=64 WG=256
 // The last pass of a sum over rows: Σ x[r, c] over all rows, of the first columns of x, which are up to three results side
 // by side. LANES invocations share a column, or four columns: each adds up every LANES-th row, in ascending order, then two
@@ -22,29 +22,9 @@ var<workgroup> sums: array<real, WG>;
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let c = row_of(group) * WIDE + lane % WIDE;
     let near = min(c, params.columns - 1u);                           // all stay until the last barrier
-    let n = params.stride * LANES;
-    var r = lane / WIDE;
-    var at = r * params.stride + near;
-    var sum = real();
-    while r + 7u * LANES < params.rows {
-        // Eight loads under way together.
-        let x0 = real(x[at]);
-        let x1 = real(x[at + n]);
-        let x2 = real(x[at + 2u * n]);
-        let x3 = real(x[at + 3u * n]);
-        let x4 = real(x[at + 4u * n]);
-        let x5 = real(x[at + 5u * n]);
-        let x6 = real(x[at + 6u * n]);
-        let x7 = real(x[at + 7u * n]);
-        sum = sum + x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7;
-        r += 8u * LANES;
-        at += 8u * n;
-    }
-    while r < params.rows {
-        sum += real(x[at]);
-        r += LANES;
-        at += n;
-    }
+    let r = lane / WIDE;
+    let mine = (max(params.rows, r) - r + LANES - 1u) / LANES;
+    var sum = column_sum(r * params.stride + near, params.stride * LANES, mine);
     if LANES > 1u {
         sums[lane] = sum;
         workgroupBarrier();
