@@ -545,6 +545,11 @@ impl Prose {
                     }
                     let start = self.out.len();
                     self.noun(&IDEAS, false);
+                    // `Passkey: 48213` would answer what the plain fact is asked for.
+                    if self.out.ends_with(b"passkey") {
+                        self.out.truncate(self.out.len() - b"passkey".len());
+                        self.w("comment");
+                    }
                     self.capital(start);
                     self.one(&[": ", " = ", " - ", ":\t", " no. ", ".... "]);
                     match self.rng.below(5) {

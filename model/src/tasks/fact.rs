@@ -162,6 +162,25 @@ impl Fact {
     }
 }
 
+/// Whether a text begins with the plain fact in other words than the published ones, as [`Fact::reworded`] or lines of
+/// settings have it: `Passkey: 48213`, `passkey=48213`, `passkey is 48213`, `48213 is the passkey`.
+pub(super) fn states_plain(text: &[u8]) -> bool {
+    /// As few digits as training's facts have, less one: a shorter number is a poor rival.
+    const DIGITS: usize = 4;
+    let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
+    if text.first().is_some_and(u8::is_ascii_digit) {
+        return digits(text) >= DIGITS && text[digits(text)..].starts_with(b" is the passkey");
+    }
+    let Some(rest) = text.get(1..).filter(|_| text[0].eq_ignore_ascii_case(&b'p')) else { return false };
+    let Some(rest) = rest.strip_prefix(b"asskey") else { return false };
+    let sign = rest.iter().take_while(|b| b" :=\t\"'".contains(b)).count();
+    let (sign, said) = rest.split_at(sign);
+    match said.strip_prefix(b"is ") {
+        Some(said) if sign == b" " => digits(said) >= DIGITS,
+        _ => sign.iter().any(|b| b":=".contains(b)) && digits(said) >= DIGITS,
+    }
+}
+
 /// One question for two named facts and its answer: `|What are the code of Rivaze and the pin of Tobuki? They are:`,
 /// `7731942 and 48213|`. None where one of the two has no name.
 pub fn both(first: &Fact, second: &Fact) -> Option<(String, String)> {

@@ -4,7 +4,8 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EXAMINATION, Fact, FactKind, PIECES, TaskMix, fact::NOUNS, setting};
+use super::fact::{NOUNS, PLAIN, states_plain};
+use super::{EXAMINATION, Fact, FactKind, PIECES, TaskMix, setting};
 use crate::{
     Error,
     data::{DataError, Formats, Prose, TextStream},
@@ -52,7 +53,8 @@ impl Needle {
 pub struct Haystack {
     hay: Arc<Hay>,
     /// What the text says that may be the answer to a question, and where first: statements up to their colon,
-    /// `|The code of Rivaze is:`, and whose noun is spoken of in whatever words, `code of Rivaze`.
+    /// `|The code of Rivaze is:`, and whose noun is spoken of in whatever words, `code of Rivaze`. Any wording of the plain
+    /// statement counts as the published one.
     said: Arc<HashMap<Vec<u8>, usize>>,
 }
 
@@ -397,6 +399,8 @@ fn said(hay: &Hay) -> HashMap<Vec<u8>, usize> {
                 if NOUNS.iter().any(|noun| noun.as_bytes() == &text[at - before..at]) {
                     note(&text[at - before..at + 4 + name], at - before);
                 }
+            } else if states_plain(rest) {
+                note(PLAIN.as_bytes(), at);
             }
         }
     }

@@ -432,6 +432,38 @@ fn a_plain_needle_stands_alone() {
     assert!(expected(hay.trials(FactKind::Plain, 5, 0)) && hay.trials(FactKind::Named, 5, 0).is_ok());
     assert!(expected(hay.plant(&[FactKind::Plain], 0)));
     assert!(hay.plant(&[FactKind::Plain, FactKind::Plain], 0).is_err() && hay.plant(&[], 0).is_err());
+    // In other words it has as many answers.
+    let trials = |said: &str| {
+        let text = [&[b'x'; 100][..], said.as_bytes(), &[b'y'; 100]].concat();
+        Haystack::new(text).unwrap().trials(FactKind::Plain, 5, 0)
+    };
+    let stated = [
+        "Passkey: 61058",
+        "\npasskey=61058\n",
+        " passkey is 6105.",
+        "61058 is the passkey",
+        "\"passkey\": \"6105\"",
+    ];
+    for said in stated {
+        assert!(matches!(trials(said), Err(DataError::Occupied { .. })), "{said}");
+    }
+    for said in [
+        "the passkey. 61058 5",
+        "Passkey: 610",
+        "passkey is lost",
+        "passkey",
+        "61058 is the key",
+        "Passkey: A 61058",
+    ] {
+        assert!(trials(said).is_ok(), "{said}");
+    }
+}
+
+#[test]
+fn generated_text_answers_no_plain_question() {
+    for hay in [Haystack::prose(0, 1 << 24), Haystack::formats(0, 1 << 22)] {
+        assert!(hay.unwrap().trials(FactKind::Plain, 1, 0).is_ok());
+    }
 }
 
 #[test]
