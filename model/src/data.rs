@@ -118,11 +118,11 @@ pub enum DataError {
     },
     /// A text to hide needles in already has one of that kind.
     #[error(
-        "the text already states `{found}` at offset {offset}; expected a text without it, because one question \
-         would have two answers; remove it or use another text"
+        "the text already says `{found}` at offset {offset}; expected a text that does not, because one question would \
+         have two answers; remove it or use another text"
     )]
     Occupied {
-        /// The statement's beginning.
+        /// What it says there, as far as its line goes.
         found: String,
         /// Where it stands.
         offset: usize,

@@ -158,6 +158,18 @@ impl Haystack {
         keys.into_iter().flatten().filter_map(|key| self.said.get(key.as_bytes()).copied()).min()
     }
 
+    /// Why a question has a second answer: what the text says there.
+    pub(super) fn occupied(&self, offset: usize) -> DataError {
+        /// Enough to find it by.
+        const SHOWN: usize = 32;
+        let said = self.bytes(offset..(offset + SHOWN).min(self.len()));
+        let line = said.split(|b| *b == b'\n').next().unwrap_or_default();
+        DataError::Occupied {
+            found: String::from_utf8_lossy(line).trim_end_matches('\u{fffd}').to_owned(),
+            offset,
+        }
+    }
+
     pub(super) fn room(&self, n: usize) -> Result<usize, DataError> {
         if self.len() < n {
             return Err(DataError::TooShort {
@@ -179,7 +191,7 @@ impl Haystack {
             }
             // A name can be drawn anew, the plain statement has but one form.
             if let (FactKind::Plain, Some(offset)) = (kind, stated) {
-                return Err(DataError::Occupied { found: fact.stem(), offset });
+                return Err(self.occupied(offset));
             }
         }
     }

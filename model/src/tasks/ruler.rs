@@ -185,12 +185,11 @@ impl Haystack {
         for _ in 0..100 {
             let drawn = task.draw(rng);
             let stems = drawn.0.iter().filter_map(|text| Some(&text[..=text.find(':')?]));
-            taken = stems.filter_map(|stem| Some((self.stated(stem)?, stem.to_owned()))).next();
+            taken = stems.filter_map(|stem| self.stated(stem)).next();
             if taken.is_none() {
                 return Ok(drawn);
             }
         }
-        let (offset, found) = taken.unwrap_or_default();
-        Err(DataError::Occupied { found, offset })
+        Err(self.occupied(taken.unwrap_or_default()))
     }
 }
