@@ -741,11 +741,12 @@ fn mlp() -> Case {
         ],
         inputs: |s, draw| {
             let [rows, k, hidden, n] = s.get();
-            let mut input = |name, shape: &[usize], most: f64| Input::new(name, draw.uniform(shape, -most, most));
-            // As data are, and where burn's benchmark of this shape has no gradient either.
-            let x = input("x", &[rows, k], 2.0);
-            let up = input("up", &[k, hidden], 2.0 / (k as f64).sqrt());
-            vec![x, up.grad(), input("down", &[hidden, n], 2.0 / (hidden as f64).sqrt()).grad()]
+            let mut grad = |name, shape: &[usize], most: f64| Input::new(name, draw.uniform(shape, -most, most)).grad();
+            vec![
+                grad("x", &[rows, k], 2.0),
+                grad("up", &[k, hidden], 2.0 / (k as f64).sqrt()),
+                grad("down", &[hidden, n], 2.0 / (hidden as f64).sqrt()),
+            ]
         },
         run: |_, i| vec![matmul(&crate::ops::silu(&matmul(&i[0], &i[1], false, false)), &i[2], false, false)],
         reference: |s, i| {
@@ -762,7 +763,7 @@ fn mlp() -> Case {
         },
         cost_backward: Some(|s| {
             let [m, k, h, n] = s.get();
-            Cost { bytes: 4 * (m * k + k * h + 2 * h * n + m * n), flops: 2 * m * h * (k + 2 * n) }
+            Cost { bytes: 4 * (2 * (m * k + k * h + h * n) + m * n), flops: 4 * m * h * (k + n) }
         }),
         part: Some(|s, draw| {
             let [rows, k, hidden, n] = s.get();

@@ -1,7 +1,7 @@
 //! An endless stream of text that is no English prose: code, logs, tables, settings and sentences in other languages.
 
 use super::TextStream;
-use super::words::{IDEAS, INTRANSITIVE, PLACES, THINGS, TRAITS, TRANSITIVE};
+use super::words::{IDEAS, INTRANSITIVE, NO_PASSKEY, PLACES, THINGS, TRAITS, TRANSITIVE};
 use crate::rng::Rng;
 
 /// A deterministic generator of UTF-8 text in many formats. Documents follow each other; each keeps its format, its
@@ -412,8 +412,7 @@ fn word(rng: &mut Rng) -> &'static str {
         _ => *rng.pick(&TRAITS),
     };
     match listed.split([':', '+']).next().unwrap_or(listed) {
-        // `passkey = 48213` would answer what the plain fact is asked for.
-        "passkey" => "comment",
+        "passkey" => NO_PASSKEY,
         word => word,
     }
 }

@@ -545,10 +545,9 @@ impl Prose {
                     }
                     let start = self.out.len();
                     self.noun(&IDEAS, false);
-                    // `Passkey: 48213` would answer what the plain fact is asked for.
-                    if self.out.ends_with(b"passkey") {
-                        self.out.truncate(self.out.len() - b"passkey".len());
-                        self.w("comment");
+                    if let Some(before) = self.out.strip_suffix(b"passkey") {
+                        self.out.truncate(before.len());
+                        self.w(NO_PASSKEY);
                     }
                     self.capital(start);
                     self.one(&[": ", " = ", " - ", ":\t", " no. ", ".... "]);

@@ -38,6 +38,10 @@ const fn split<const N: usize>(text: &'static str) -> [&'static str; N] {
     out
 }
 
+/// What stands for `passkey` where a number may follow, of the same length: `Passkey: 48213` would answer what the plain
+/// fact is asked for.
+pub(super) const NO_PASSKEY: &str = "comment";
+
 macro_rules! words {
     ($($name:ident = $text:literal;)*) => {
         $(pub(super) static $name: [&str; count($text)] = split($text);)*

@@ -171,8 +171,10 @@ pub(super) fn states_plain(text: &[u8]) -> bool {
     if text.first().is_some_and(u8::is_ascii_digit) {
         return digits(text) >= DIGITS && text[digits(text)..].starts_with(b" is the passkey");
     }
-    let Some(rest) = text.get(1..).filter(|_| text[0].eq_ignore_ascii_case(&b'p')) else { return false };
-    let Some(rest) = rest.strip_prefix(b"asskey") else { return false };
+    let Some((noun, rest)) = text.split_at_checked(b"passkey".len()) else { return false };
+    if !noun.eq_ignore_ascii_case(b"passkey") {
+        return false;
+    }
     let sign = rest.iter().take_while(|b| b" :=\t\"'".contains(b)).count();
     let (sign, said) = rest.split_at(sign);
     match said.strip_prefix(b"is ") {

@@ -439,6 +439,7 @@ fn a_plain_needle_stands_alone() {
     };
     let stated = [
         "Passkey: 61058",
+        "PASSKEY = 61058",
         "\npasskey=61058\n",
         " passkey is 6105.",
         "61058 is the passkey",
