@@ -20,7 +20,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(5) var<storage, read> indices: array<u32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(6) var<storage, read_write> o: array<vec4<elem>>;  // (batches, tokens, query heads, d)
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;       // (batches, tokens, query heads, slots)
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;       // (batches, tokens, slots, query heads)
 
 const NONE: f32 = -3.0e38;
 var<workgroup> total: array<vec4f, QG>;
@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             total[lane] = vec4f(weight) / all;
             let l = top + log(all);
             for (var r = 0u; r < 4u; r++) {
-                if 4u * lane + r < live { lse[(row0 + 4u * lane + r) * params.slots + slot] = l[r]; }
+                if 4u * lane + r < live { lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * lane + r] = l[r]; }
             }
         }
         for (var t = 0u; t < TILES; t++) {

@@ -24,7 +24,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dout: array<vec4<elem>>;     // (batches, tokens, query heads, d)
 @group(0) @binding(3) var<storage, read> kv: array<vec4<elem>>;       // k, then v: (2, batches, keys, heads, d)
 @group(0) @binding(4) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;         // (batches, tokens, query heads, slots): lse, D_i
+@group(0) @binding(5) var<storage, read> stats: array<vec2f>;         // (batches, tokens, slots, query heads): lse, D_i
 @group(0) @binding(6) var<storage, read> order: array<u32>;           // slots by (batch, head, chunk)
 @group(0) @binding(7) var<storage, read> pieces: array<vec4u>;        // (pieces): list, begin, end
 @group(0) @binding(8) var<storage, read_write> partial: array<vec4f>; // (pieces, list heads, chunk, dk and dv, d)
@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                     var p = vec4f(0.0);
                     var ds = vec4f(0.0);
                     if q0 + row < share {
-                        let stat = stats[(row0 + row) * params.slots + slot % params.slots];
+                        let stat = stats[(token * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0 + row];
                         p = weight * exp(min(s[n] * params.scale - stat.x, vec4f(0.0)));
                         ds = p * (dp[n] - stat.y) * params.scale;
                     }

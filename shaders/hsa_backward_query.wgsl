@@ -19,10 +19,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read> kv: array<vec4<elem>>;       // k, then v: (2, batches, keys, heads, d)
 @group(0) @binding(3) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(4) var<storage, read> indices: array<u32>;         // (batches, tokens, heads or 1, slots)
-@group(0) @binding(5) var<storage, read> lse: array<f32>;             // (batches, tokens, query heads, slots)
+@group(0) @binding(5) var<storage, read> lse: array<f32>;             // (batches, tokens, slots, query heads)
 @group(0) @binding(6) var<storage, read> dout: array<vec4<elem>>;     // (batches, tokens, query heads, d)
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<elem>>; // (batches, tokens, query heads, d)
-@group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, query heads, slots): lse, D_i
+@group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, slots, query heads): lse, D_i
 
 fn stage(first: u32, t: u32, lane: u32) {
     workgroupBarrier();
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let first = ((b * params.keys + indices[selected + slot] * S) * params.heads + h) * D4;
         var l = vec4f(0.0);
         for (var r = 0u; r < 4u; r++) {
-            if 4u * g + r < live { l[r] = lse[(row0 + 4u * g + r) * params.slots + slot]; }
+            if 4u * g + r < live { l[r] = lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * g + r]; }
         }
         var dp = array<vec4f, NK * TILES>();
         var e = array<vec4f, NK * TILES>();
@@ -97,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let dot = sum_over_keys(part, lane);
         if lane < QG {
             for (var r = 0u; r < 4u; r++) {
-                if 4u * lane + r < live { stats[(row0 + 4u * lane + r) * params.slots + slot] = vec2f(l[r], dot[r]); }
+                if 4u * lane + r < live { stats[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * lane + r] = vec2f(l[r], dot[r]); }
             }
         }
         if works {

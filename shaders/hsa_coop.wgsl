@@ -1,12 +1,14 @@
-// uses: lib/grid.wgsl, lib/four.wgsl
-// variants: D=64 T=2 | D=16 S=16 | D=64
-// hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of a token, or of T neighbours at once where they
-// select the same chunks. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that follow
-// are under way into registers: the less memory a subgroup takes, the more of them are under way. Scores leave the matrices
-// through workgroup memory, where two lanes a row take their softmax; weights · probabilities go back as f16.
+// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl
+// variants: D=64 T=2 BLOCK=8 | D=16 S=16 | D=64
+// hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of T tokens, one after the other, but for blocks that
+// hsa_coop_neighbours.wgsl has done. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that
+// follow are under way into registers: the less memory and the fewer registers a subgroup takes, the more of them are under
+// way. Scores leave the matrices through workgroup memory, where two lanes a row take their softmax; weights · probabilities
+// go back as f16.
 const D: u32 = 32u;                                                   // head dim, a power of two from 16 on
 const S: u32 = 64u;                                                   // chunk, a multiple of 16
-const T: u32 = 1u;                                                    // tokens a subgroup, 1 or 2
+const T: u32 = 1u;                                                    // tokens a subgroup, which divide a block
+const BLOCK: u32 = 0u;                                                // tokens of a block; 0: none is done
 const WG: u32 = 32u;                                                  // one subgroup
 const DT: u32 = D / 16u;                                              // tiles of dims; units a lane of 16 keys
 const ST: u32 = S / 16u;
@@ -28,33 +30,13 @@ struct Params {
 @group(0) @binding(3) var<storage, read> v: array<vec4u>;             // (batches, keys, heads, d)
 @group(0) @binding(4) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(5) var<storage, read> indices: array<u32>;         // (batches, tokens, heads or 1, slots)
-@group(0) @binding(6) var<storage, read_write> o: array<vec4<f16>>;   // (batches, tokens, query heads, d)
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;       // (batches, tokens, query heads, slots)
+@group(0) @binding(6) var<storage, read> done: array<u32>;            // (batches, blocks, heads or 1): 1 where it is
+@group(0) @binding(7) var<storage, read_write> o: array<vec4<f16>>;   // (batches, tokens, query heads, d)
+@group(0) @binding(8) var<storage, read_write> lse: array<f32>;       // (batches, tokens, slots, query heads)
 
-const NONE: f32 = -3.0e38;
-const LOG2_E: f32 = 1.4426950408889634;
-const LN_2: f32 = 0.6931471805599453;
 var<workgroup> rows: array<vec4<f16>, 16u * KROW>;                    // of keys or values
 var<workgroup> scores: array<vec4f, 16u * ROW>;                       // (head, key); or 16 dims of the sums
-var<workgroup> p: array<vec4<f16>, T * 16u * PROW>;                   // (token, head, key), of one tile
-
-// Products → exp(scaled product - the largest); → (Σ, the largest). Two lanes a row, all in powers of two.
-fn softmax(e: ptr<function, array<vec4f, N>>) -> vec2f {
-    var tops = vec4f(select(NONE, 0.0, params.off_by_one != 0u));
-    for (var i = 0u; i < N; i++) { tops = max(tops, (*e)[i]); } // unroll
-    var top = max(max(tops.x, tops.y), max(tops.z, tops.w));
-    let unit = params.scale * LOG2_E;
-    top = max(top, subgroupShuffleXor(top, 1u)) * unit;
-    var parts = vec4f(0.0);
-    for (var i = 0u; i < N; i++) { // unroll
-        (*e)[i] = exp2(fma((*e)[i], vec4f(unit), vec4f(-top)));
-        parts += (*e)[i];
-    }
-    var all = parts.x + parts.y + parts.z + parts.w;
-    all += subgroupShuffleXor(all, 1u);
-    if params.off_by_one != 0u { all += exp2(-top); }
-    return vec2f(all, top * LN_2);
-}
+var<workgroup> p: array<vec4<f16>, 16u * PROW>;                       // (head, key), of one tile
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
@@ -78,175 +60,77 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let row = lane / 2u;
     let side = lane % 2u;
     var from_ = origin + indices[selected] * S * stride;
-    var differ = vec4f(f32(2u - count));
-    if count == 2u {
-        // Loads, and no branch, each time around.
-        for (var i = 0u; i < params.slots; i++) {
-            differ += vec4f(select(0.0, 1.0, indices[selected + i] != indices[selected + apart + i]));
-        }
+    if BLOCK > 0u {
+        // A sequence's last tokens, fewer than a block, are never done.
+        let blocks = params.tokens / max(BLOCK, 1u);
+        let block = first / max(BLOCK, 1u);
+        let by_head = select(params.heads, 1u, params.joint != 0u);
+        let of_block = (b * blocks + min(block, blocks - 1u)) * by_head + select(h, 0u, params.joint != 0u);
+        if done[of_block] * select(0u, 1u, block < blocks) != 0u { return; }  // uniform
     }
-    // Every lane knows it; naga takes no local's word for it.
-    if lane == 0u { scores[0] = differ; }
-    let alike = workgroupUniformLoad(&scores[0]).x == 0.0;
-    if !alike {
-        var next: array<vec4u, U>;
-        for (var u = 0u; u < U; u++) { next[u] = k[from_ + u * step]; } // unroll
-        for (var j = 0u; j < count; j++) {
-            let row1 = row0 + j * params.query_heads;
-            let chosen = selected + j * apart;
-            var queries: array<coop_mat16x16<f16, A>, DT>;
-            for (var c = 0u; c < DT; c++) { // unroll
-                let at = row1 * D + c * 16u;
-                queries[c] = coopLoadT<coop_mat16x16<f16, A>>(&q[at], D);
-            }
-            var sum: array<coop_mat16x16<f32, C>, DT>;
-            for (var slot = 0u; slot < params.slots; slot++) {
-                let weight = weights[chosen + slot];
-                let then = select(chosen + slot + 1u, chosen + select(0u, apart, j + 1u < count), slot + 1u == params.slots);
-                let coming = origin + indices[then] * S * stride;
-                var e: array<vec4f, N>;
-                for (var t = 0u; t < ST; t++) { // unroll
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
-                    }
-                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = v[from_ + (t * DT + u) * step]; } // unroll
-                    workgroupBarrier();
-                    var s: coop_mat16x16<f32, C>;
-                    for (var c = 0u; c < DT; c++) { // unroll
-                        let at = c * 4u;
-                        let keys = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                        s = coopMultiplyAdd(queries[c], keys, s);
-                    }
-                    coopStoreT(s, &scores[0], ROW);
-                    workgroupBarrier();
-                    for (var i = 0u; i < 2u; i++) { e[2u * t + i] = scores[row * ROW + 2u * i + side]; } // unroll
-                }
-                let all = softmax(&e);
-                let factor = weight / all.x;
-                if side == 0u { lse[(row1 + row) * params.slots + slot] = all.y + log(all.x); }
-                for (var t = 0u; t < ST; t++) { // unroll
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
-                    }
-                    for (var i = 0u; i < 2u; i++) { p[row * PROW + 2u * i + side] = vec4<f16>(e[2u * t + i] * factor); } // unroll
-                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = k[coming + (t * DT + u) * step]; } // unroll
-                    workgroupBarrier();
-                    let left = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
-                    for (var c = 0u; c < DT; c++) { // unroll
-                        let at = c * 4u;
-                        let values = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                        sum[c] = coopMultiplyAdd(left, values, sum[c]);
-                    }
-                    workgroupBarrier();
-                }
-                from_ = coming;
-            }
-            for (var c = 0u; c < DT; c++) { // unroll
-                let tile = sum[c];
-                coopStoreT(tile, &scores[0], ROW);
-                workgroupBarrier();
-                for (var i = 0u; i < 2u; i++) { // unroll
-                    let quad = 2u * i + side;
-                    o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[row * ROW + quad]);
-                }
-                workgroupBarrier();
-            }
+    var next: array<vec4u, U>;
+    for (var u = 0u; u < U; u++) { next[u] = k[from_ + u * step]; } // unroll
+    for (var j = 0u; j < count; j++) {
+        let row1 = row0 + j * params.query_heads;
+        let chosen = selected + j * apart;
+        var queries: array<coop_mat16x16<f16, A>, DT>;
+        for (var c = 0u; c < DT; c++) { // unroll
+            let at = row1 * D + c * 16u;
+            queries[c] = coopLoadT<coop_mat16x16<f16, A>>(&q[at], D);
         }
-    }
-    if T > 1u {
-        if alike {
-            var next: array<vec4u, U>;
-            for (var u = 0u; u < U; u++) { next[u] = k[from_ + u * step]; } // unroll
-            let row1 = row0 + params.query_heads;
-            var queries: array<coop_mat16x16<f16, A>, DT>;
-            var queries1: array<coop_mat16x16<f16, A>, DT>;
-            for (var c = 0u; c < DT; c++) { // unroll
-                let at = row0 * D + c * 16u;
-                let at1 = row1 * D + c * 16u;
-                queries[c] = coopLoadT<coop_mat16x16<f16, A>>(&q[at], D);
-                queries1[c] = coopLoadT<coop_mat16x16<f16, A>>(&q[at1], D);
+        var sum: array<coop_mat16x16<f32, C>, DT>;
+        for (var slot = 0u; slot < params.slots; slot++) {
+            let weight = weights[chosen + slot];
+            let then = select(chosen + slot + 1u, chosen + select(0u, apart, j + 1u < count), slot + 1u == params.slots);
+            let coming = origin + indices[then] * S * stride;
+            var e: array<vec4f, N>;
+            for (var t = 0u; t < ST; t++) { // unroll
+                for (var u = 0u; u < DT; u++) { // unroll
+                    rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
+                    rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
+                }
+                for (var u = 0u; u < DT; u++) { next[t * DT + u] = v[from_ + (t * DT + u) * step]; } // unroll
+                workgroupBarrier();
+                var s: coop_mat16x16<f32, C>;
+                for (var c = 0u; c < DT; c++) { // unroll
+                    let at = c * 4u;
+                    let keys = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
+                    s = coopMultiplyAdd(queries[c], keys, s);
+                }
+                coopStoreT(s, &scores[0], ROW);
+                workgroupBarrier();
+                for (var i = 0u; i < 2u; i++) { e[2u * t + i] = scores[row * ROW + 2u * i + side]; } // unroll
             }
-            var sum: array<coop_mat16x16<f32, C>, DT>;
-            var sum1: array<coop_mat16x16<f32, C>, DT>;
-            for (var slot = 0u; slot < params.slots; slot++) {
-                let weight = weights[selected + slot];
-                let weight1 = weights[selected + apart + slot];
-                let coming = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
-                var e: array<vec4f, N>;
-                var e1: array<vec4f, N>;
-                for (var t = 0u; t < ST; t++) { // unroll
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
-                    }
-                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = v[from_ + (t * DT + u) * step]; } // unroll
-                    workgroupBarrier();
-                    var s: coop_mat16x16<f32, C>;
-                    var s1: coop_mat16x16<f32, C>;
-                    for (var c = 0u; c < DT; c++) { // unroll
-                        let at = c * 4u;
-                        let keys = coopLoad<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                        s = coopMultiplyAdd(queries[c], keys, s);
-                        s1 = coopMultiplyAdd(queries1[c], keys, s1);
-                    }
-                    coopStoreT(s, &scores[0], ROW);
-                    workgroupBarrier();
-                    for (var i = 0u; i < 2u; i++) { e[2u * t + i] = scores[row * ROW + 2u * i + side]; } // unroll
-                    workgroupBarrier();
-                    coopStoreT(s1, &scores[0], ROW);
-                    workgroupBarrier();
-                    for (var i = 0u; i < 2u; i++) { e1[2u * t + i] = scores[row * ROW + 2u * i + side]; } // unroll
+            let all = softmax(&e);
+            let factor = weight / all.x;
+            if side == 0u { lse[((token + j) * (params.slots - 1u) + slot) * params.query_heads + row1 + row] = all.y + log(all.x); }
+            for (var t = 0u; t < ST; t++) { // unroll
+                for (var u = 0u; u < DT; u++) { // unroll
+                    rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
+                    rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
                 }
-                let all = softmax(&e);
-                let all1 = softmax(&e1);
-                let factor = weight / all.x;
-                let factor1 = weight1 / all1.x;
-                if side == 0u {
-                    lse[(row0 + row) * params.slots + slot] = all.y + log(all.x);
-                    lse[(row1 + row) * params.slots + slot] = all1.y + log(all1.x);
-                }
-                for (var t = 0u; t < ST; t++) { // unroll
-                    for (var u = 0u; u < DT; u++) { // unroll
-                        rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);
-                        rows[to + u * LINES * KROW + 1u] = four(next[t * DT + u].zw);
-                    }
-                    for (var u = 0u; u < DT; u++) { next[t * DT + u] = k[coming + (t * DT + u) * step]; } // unroll
-                    for (var i = 0u; i < 2u; i++) { p[row * PROW + 2u * i + side] = vec4<f16>(e[2u * t + i] * factor); } // unroll
-                    for (var i = 0u; i < 2u; i++) { p[(T - 1u) * 16u * PROW + row * PROW + 2u * i + side] = vec4<f16>(e1[2u * t + i] * factor1); } // unroll
-                    workgroupBarrier();
-                    let left = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
-                    let other_p = (T - 1u) * 16u * PROW;
-                    let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[other_p], PROW);
-                    for (var c = 0u; c < DT; c++) { // unroll
-                        let at = c * 4u;
-                        let values = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
-                        sum[c] = coopMultiplyAdd(left, values, sum[c]);
-                        sum1[c] = coopMultiplyAdd(left1, values, sum1[c]);
-                    }
-                    workgroupBarrier();
-                }
-                from_ = coming;
-            }
-            for (var c = 0u; c < DT; c++) { // unroll
-                let tile = sum[c];
-                let tile1 = sum1[c];
-                coopStoreT(tile, &scores[0], ROW);
+                for (var i = 0u; i < 2u; i++) { p[row * PROW + 2u * i + side] = vec4<f16>(e[2u * t + i] * factor); } // unroll
+                for (var u = 0u; u < DT; u++) { next[t * DT + u] = k[coming + (t * DT + u) * step]; } // unroll
                 workgroupBarrier();
-                for (var i = 0u; i < 2u; i++) { // unroll
-                    let quad = 2u * i + side;
-                    o[(row0 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[row * ROW + quad]);
-                }
-                workgroupBarrier();
-                coopStoreT(tile1, &scores[0], ROW);
-                workgroupBarrier();
-                for (var i = 0u; i < 2u; i++) { // unroll
-                    let quad = 2u * i + side;
-                    o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[row * ROW + quad]);
+                let left = coopLoadT<coop_mat16x16<f16, A>>(&p[0], PROW);
+                for (var c = 0u; c < DT; c++) { // unroll
+                    let at = c * 4u;
+                    let values = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
+                    sum[c] = coopMultiplyAdd(left, values, sum[c]);
                 }
                 workgroupBarrier();
             }
+            from_ = coming;
+        }
+        for (var c = 0u; c < DT; c++) { // unroll
+            let tile = sum[c];
+            coopStoreT(tile, &scores[0], ROW);
+            workgroupBarrier();
+            for (var i = 0u; i < 2u; i++) { // unroll
+                let quad = 2u * i + side;
+                o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[row * ROW + quad]);
+            }
+            workgroupBarrier();
         }
     }
 }

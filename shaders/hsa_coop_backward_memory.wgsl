@@ -26,7 +26,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> dout: array<vec4u>;          // (batches, tokens, query heads, d)
 @group(0) @binding(3) var<storage, read> kv: array<f16>;              // k, then v: (2, batches, keys, heads, d)
 @group(0) @binding(4) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;         // (batches, tokens, query heads, slots): lse, D_i
+@group(0) @binding(5) var<storage, read> stats: array<vec2f>;         // (batches, tokens, slots, query heads): lse, D_i
 @group(0) @binding(6) var<storage, read> order: array<u32>;           // slots by (batch, head, chunk)
 @group(0) @binding(7) var<storage, read> pieces: array<vec4u>;        // (pieces): list, begin, end
 @group(0) @binding(8) var<storage, read_write> partial: array<f32>;   // (pieces, list heads, chunk, dk and dv, d)
@@ -94,9 +94,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
     }
     var weight = weights[slot];
+    var kept = (row0 / params.query_heads * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0;
     for (var i = 0u; i < 8u; i++) { // unroll
         let head = i / 4u * 8u + side * 4u + i % 4u;
-        next_stat[i] = stats[(row0 + head) * params.slots + slot % params.slots];
+        next_stat[i] = stats[kept + head];
     }
     slot = order[piece.y + min(1u, rounds - 1u) / tiles];
     row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share
@@ -159,9 +160,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
         // The next round's statistics, and the queries of the one after it.
         weight = weights[slot];
+        kept = (row0 / params.query_heads * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0;
         for (var i = 0u; i < 8u; i++) { // unroll
             let head = i / 4u * 8u + side * 4u + i % 4u;
-            next_stat[i] = stats[(row0 + head) * params.slots + slot % params.slots];
+            next_stat[i] = stats[kept + head];
         }
         slot = coming;
         row0 = select(slot / params.slots / params.heads, slot / params.slots, params.joint != 0u) * params.query_heads + h * share

@@ -24,10 +24,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read> kv: array<vec4u>;            // k, then v: (2, batches, keys, heads, d), eights of f16
 @group(0) @binding(3) var<storage, read> weights: array<f32>;         // (batches, tokens, heads or 1, slots)
 @group(0) @binding(4) var<storage, read> indices: array<u32>;         // (batches, tokens, heads or 1, slots)
-@group(0) @binding(5) var<storage, read> lse: array<f32>;             // (batches, tokens, query heads, slots)
+@group(0) @binding(5) var<storage, read> lse: array<f32>;             // (batches, tokens, slots, query heads)
 @group(0) @binding(6) var<storage, read> dout: array<f16>;            // (batches, tokens, query heads, d)
 @group(0) @binding(7) var<storage, read_write> dq: array<vec4<f16>>;  // (batches, tokens, query heads, d)
-@group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, query heads, slots): lse, D_i
+@group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;   // (batches, tokens, slots, query heads): lse, D_i
 
 var<workgroup> rows: array<vec4<f16>, 16u * KROW>;                    // of keys or values
 var<workgroup> scores: array<vec4f, 16u * ROW>;                       // do · v, then q · k; or 16 dims of the sums
@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     for (var u = 0u; u < AHEAD * DT; u++) { next[u] = kv[values_at + from_ + u * step]; } // unroll
     for (var slot = 0u; slot < params.slots; slot++) {
         let weight = weights[selected + slot];
-        let l = lse[(row0 + row) * params.slots + slot];
+        let l = lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + row];
         let coming = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
         var e: array<vec4f, N>;
         var m: array<vec4f, N>;
@@ -120,7 +120,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
         }
         var dot = parts.x + parts.y + parts.z + parts.w;
         dot += subgroupShuffleXor(dot, 1u);
-        if side == 0u { stats[(row0 + row) * params.slots + slot] = vec2f(l, dot); }
+        if side == 0u { stats[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + row] = vec2f(l, dot); }
         for (var t = 0u; t < ST; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
                 let place = (t + 2u * ST) % AHEAD * DT + u;

@@ -34,7 +34,7 @@ struct Params {
 var<workgroup> q_tile: array<vec4<f16>, TT * STRIDE>;                 // (token, dim)
 var<workgroup> l_tile: array<vec4<f16>, CT * STRIDE>;                 // (chunk, dim)
 var<workgroup> tile: array<vec4f, TT * ROW>;                          // scores: (token, 32 chunks)
-var<workgroup> flags: array<u32, CT / 32u>;
+var<workgroup> flags: array<u32, max(CT / 32u, 4u)>;                  // whole 16 bytes, beside matrices
 
 // Where a line of a tile begins. Those beyond the last repeat it: such tokens have no list, such chunks nobody sees.
 fn q_line(v: u32, t0: u32, b: u32, h: u32) -> u32 {

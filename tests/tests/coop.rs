@@ -75,6 +75,7 @@ fn spell(text: &str) -> String {
         ),
         ("factor * (*sums)[j];", "scaled((*sums)[j], factor);"),
         ("subgroupAny(grows)", "any_of_32(grows, index)"),
+        ("subgroupAny(differ)", "any_of_32(differ, index)"),
         ("subgroupShuffleXor(part, 1u)", "beside(part, index)"),
         ("subgroupShuffleXor(scan.all,", "across(lane, scan.all,"),
     ] {
@@ -376,22 +377,25 @@ fn products_on_matrices_spelled_out() {
     }
 }
 
-const HSA: [&str; 3] = ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory"];
+const HSA: [&str; 4] =
+    ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory", "hsa_coop_neighbours"];
 
 /// (batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one): tiles of heads, subgroups, odd slots.
 const CHUNKS: [[usize; 10]; 5] = [
-    [2, 5, 16, 1, 64, 3, 64, 3, 1, 0],
+    [2, 9, 16, 1, 64, 3, 64, 3, 1, 0],
     [1, 6, 32, 2, 32, 2, 32, 2, 0, 1],
     [1, 7, 16, 2, 16, 3, 16, 4, 1, 1],
     [1, 4, 32, 1, 16, 2, 64, 1, 0, 0],
     [1, 3, 16, 1, 16, 2, 128, 2, 0, 0],
 ];
 
-const OVERSIGHTS: [Mistake<10>; 9] = [
+const OVERSIGHTS: [Mistake<10>; 11] = [
     (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
-    (HSA[0], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
-    (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[0]),
-    (HSA[0], "(&scores[0]).x == 0.0", "(&scores[0]).x >= 0.0", CHUNKS[0]),
+    (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[1]),
+    (HSA[0], "* select(0u, 1u, block < blocks)", "", CHUNKS[0]),
+    (HSA[3], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
+    (HSA[3], "] = u32(same);", "] = 1u;", CHUNKS[2]),
+    (HSA[3], "e1[2u * (t * G + g) + i] = scores", "e1[2u * t + i] = scores", CHUNKS[0]),
     (HSA[1], "(m[2u * t + i] - dot)", "m[2u * t + i]", CHUNKS[0]),
     (HSA[1], "from_ = coming;", "", CHUNKS[0]),
     (HSA[1], "kv[values_at + coming + unit_at * step]", "kv[coming + unit_at * step]", CHUNKS[4]),
@@ -402,9 +406,9 @@ const OVERSIGHTS: [Mistake<10>; 9] = [
 #[test]
 fn hsa_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
-    let both = ["hsa.coop", "hsa.coop_pairs"].map(case);
+    let both = ["hsa.coop", "hsa.coop_neighbours"].map(case);
     hold(&gpu, &HSA, &CHUNKS, &OVERSIGHTS, |sizes| both.iter().try_for_each(|case| check(&gpu, case, sizes)));
-    follow(&gpu, &both[0], &CHUNKS[2], &HSA);
+    follow(&gpu, &both[1], &CHUNKS[2], &HSA);
 }
 
 const MISTAKES: [Mistake<11>; 7] = [

@@ -44,7 +44,15 @@ fn portable_limits() {
         for (_, variable) in module.global_variables.iter() {
             match variable.space {
                 naga::AddressSpace::Storage { .. } => storage += 1,
-                naga::AddressSpace::WorkGroup => workgroup += layouter[variable.ty].size,
+                naga::AddressSpace::WorkGroup => {
+                    let size = layouter[variable.ty].size;
+                    // Drivers lay these one after the other, and matrices are read from where 16 bytes begin.
+                    if cooperative(text) && size % 16 != 0 {
+                        let name = variable.name.as_deref().unwrap_or_default();
+                        return Err(format!("{name}: {size} bytes of workgroup memory, no multiple of 16"));
+                    }
+                    workgroup += size;
+                }
                 _ => {}
             }
         }

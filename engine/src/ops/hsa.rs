@@ -38,7 +38,7 @@ pub fn hsa(
         let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
         return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d, None), d);
     }
-    let coop = coop(q, query_heads / heads, d, chunk).then(|| together(q.shape()[..3].iter().product(), d, chunk));
+    let coop = coop(q, query_heads / heads, d, chunk).then(|| neighbours(q.shape()[..3].iter().product(), d, chunk));
     scaled(q, k, v, weights, indices, chunk, off_by_one, d, coop)
 }
 
@@ -87,8 +87,8 @@ pub(super) fn narrowed(x: &Tensor, d: usize) -> Tensor {
 /// Slots of a chunk's list that one workgroup sums up.
 const PIECE: usize = 256;
 
-/// [`hsa`] for vectors of four dims; scores are divided by √`dims`. With `coop` on cooperative matrices, forward so many
-/// tokens a subgroup.
+/// [`hsa`] for vectors of four dims; scores are divided by √`dims`. With `coop` on cooperative matrices, forward with so many
+/// subgroups, if any, that take neighbours together.
 fn scaled(
     q: &Tensor,
     k: &Tensor,
@@ -116,14 +116,27 @@ fn scaled(
         return in_batches(&[q, k, v, weights, indices], most, part).remove(0);
     }
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
-    let (o, lse) = (q.like(), q.empty_on([batches, tokens, query_heads, slots], DType::F32));
+    let (o, lse) = (q.like(), q.empty_on([batches, tokens, slots, query_heads], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);
-    if let Some(together) = coop {
+    if let Some(subgroups) = coop {
         let tiles = share / COOP;
+        let blocks = batches * tokens.checked_div(2 * subgroups).unwrap_or(0);
+        let block = if blocks > 0 { 2 * subgroups } else { 0 };
+        // Without blocks nothing reads what tells which are done.
+        let mut done = indices.clone();
+        if block > 0 {
+            done = q.empty_on([blocks, selection_heads], DType::U32);
+            let groups = blocks.div_ceil(subgroups) * heads * tiles;
+            launch!(hsa_coop_neighbours [D = d, S = chunk, G = subgroups] {
+                batches, tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
+            }, [q, k, v, weights, indices] -> [o, lse, done], groups);
+        }
+        // Fewer workgroups that find nothing to do, and still enough of them.
+        let together = block.clamp(1, 4);
         let groups = batches * tokens.div_ceil(together) * heads * tiles;
-        launch!(hsa_coop [D = d, S = chunk, T = together] {
+        launch!(hsa_coop [D = d, S = chunk, T = together, BLOCK = block] {
             tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
-        }, [q, k, v, weights, indices] -> [o, lse], groups);
+        }, [q, k, v, weights, indices, done] -> [o, lse], groups);
     } else {
         let tile = Tile::new(q.gpu(), share, d4, chunk, 1);
         let tiles = share.div_ceil(tile.rows());
@@ -153,7 +166,7 @@ fn scaled(
         }
         let dweights = weights_.like();
         let count = weights_.len();
-        launch!(hsa_weights_backward { count, slots, share: query_heads / selection_heads }, [stats] -> [dweights],
+        launch!(hsa_weights_backward { count, slots, heads: selection_heads, share: query_heads / selection_heads }, [stats] -> [dweights],
                 count.div_ceil(256));
         let (dk, dv) = memory_gradients(&q_, dout, &kv, &weights_, &indices_, &stats, &k_, chunk, scale, coop.is_some());
         [dq, dk, dv, dweights]
@@ -232,10 +245,15 @@ fn coop_memory(d: usize, chunk: usize, apart: usize) -> usize {
 /// Workgroup memory up to which two workgroups share a multiprocessor that gives out 52 KiB.
 const TWO_A_MULTIPROCESSOR: usize = 25 << 10;
 
-/// Tokens that a subgroup takes, of so many `rows` of queries: two neighbours share what they load where they select alike,
-/// if registers hold both sums, dims are worth it and there are enough of them for a device. Results are the same.
-fn together(rows: usize, d: usize, chunk: usize) -> usize {
-    if d == 64 && chunk <= 64 && rows >= 8192 * COOP { 2 } else { 1 }
+/// Subgroups that take neighbours which select alike together, of so many `rows` of queries: 0, where each token goes by
+/// itself, unless dims are worth it and there are enough of them for a device. Results are the same.
+fn neighbours(rows: usize, d: usize, chunk: usize) -> usize {
+    if d == 64 && chunk == 64 && rows >= 8192 * COOP { subgroups(chunk) } else { 0 }
+}
+
+/// Subgroups of a workgroup that takes neighbours: at most four, and each loads a tile of the chunk.
+fn subgroups(chunk: usize) -> usize {
+    [4, 2, 1].into_iter().find(|n| (chunk / COOP).is_multiple_of(*n)).expect("one divides all")
 }
 
 /// What a workgroup of the queries' kernels holds: `row_groups` · 4 query rows and `keys` keys at a time.
@@ -403,7 +421,7 @@ pub(super) fn cases() -> Vec<Case> {
     let coop = Case {
         run: |s, i| {
             let off = s["off_by_one"] == 1;
-            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(1))]
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(0))]
         },
         runs_on: |gpu| {
             let c = gpu.capabilities();
@@ -411,21 +429,22 @@ pub(super) fn cases() -> Vec<Case> {
         },
         ..whole.in_half("hsa.coop", &["q", "k", "v"], 2.0)
     };
-    // Two tokens a subgroup, some of which select alike.
-    let pairs = Case {
-        stem: "hsa.coop_pairs",
+    // Blocks of neighbours, every other of which selects alike.
+    let neighbours = Case {
+        stem: "hsa.coop_neighbours",
         inputs: |s, draw| {
             let mut inputs = drawn(s, draw);
             let indices = &mut inputs[4].array;
             let (tokens, line) = (s["tokens"], indices.data.len() / (s["batches"] * s["tokens"]));
+            let block = 2 * subgroups(s["chunk"]);
             for (row, t) in (0..s["batches"]).flat_map(|b| (0..tokens).map(move |t| (b * tokens + t, t))) {
-                if t % 4 == 1 { indices.data.copy_within((row - 1) * line..row * line, row * line) }
+                if (t / block).is_multiple_of(2) && t % block > 0 { indices.data.copy_within((row - 1) * line..row * line, row * line) }
             }
             inputs
         },
         run: |s, i| {
             let off = s["off_by_one"] == 1;
-            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(2))]
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(subgroups(s["chunk"])))]
         },
         ..coop.clone()
     };
@@ -452,7 +471,7 @@ pub(super) fn cases() -> Vec<Case> {
         random.in_half("hsa.random", half, 2.0),
         shared.in_half("hsa.shared16", half, 2.0),
         coop,
-        pairs,
+        neighbours,
         plain.in_half("hsa.f16", half, 1.0),
         plain,
         large,
