@@ -1,11 +1,11 @@
 // uses: lib/column_sum.wgsl, lib/grid.wgsl
-// variants: elem=f16 | elem=vec4<f32> real=vec4<f32> | elem=vec4<f16> real=vec4<f32> | LANES=64 WG=256 | elem=vec4<f32> real=vec4<f32> LANES=64 WG=256
+// variants: elem=f16 | elem=vec4<f32> real=vec4<f32> | elem=vec4<f16> real=vec4<f32> | LANES=64 | elem=vec4<f32> real=vec4<f32> LANES=64
 // The last pass of a sum over rows: Σ x[r, c] over all rows, of the first columns of x, which are up to three results side
 // by side. LANES invocations share a column, or four columns: each adds up every LANES-th row, in ascending order, then two
 // halves of them are added until one is left.
 alias elem = f32;
 alias real = f32;
-const WG: u32 = 64u;
+const WG: u32 = 256u;
 const LANES: u32 = 1u;                                                // a power of two
 const WIDE: u32 = WG / LANES;
 struct Params { rows: u32, stride: u32, columns: u32, second: u32, third: u32 }

@@ -354,6 +354,9 @@ const SLIPS: [Mistake<6>; 7] = [
     (PRODUCT, "n + j * 16u >= own_n", "n + j * 16u > own_n", PRODUCTS[6]),
 ];
 
+/// (rows, in, head, rest) of a weight's gradient in two launches.
+const LAST_ROWS: [usize; 4] = [2056, 24, 8, 16];
+
 #[test]
 fn products_on_matrices_spelled_out() {
     let Some(gpu) = device() else { return };
@@ -370,6 +373,10 @@ fn products_on_matrices_spelled_out() {
     ] {
         check(&gpu, &case(block), &sizes).unwrap_or_else(|e| panic!("{e}"));
     }
+    // A weight's gradient whose last rows are summed in pieces, the last of eight rows.
+    let two = case("linear.two.coop64.f16");
+    let start = (PRODUCT, "params.a_0 + ", "", LAST_ROWS);
+    hold(&gpu, &[PRODUCT], &[LAST_ROWS], &[start], |sizes| values(&gpu, &two, sizes));
     // Weights in f32: rounded in the product, and, for many rows, before it.
     let linear = case("linear.coop64.f16");
     for sizes in [[9, 40, 72, 1], [300, 40, 72, 1]] {

@@ -50,6 +50,12 @@ impl Capabilities {
         self.cpu && self.subgroups.is_some_and(|(least, _)| least >= 8)
     }
 
+    /// Whether a workgroup may be summed by its subgroups, of eight lanes at least. Not every browser that has subgroups
+    /// tells which of a workgroup one is.
+    pub fn counts_subgroups(&self) -> bool {
+        !cfg!(target_arch = "wasm32") && self.subgroups.is_some_and(|(least, _)| least >= 8)
+    }
+
     /// Lanes that share the reduction of a row: on a CPU's vectors those of one, since barriers would cost many times
     /// what the sums do.
     pub fn row_lanes(&self) -> usize {

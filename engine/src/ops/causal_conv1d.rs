@@ -9,11 +9,14 @@ use crate::{
     testing::{Case, Cost, Dim, Input, Sizes},
 };
 
-/// Tokens that share one partial sum; `BLOCK` in the kernel.
+/// Tokens that share one partial sum; `BLOCK` in `causal_conv1d_backward`.
 const BLOCK: usize = 64;
 
 /// Tokens an invocation of `causal_conv1d_quads`; `BLOCK` there.
 const BLOCK_QUADS: usize = 16;
+
+/// Tokens an invocation of the walk back by quads, which share one partial sum; `BLOCK` there.
+const BLOCK_QUADS_BACKWARD: usize = 72;
 
 /// Parts of the result that one launch writes.
 const PARTS: usize = 3;
@@ -134,7 +137,7 @@ fn by_quads(
     let (has_bias, has_initial, has_segment) = (bias.is_some(), initial_state.is_some(), segment.is_some());
     let state = final_state(&x, weight, [&bias_, &initial_, &segment_], [has_bias, has_initial, has_segment]);
     let (half, words) = x.dtype().quad();
-    let lanes = if x.gpu().capabilities().cpu_vectors() { 32 } else { 128 };
+    let (lanes, lanes_back) = if x.gpu().capabilities().cpu_vectors() { (32, 32) } else { (128, 64) };
     let (x_stride, x_start, whole) = (x.stride() / 4, x.start() / 4, x.input());
     let parts = parts.to_vec();
     let part = |i: usize| match parts.get(i) {
@@ -159,7 +162,7 @@ fn by_quads(
         let dstate = grads.pop().expect("the state's");
         let (dx, whole) = (x_.gradient(), x_.input());
         let dinitial = weight_.empty_on([batches, channels, width - 1], DType::F32);
-        let blocks = tokens.div_ceil(BLOCK);
+        let blocks = tokens.div_ceil(BLOCK_QUADS_BACKWARD);
         let sums = PartialSums::new(&weight_, batches * blocks, channels * (width + 1));
         let all = sums.all();
         let zeros = |shape: [usize; 2]| Tensor::zeros(weight_.gpu(), shape, DType::F32);
@@ -181,20 +184,20 @@ fn by_quads(
             let mut next = || dys.next().unwrap_or_else(|| weight_.clone()); // bound, and not read
             let (dy, dy2, dy3) = (next(), next(), next());
             let (first, fours) = (0u32, channels / 4);
-            launch!(causal_conv1d_parts_backward [HALF = half, words = words, WG = lanes, STATES = states, SEGMENTS = u32::from(has_segment)]
+            launch!(causal_conv1d_parts_backward [HALF = half, words = words, WG = lanes_back, STATES = states, SEGMENTS = u32::from(has_segment)]
                     { batches, tokens, channels, x_stride, x_start, first, fours, second, third, blocks, has_initial, has_final },
                     [dy, dy2, dy3, whole, weight_, ends, segment_] -> [dx, dinitial, all],
-                    (batches * blocks * fours).div_ceil(lanes));
+                    (batches * blocks * fours).div_ceil(lanes_back));
             return gradients(dx, sums, dinitial, [channels, width], has_bias, has_initial);
         }
         let mut first = 0;
         for (dy, part) in grads.into_iter().zip(parts) {
             let fours = part / 4;
             let dy = dy.unwrap_or_else(|| no_dy(part));
-            launch!(causal_conv1d_quads_backward [HALF = half, words = words, WG = lanes, STATES = states, SEGMENTS = u32::from(has_segment)]
+            launch!(causal_conv1d_quads_backward [HALF = half, words = words, WG = lanes_back, STATES = states, SEGMENTS = u32::from(has_segment)]
                     { batches, tokens, channels, x_stride, x_start, first, fours, blocks, has_initial, has_final },
                     [dy, whole, weight_, ends, segment_] -> [dx, dinitial, all],
-                    (batches * blocks * fours).div_ceil(lanes));
+                    (batches * blocks * fours).div_ceil(lanes_back));
             first += fours;
         }
         gradients(dx, sums, dinitial, [channels, width], has_bias, has_initial)
@@ -345,50 +348,61 @@ pub(super) fn cases() -> Vec<Case> {
         stem: "causal_conv1d.parts",
         dims: vec![
             Dim::range("batches", 1, 2),
-            Dim::range("tokens", 1, 140),
+            // Most of them more than a block of the walk back.
+            Dim::one_of("tokens", &[150, 3, 74, 97, 2, 73, 216]),
             Dim::one_of("before", &[8, 0, 5]),
             Dim::one_of("a", &[1024, 4, 7]),
             Dim::one_of("b", &[20, 4, 1]),
+            Dim::one_of("c", &[0, 8]),
             Dim::one_of("after", &[4, 0, 132]),
             Dim::one_of("initial", &[0, 1]),
+            Dim::one_of("segment", &[1, 0]),
         ],
         inputs: |s, draw| {
-            let [batches, tokens, before, a, b, after, initial] = s.get();
-            let channels = a + b;
+            let [batches, tokens, before, a, b, c, after, initial, _] = s.get();
+            let channels = a + b + c;
             vec![
                 Input::new("x", draw.normal(&[batches, tokens, before + channels + after])).grad(),
                 Input::new("weight", draw.normal(&[channels, 4])).grad(),
                 Input::new("bias", draw.normal(&[channels])).grad(),
                 Input { differentiable: initial == 1, ..Input::new("initial", draw.normal(&[batches, channels, 3])) },
-                Input::new("segment", Array::from_fn(&[batches, tokens], |i| (i[1] / 50) as f64)).of(DType::U32),
+                Input::new("segment", Array::from_fn(&[batches, tokens], |i| (i[1] / 7) as f64)).of(DType::U32),
             ]
         },
         run: |s, i| {
-            let [_, _, before, a, b, after, initial] = s.get();
-            let x = crate::ops::columns(&i[0], &[before, a + b, after]).swap_remove(1);
-            let initial = (initial == 1).then_some(&i[3]);
-            let (mut y, state) = causal_conv1d_parts(x, &i[1], Some(&i[2]), initial, Some(&i[4]), &[a, b]);
+            let [_, _, before, a, b, c, after, initial, segment] = s.get();
+            let x = crate::ops::columns(&i[0], &[before, a + b + c, after]).swap_remove(1);
+            let (initial, segment) = ((initial == 1).then_some(&i[3]), (segment == 1).then_some(&i[4]));
+            let parts: &[usize] = if c > 0 { &[a, b, c] } else { &[a, b] };
+            let (mut y, state) = causal_conv1d_parts(x, &i[1], Some(&i[2]), initial, segment, parts);
             y.push(state);
             y
         },
         reference: |s, i| {
-            let [batches, tokens, before, a, b, _, initial] = s.get();
-            let x = Array::from_fn(&[batches, tokens, a + b], |at| i[0].at(&[at[0], at[1], before + at[2]]));
-            let mut all = reference(&x, &i[1], &i[2], &i[3], &i[4], [true, initial == 1, true]);
+            let [batches, tokens, before, a, b, c, _, initial, segment] = s.get();
+            let x = Array::from_fn(&[batches, tokens, a + b + c], |at| i[0].at(&[at[0], at[1], before + at[2]]));
+            let mut all = reference(&x, &i[1], &i[2], &i[3], &i[4], [true, initial == 1, segment == 1]);
             let y = all.remove(0);
             let part = |first: usize, width| {
                 Array::from_fn(&[batches, tokens, width], |at| y.at(&[at[0], at[1], first + at[2]]))
             };
-            vec![part(0, a), part(a, b), all.remove(0)]
+            let mut parts = vec![part(0, a), part(a, b)];
+            parts.extend((c > 0).then(|| part(a + b, c)));
+            parts.push(all.remove(0));
+            parts
         },
         error_grad: Some(|s| 100.0 + 4.0 * (s["batches"] * s["tokens"]) as f64),
-        cost: |_| Cost::default(),
+        cost: |s| Cost { bytes: 8 * s["batches"] * s["tokens"] * (s["a"] + s["b"] + s["c"]), flops: 0 },
         large: true,
         bench: &[],
         ..plain.clone()
     };
     vec![
-        parts.in_half("causal_conv1d.parts.f16", &["x"], 2.0),
+        Case {
+            // A block of RAMba-370M.
+            bench: &[&[8, 4096, 2048, 2048, 128, 128, 32, 0, 0]],
+            ..parts.in_half("causal_conv1d.parts.f16", &["x"], 2.0)
+        },
         parts,
         plain.in_half("causal_conv1d.f16", &["x"], 2.0),
         quads.in_half("causal_conv1d.quads.f16", &["x"], 2.0),

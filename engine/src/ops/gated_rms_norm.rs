@@ -57,6 +57,13 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
     let (x_, z_, weight_) = (x.detach(), z.detach(), weight.detach());
     y.with_grad(&[x, z.input(), weight], move |dy| {
         let (dx, dz) = (x_.like(), z_.gradient());
+        // Groups of sixteen bytes a lane.
+        let unit = if half == 1 { 8 } else { 4 };
+        let units = columns / groups / unit;
+        let whole = units.is_multiple_of(32)
+            && units <= 256
+            && [columns / groups, z_stride, z_start].iter().all(|n| n.is_multiple_of(unit));
+        let eights = lanes.is_some() && whole && x_.gpu().capabilities().counts_subgroups();
         let dweight = PartialSums::new(&x_, rows.div_ceil(ROWS), columns);
         let step = rows_a_page(x_.gpu(), &[bytes, z_bytes, 4 * groups].map(|b| b * ROWS)) * ROWS;
         for first in (0..rows).step_by(step) {
@@ -66,6 +73,9 @@ fn run(x: &Tensor, z: &Columns, weight: &Tensor, groups: usize, eps: f32, lanes:
             let (rstd, sums) = (rstd.page(first, n, 4 * groups), dweight.all());
             let (first_block, blocks) = (first / ROWS, n.div_ceil(ROWS));
             match lanes {
+                Some(_) if eights => launch!(gated_rms_norm_eights_backward [HALF = half, WG = units]
+                                             { rows: n, groups, z_stride: z_stride / unit, z_start: z_start / unit, first_block },
+                                             [dy_, x, z, weight_, rstd] -> [dx, dz, sums], blocks * groups),
                 Some(wg) => launch!(gated_rms_norm_quads_backward [HALF = half, words = words, WG = wg]
                                     { rows: n, quads: columns / groups / 4, groups, z_stride: z_stride / 4, z_start: z_start / 4,
                                       first_block },
@@ -170,13 +180,42 @@ pub(super) fn cases() -> Vec<Case> {
             vec![gated_rms_norm(&i[0], z, &i[2], groups, 1e-5)]
         },
         reference: |s, i| {
-            let [rows, quads, groups, before, _] = s.get();
+            let [rows, quads, groups, before] = ["rows", "quads", "groups", "before"].map(|n| s[n]);
             let z = Array::from_fn(&[rows, 4 * quads * groups], |at| i[1].at(&[at[0], before + at[1]]));
             vec![reference(&i[0], &z, &i[2], groups, 1e-5)]
         },
         ..quads.clone()
     };
+    // Groups of a whole unit a lane, where z begins at one, and where it does not.
+    let exact = Case {
+        stem: "gated_rms_norm.exact",
+        dims: vec![
+            Dim::range("rows", 1, 70),
+            Dim::one_of("quads", &[64, 128, 512]),
+            Dim::one_of("groups", &[1, 2]),
+            Dim::one_of("before", &[8, 0, 4]),
+        ],
+        inputs: |s, draw| {
+            let [rows, quads, groups, before] = s.get();
+            let width = 4 * quads * groups;
+            vec![
+                Input::new("x", draw.normal(&[rows, width])).grad(),
+                Input::new("z", draw.normal(&[rows, before + width + 8])).grad(),
+                Input::new("weight", draw.normal(&[width])).grad(),
+            ]
+        },
+        run: |s, i| {
+            let [_, quads, groups, before] = s.get();
+            let z = crate::ops::columns(&i[1], &[before, 4 * quads * groups, 8]).swap_remove(1);
+            vec![run(&i[0], &z, &i[2], groups, 1e-5, Some(quad_lanes(4 * quads, 4)))]
+        },
+        runs_on: |gpu| gpu.capabilities().counts_subgroups(),
+        large: true,
+        ..columns.clone()
+    };
     vec![
+        exact.in_half("gated_rms_norm.exact.f16", &["x", "z"], 1.0),
+        exact,
         columns.in_half("gated_rms_norm.columns.f16", &["x", "z"], 1.0),
         columns,
         Case {

@@ -8,7 +8,7 @@ use crate::{
     ops::PartialSums,
     reference::Array,
     tensor::rows_a_page,
-    testing::{Case, Cost, Dim, Input, Part, Share, some},
+    testing::{Case, Cost, Dim, Input, Part, Share, Sizes, some},
 };
 
 /// Rows whose products one partial sum of a weight's gradient adds up, whatever the number of rows.
@@ -280,13 +280,17 @@ fn linear_by(
 /// Cooperative matrices round weights to 16 bits: once for all rows of x, where these are many.
 fn rounded(kernel: Option<Kernel>, x: &Tensor, weight: &Tensor) -> Tensor {
     let ((rows, k), [n, _]) = (x.rows_by_last(), weight.axes());
-    let coop = match kernel {
-        None => SMALLEST.runs_on(x.gpu()) && !x.gpu().capabilities().cpu,
-        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
-    };
     let wide = weight.dtype() != DType::F16;
-    let rounds = coop && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
+    let rounds = on_matrices(kernel, x.gpu()) && wide && x.dtype() == DType::F16 && k % 8 == 0 && n % 8 == 0 && rows >= MANY;
     if rounds { crate::ops::copy(&weight.detach(), DType::F16) } else { weight.detach() }
+}
+
+/// Whether products in 16 bits go over cooperative matrices.
+fn on_matrices(kernel: Option<Kernel>, gpu: &Gpu) -> bool {
+    match kernel {
+        None => SMALLEST.runs_on(gpu) && !gpu.capabilities().cpu,
+        Some(kernel) => matches!(kernel, Kernel::Coop(_)),
+    }
 }
 
 /// x (rows, k) · weight (n, k)ᵀ.
@@ -344,6 +348,31 @@ fn piece(dtype: DType, rows: usize, m: usize, n: usize) -> usize {
     if dtype == DType::F16 { longer.max().unwrap_or(PIECE) } else { PIECE }
 }
 
+/// Rows of an m × n result whose tiles a large device runs at once, if it takes no longer to sum these over all rows and
+/// only the others, a tile's at least, in pieces, of which then few sums are written and added up.
+fn first_wave(rows: usize, m: usize, n: usize) -> Option<usize> {
+    let across = n.div_ceil(128).max(1);
+    let time = |m: usize| (m.div_ceil(128) * across * rows.div_ceil(PIECE)).div_ceil(AT_ONCE) * PIECE;
+    let head = AT_ONCE / across * 128;
+    (head > 0 && head + 128 <= m && rows > PIECE && rows + time(m - head) <= time(m)).then_some(head)
+}
+
+/// [`over_rows`] of what a binding holds: of the result's first `head` rows, head · n a multiple of 64, over all rows, of
+/// the others in pieces that are added up where these lie.
+fn in_two(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, [rows, m, n]: [usize; 3], head: usize) -> PartialSums {
+    let rest = m - head;
+    let (sums, pieces) = (PartialSums::new(a, 1, m * n), rows.div_ceil(PIECE));
+    let parts = PartialSums::new(a, pieces, rest * n);
+    let first = Product { m: head, n, k: rows, piece: rows, a: [1, m], b: [n, 1], batches: 1, kernel, ..Default::default() };
+    let others = Product { m: rest, piece: PIECE, batches: pieces, z: [0, 0, rest * n], start: [head, 0, 0], ..first };
+    let operands = [a, b].map(Tensor::operand);
+    for (product, to) in [(first, sums.all()), (others, parts.all())] {
+        product.launch((&operands[0], a.dtype()), (&operands[1], b.dtype()), None, (&to, DType::F32));
+    }
+    parts.in_order_at(&[(sums.all().elements(DType::F32, head * n, rest * n), rest * n)]);
+    sums
+}
+
 /// aᵀ · b over rows: a (rows, m), b (rows, n) → (m · n), in f32, a sum for each piece of rows. A result so large that
 /// the pieces' sums would not fit a binding has tiles enough to fill the device: then one sum goes over all rows.
 fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usize, n: usize) -> PartialSums {
@@ -352,6 +381,16 @@ fn over_rows(kernel: Option<Kernel>, a: &Tensor, b: &Tensor, rows: usize, m: usi
     let each = piece(a.dtype(), rows.min(page), m, n);
     let blocks = rows.div_ceil(each);
     let together = PartialSums::fits(a.gpu(), blocks, m * n);
+    let sixteen = [a, b].iter().all(|t| t.dtype() == DType::F16) && [rows, m, n].iter().all(|n| n % 8 == 0);
+    if sixteen
+        && on_matrices(kernel, a.gpu())
+        && each == PIECE
+        && together
+        && rows <= page
+        && let Some(head) = first_wave(rows, m, n)
+    {
+        return in_two(kernel, a, b, [rows, m, n], head);
+    }
     let sums = PartialSums::new(a, if together { blocks } else { blocks.min(1) }, m * n);
     let mut first = 0;
     while first < rows {
@@ -524,6 +563,13 @@ pub(super) fn cases() -> Vec<Case> {
         ..any_linear("linear").in_half("linear.to_f32", &["x"], 1.0)
     };
     let mut cases = vec![any_matmul("matmul"), any_linear("linear"), rows(), wide];
+    let two_coop = Case {
+        run: |s, i| run_two(Some(Kernel::Coop(SMALLEST)), s, i),
+        runs_on: |gpu| SMALLEST.runs_on(gpu),
+        ..two()
+    };
+    cases.extend([two().in_half("linear.two.f16", &["x", "dy"], 1.0), two()]);
+    cases.push(two_coop.in_half("linear.two.coop64.f16", &["x", "dy"], 1.0));
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
     cases.extend(by!(Kernel::Tile, fours, any_matmul, "matmul.tile", any_linear, "linear.tile"));
@@ -730,6 +776,41 @@ fn rows() -> Case {
     }
 }
 
+/// A weight's gradient whose last rows alone are summed in pieces.
+fn two() -> Case {
+    Case {
+        dims: vec![
+            Dim::one_of("rows", &[4096, 2056, 5000]),
+            Dim::one_of("in", &[8, 24]),
+            Dim::one_of("head", &[8, 32]),
+            Dim::one_of("rest", &[8, 16]),
+        ],
+        inputs: |s, draw| {
+            let [rows, k, head, rest] = s.get();
+            vec![
+                Input::new("x", draw.normal(&[rows, k])),
+                Input::new("dy", draw.normal(&[rows, head + rest])),
+            ]
+        },
+        run: |s, i| run_two(None, s, i),
+        reference: |s, i| {
+            let [rows, k, head, rest] = s.get();
+            vec![Array::from_fn(&[head + rest, k], |at| {
+                (0..rows).map(|t| i[1].at(&[t, at[0]]) * i[0].at(&[t, at[1]])).sum()
+            })]
+        },
+        error: |s| 4.0 + (s["rows"] as f64).sqrt(),
+        large: true,
+        ..Case::new("linear.two")
+    }
+}
+
+fn run_two(kernel: Option<Kernel>, s: &Sizes, i: &[Tensor]) -> Vec<Tensor> {
+    let [rows, k, head, rest] = s.get();
+    let sums = in_two(kernel, &i[1], &i[0], [rows, head + rest, k], head);
+    vec![sums.in_order().reshape([head + rest, k])]
+}
+
 /// Two products with SiLU between them, their gradients with them: the usual block of a network.
 fn mlp() -> Case {
     Case {
@@ -775,5 +856,20 @@ fn mlp() -> Case {
             }
         }),
         ..Case::new("mlp")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_wave;
+
+    #[test]
+    fn first_waves() {
+        // in_proj of RAMba-370M: 33 of 35 rows of tiles.
+        assert_eq!(first_wave(32768, 4384, 1024), Some(4224));
+        // A wave that is half empty, a product that is one wave, one that fills none, and one piece of rows.
+        for (rows, m, n) in [(32768, 384, 17024), (32768, 4224, 1024), (32768, 1024, 1024), (2048, 4384, 1024)] {
+            assert_eq!(first_wave(rows, m, n), None, "{rows} × {m} × {n}");
+        }
     }
 }

@@ -58,29 +58,36 @@ impl PartialSums {
     /// The same into tensors in f32 of any shapes, one to three, whose elements lie side by side in the columns; what
     /// columns are left is not summed.
     pub fn in_order_into(self, sums: &[Tensor]) {
+        let [rows, _] = self.partial.axes();
+        if rows == 0 {
+            return sums.iter().for_each(|sum| sum.fill(0.0));
+        }
+        let places: Vec<_> = sums.iter().map(|sum| (sum.operand(), sum.len())).collect();
+        self.in_order_at(&places);
+    }
+
+    /// The same of one row at least to where f32 lie, with how many these are.
+    pub fn in_order_at(self, sums: &[(Operand, usize)]) {
         let mut x = self.partial;
-        let widths: Vec<usize> = sums.iter().map(Tensor::len).collect();
+        let widths: Vec<usize> = sums.iter().map(|sum| sum.1).collect();
         let [_, stride] = x.axes();
         assert!((1..=RESULTS).contains(&sums.len()), "sums over rows have one to {RESULTS} results");
-        assert!(widths.iter().sum::<usize>() <= stride, "sums over rows of {x:?} into {sums:?}");
+        assert!(widths.iter().sum::<usize>() <= stride, "sums over rows of {x:?} into {widths:?}");
         let four = by_four(&[&widths[..], &[stride]].concat());
         let real = DType::F32.wgsl_by(four);
         loop {
             let [rows, _] = x.axes();
             let (bytes, most) = (stride * x.dtype().bytes(), x.gpu().capabilities().max_binding);
             let elem = x.dtype().wgsl_by(four);
-            if rows == 0 {
-                return sums.iter().for_each(|sum| sum.fill(0.0));
-            }
             if rows <= MOST_LAST && (rows * bytes) as u64 <= most {
-                let (lanes, wg) = if rows > GROUPS[0] { (LANES, 4 * LANES) } else { (1, LANES) };
+                let lanes = if rows > GROUPS[0] { LANES } else { 1 };
                 let end = |n: usize| widths.iter().take(n).sum::<usize>() / four;
                 // What there is no result for is bound, and not written.
-                let none = || x.empty_on([4], DType::F32);
-                let [a, b, c] = std::array::from_fn(|i| sums.get(i).map_or_else(none, Tensor::detach));
-                launch!(sum_rows_last [elem = elem, real = real, LANES = lanes, WG = wg]
+                let none = || x.empty_on([4], DType::F32).operand();
+                let [a, b, c] = std::array::from_fn(|i| sums.get(i).map_or_else(none, |sum| sum.0.clone()));
+                launch!(sum_rows_last [elem = elem, real = real, LANES = lanes]
                         { rows, stride: stride / four, columns: end(RESULTS), second: end(1), third: end(2) },
-                        [x] -> [a, b, c], end(RESULTS).div_ceil(wg / lanes));
+                        [x] -> [a, b, c], end(RESULTS).div_ceil(LANES_LAST / lanes));
                 return;
             }
             let [wide, narrow] = GROUPS;
@@ -103,7 +110,9 @@ impl PartialSums {
 /// Rows a group of `sum_rows`, `GROUP` in the kernel: so many where a binding holds them, else fewer.
 const GROUPS: [usize; 2] = [64, 16];
 
-/// Results of `sum_rows_last`, its lanes a column where there are more rows than a group's, and the rows that it takes.
+/// Results of `sum_rows_last`, its lanes a column where there are more rows than a group's, those of its workgroups, and
+/// the rows that it takes.
 const RESULTS: usize = 3;
 const LANES: usize = 64;
+const LANES_LAST: usize = 256;
 const MOST_LAST: usize = 64 * LANES;
