@@ -799,7 +799,8 @@ fn two() -> Case {
                 (0..rows).map(|t| i[1].at(&[t, at[0]]) * i[0].at(&[t, at[1]])).sum()
             })]
         },
-        error: |s| 4.0 + (s["rows"] as f64).sqrt(),
+        // What a weight's gradient has in `linear.rows`: matrices need not round sums to the nearest.
+        error: |s| 16.0 + 4.0 * (s["rows"] as f64).sqrt(),
         large: true,
         ..Case::new("linear.two")
     }
