@@ -120,8 +120,8 @@ fn scaled(
     let (d4, share) = (d / 4, query_heads / heads);
     if let Some(subgroups) = coop {
         let tiles = share / COOP;
-        let blocks = batches * tokens.checked_div(2 * subgroups).unwrap_or(0);
-        let block = if blocks > 0 { 2 * subgroups } else { 0 };
+        let blocks = batches * tokens.checked_div(NEIGHBOURS * subgroups).unwrap_or(0);
+        let block = if blocks > 0 { NEIGHBOURS * subgroups } else { 0 };
         // Without blocks nothing reads what tells which are done.
         let mut done = indices.clone();
         if block > 0 {
@@ -246,10 +246,14 @@ fn coop_memory(d: usize, chunk: usize, apart: usize) -> usize {
 const TWO_A_MULTIPROCESSOR: usize = 25 << 10;
 
 /// Subgroups that take neighbours which select alike together, of so many `rows` of queries: 0, where each token goes by
-/// itself, unless dims are worth it and there are enough of them for a device. Results are the same.
+/// itself, unless dims are worth it and there are enough of them for a device. Results are the same; their kernel takes as
+/// much workgroup memory there as `coop_memory` asks for.
 fn neighbours(rows: usize, d: usize, chunk: usize) -> usize {
     if d == 64 && chunk == 64 && rows >= 8192 * COOP { subgroups(chunk) } else { 0 }
 }
+
+/// Tokens of each of them, `T` in the kernel.
+const NEIGHBOURS: usize = 2;
 
 /// Subgroups of a workgroup that takes neighbours: at most four, and each loads a tile of the chunk.
 fn subgroups(chunk: usize) -> usize {
@@ -436,7 +440,7 @@ pub(super) fn cases() -> Vec<Case> {
             let mut inputs = drawn(s, draw);
             let indices = &mut inputs[4].array;
             let (tokens, line) = (s["tokens"], indices.data.len() / (s["batches"] * s["tokens"]));
-            let block = 2 * subgroups(s["chunk"]);
+            let block = NEIGHBOURS * subgroups(s["chunk"]);
             for (row, t) in (0..s["batches"]).flat_map(|b| (0..tokens).map(move |t| (b * tokens + t, t))) {
                 if (t / block).is_multiple_of(2) && t % block > 0 { indices.data.copy_within((row - 1) * line..row * line, row * line) }
             }

@@ -15,6 +15,8 @@ use crate::{
 const PIECE: usize = 2048;
 /// So many times as long at most, where that takes no longer: powers of two.
 const MOST_PIECES: usize = 8;
+/// Rows that `first_wave` has summed at once, at most.
+const LONGEST: usize = 16 * PIECE;
 /// Workgroups of a product in 16 bits that a large device runs at once, and so few that they still keep it busy.
 const AT_ONCE: usize = 264;
 const ENOUGH: usize = 240;
@@ -349,12 +351,13 @@ fn piece(dtype: DType, rows: usize, m: usize, n: usize) -> usize {
 }
 
 /// Rows of an m × n result whose tiles a large device runs at once, if it takes no longer to sum these over all rows and
-/// only the others, a tile's at least, in pieces, of which then few sums are written and added up.
+/// only the others, a tile's at least, in pieces, of which then few sums are written and added up. Not of more rows than
+/// LONGEST: what matrices cut off from each sum grows with them.
 fn first_wave(rows: usize, m: usize, n: usize) -> Option<usize> {
     let across = n.div_ceil(128).max(1);
     let time = |m: usize| (m.div_ceil(128) * across * rows.div_ceil(PIECE)).div_ceil(AT_ONCE) * PIECE;
     let head = AT_ONCE / across * 128;
-    (head > 0 && head + 128 <= m && rows > PIECE && rows + time(m - head) <= time(m)).then_some(head)
+    (head > 0 && head + 128 <= m && (PIECE + 1..=LONGEST).contains(&rows) && rows + time(m - head) <= time(m)).then_some(head)
 }
 
 /// [`over_rows`] of what a binding holds: of the result's first `head` rows, head · n a multiple of 64, over all rows, of
@@ -563,13 +566,16 @@ pub(super) fn cases() -> Vec<Case> {
         ..any_linear("linear").in_half("linear.to_f32", &["x"], 1.0)
     };
     let mut cases = vec![any_matmul("matmul"), any_linear("linear"), rows(), wide];
+    // Matrices need not round sums to the nearest: the bound of a weight's gradient, which this is.
+    let two_half =
+        Case { error: |s| gradient_error(s["rows"]), ..two().in_half("linear.two.f16", &["x", "dy"], 1.0) };
     let two_coop = Case {
+        stem: "linear.two.coop64.f16",
         run: |s, i| run_two(Some(Kernel::Coop(SMALLEST)), s, i),
         runs_on: |gpu| SMALLEST.runs_on(gpu),
-        ..two()
+        ..two_half.clone()
     };
-    cases.extend([two().in_half("linear.two.f16", &["x", "dy"], 1.0), two()]);
-    cases.push(two_coop.in_half("linear.two.coop64.f16", &["x", "dy"], 1.0));
+    cases.extend([two_half, two(), two_coop]);
     cases.extend([half_matmul("matmul.f16"), half_linear("linear.f16")]);
     cases.extend([mlp().in_half("mlp.f16", &["x", "up", "down"], 4.0), mlp()]);
     cases.extend(by!(Kernel::Tile, fours, any_matmul, "matmul.tile", any_linear, "linear.tile"));
@@ -650,7 +656,7 @@ fn any_matmul(stem: &'static str) -> Case {
             vec![reference(&a, &b)]
         },
         error: |s| 4.0 + (s["k"] as f64).sqrt(),
-        error_grad: Some(|s| 16.0 + 4.0 * (s["m"].max(s["n"]).max(s["k"]) as f64).sqrt()),
+        error_grad: Some(|s| gradient_error(s["m"].max(s["n"]).max(s["k"]))),
         cost: |s| {
             let [z, m, n, k, ..]: [usize; 6] = s.get();
             Cost { bytes: 4 * z * (m * k + k * n + m * n), flops: 2 * z * m * n * k }
@@ -701,7 +707,7 @@ fn any_linear(stem: &'static str) -> Case {
             })]
         },
         error: |s| 4.0 + (s["in"] as f64).sqrt(),
-        error_grad: Some(|s| 16.0 + 4.0 * (s["rows"].max(s["out"]) as f64).sqrt()),
+        error_grad: Some(|s| gradient_error(s["rows"].max(s["out"]))),
         cost: |s| {
             let [m, k, n, _]: [usize; 4] = s.get();
             Cost { bytes: 4 * (m * k + k * n + m * n), flops: 2 * m * n * k }
@@ -771,9 +777,14 @@ fn rows() -> Case {
             })]
         },
         error: |_| 8.0,
-        error_grad: Some(|s| 16.0 + 4.0 * (s["rows"] as f64).sqrt()),
+        error_grad: Some(|s| gradient_error(s["rows"])),
         ..Case::new("linear.rows")
     }
+}
+
+/// Roundings allowed a gradient that sums up so many products.
+fn gradient_error(products: usize) -> f64 {
+    16.0 + 4.0 * (products as f64).sqrt()
 }
 
 /// A weight's gradient whose last rows alone are summed in pieces.
@@ -799,8 +810,7 @@ fn two() -> Case {
                 (0..rows).map(|t| i[1].at(&[t, at[0]]) * i[0].at(&[t, at[1]])).sum()
             })]
         },
-        // What a weight's gradient has in `linear.rows`: matrices need not round sums to the nearest.
-        error: |s| 16.0 + 4.0 * (s["rows"] as f64).sqrt(),
+        error: |s| 4.0 + (s["rows"] as f64).sqrt(),
         large: true,
         ..Case::new("linear.two")
     }
@@ -868,8 +878,10 @@ mod tests {
     fn first_waves() {
         // in_proj of RAMba-370M: 33 of 35 rows of tiles.
         assert_eq!(first_wave(32768, 4384, 1024), Some(4224));
-        // A wave that is half empty, a product that is one wave, one that fills none, and one piece of rows.
-        for (rows, m, n) in [(32768, 384, 17024), (32768, 4224, 1024), (32768, 1024, 1024), (2048, 4384, 1024)] {
+        // A wave that is half empty, a product that is one wave, one that fills none, one piece of rows, and too many rows.
+        for (rows, m, n) in
+            [(32768, 384, 17024), (32768, 4224, 1024), (32768, 1024, 1024), (2048, 4384, 1024), (34816, 4384, 1024)]
+        {
             assert_eq!(first_wave(rows, m, n), None, "{rows} × {m} × {n}");
         }
     }
