@@ -13,7 +13,7 @@ use std::{
 
 use rambutan_engine::{
     DType, Error, Gpu, GpuOptions, Tensor, checkpoint,
-    gpu::{Launch, Purpose, with_purpose},
+    gpu::{Launch, Profile, Purpose, with_purpose},
     no_grad, ops,
     reference::Array,
     tensor::{ParameterSpec, Parameters},
@@ -532,7 +532,7 @@ fn a_lost_device_is_an_error() {
 #[test]
 fn the_profiler_names_kernels() {
     let gpu = own();
-    if !gpu.profile(true) {
+    if !gpu.profile(Profile::Kernels) {
         println!("{} has no timestamps", gpu.capabilities().name);
         return;
     }
@@ -551,7 +551,7 @@ fn the_profiler_names_kernels() {
     assert!(times.iter().map(|t| t.nanoseconds).sum::<f64>() > 0.0);
     assert!(times.is_sorted_by(|a, b| a.nanoseconds >= b.nanoseconds));
     assert!(gpu.kernel_times().expect("the device works").is_empty(), "each time is told once");
-    gpu.profile(false);
+    gpu.profile(Profile::Off);
     small.loss(1).backward();
     assert!(gpu.kernel_times().expect("the device works").is_empty());
 }

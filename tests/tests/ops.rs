@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rambutan_engine::{
-    DType, Gpu, GpuOptions, Tensor, autograd, ops,
+    DType, Gpu, GpuOptions, Tensor, autograd,
+    gpu::Profile,
+    ops,
     reference::Array,
     testing::{self, Case, Draw, Failure, Input, Sizes, strategy},
 };
@@ -122,7 +124,7 @@ fn property_tiles() {
 fn property_workgroups() {
     // A device of its own: what other tests launch says nothing about these draws.
     let gpu = Gpu::new(GpuOptions::from_env()).unwrap_or_else(|e| panic!("{e}"));
-    if std::env::var_os("RAMBUTAN_CASE").is_some() || !gpu.profile(true) {
+    if std::env::var_os("RAMBUTAN_CASE").is_some() || !gpu.profile(Profile::Kernels) {
         println!("no counts by kernel: some cases only, or no timestamps on {}", gpu.capabilities().name);
         return;
     }

@@ -19,8 +19,6 @@ pub struct Capabilities {
     pub subgroups: Option<(u32, u32)>,
     /// Cooperative matrices 16×16×16, f16 × f16 → f32.
     pub coop: bool,
-    /// Timestamps between dispatches of one pass.
-    pub timestamps_inside: bool,
     /// Timestamps around passes.
     pub timestamps: bool,
     /// Bytes of workgroup memory.
@@ -64,10 +62,7 @@ impl Capabilities {
 
     /// The features to open the adapter with.
     pub(super) fn features(adapter: &wgpu::Adapter, options: &GpuOptions) -> wgpu::Features {
-        let timing = wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
-        let mut wanted = timing;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         if options.cache.is_some() {
             wanted |= wgpu::Features::PIPELINE_CACHE;
         }
@@ -108,7 +103,6 @@ impl Capabilities {
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
             coop: coop && f16,
-            timestamps_inside: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             workgroup_memory: cap(
                 limits.max_compute_workgroup_storage_size.into(),

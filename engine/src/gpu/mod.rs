@@ -34,7 +34,7 @@ pub(crate) use launch::GRID_WIDTH;
 pub use launch::{Groups, Launch, Operand, Word};
 pub use memory::{MemoryReport, Purpose, Storage, with_purpose};
 pub use pace::Ticket;
-pub use profiler::KernelTime;
+pub use profiler::{KernelTime, Profile};
 pub use stream::Counters;
 pub use transfer::Download;
 pub use wgpu::Buffer;
@@ -274,12 +274,13 @@ impl Gpu {
         lock(&self.0.staging).drain(..).for_each(|b| b.destroy());
     }
 
-    /// Starts or stops timing every kernel with GPU timestamps. Returns whether the adapter can.
-    pub fn profile(&self, on: bool) -> bool {
-        self.stream().profile(&self.0, on)
+    /// Starts or stops timing with GPU timestamps. Returns whether the adapter can.
+    pub fn profile(&self, what: Profile) -> bool {
+        self.stream().profile(&self.0, what)
     }
 
-    /// GPU time by kernel stem since the last call, the longest first. Waits for the work recorded so far.
+    /// GPU time since the last call, by kernel stem, the longest first; with [`Profile::Runs`] that of whole passes, by the stem
+    /// that each begins with. Waits for the work recorded so far.
     ///
     /// # Errors
     /// Whatever went wrong on the device.

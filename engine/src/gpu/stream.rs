@@ -3,10 +3,9 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU64,
-    sync::Arc,
 };
 
-use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profiler};
+use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profile, profiler::Profiler};
 use crate::Error;
 
 /// Work done so far.
@@ -144,16 +143,16 @@ impl Stream {
         let end = self.uniforms.len().next_multiple_of(self.uniform_stride);
         self.uniforms.resize(end, 0);
         let encoder = self.encoder.get_or_insert_with(|| encoder(inner));
-        let timer = self.profiler.as_mut();
-        if timer.as_ref().is_some_and(|t| !t.inside) {
+        let mut timer = self.profiler.as_mut();
+        if timer.as_ref().is_some_and(|t| t.each) {
             self.pass = None;
         }
-        let stamps = timer.and_then(|t| t.stamp(&inner.device, stem, groups.map(u64::from).iter().product()));
         let pass = self.pass.get_or_insert_with(|| {
-            let writes = stamps.as_ref().filter(|s| !s.inside).map(|s| wgpu::ComputePassTimestampWrites {
-                query_set: &s.queries,
-                beginning_of_pass_write_index: Some(s.first),
-                end_of_pass_write_index: Some(s.first + 1),
+            let stamps = timer.as_mut().map(|t| t.begin(&inner.device, stem));
+            let writes = stamps.as_ref().map(|(queries, first)| wgpu::ComputePassTimestampWrites {
+                query_set: queries,
+                beginning_of_pass_write_index: Some(*first),
+                end_of_pass_write_index: Some(*first + 1),
             });
             encoder
                 .begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -162,8 +161,8 @@ impl Stream {
                 })
                 .forget_lifetime()
         });
-        if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
-            pass.write_timestamp(&s.queries, s.first);
+        if let Some(timer) = timer {
+            timer.count(groups.map(u64::from).iter().product());
         }
         pass.set_pipeline(&pipeline.pipeline);
         if pipeline.layout.has_params {
@@ -172,9 +171,6 @@ impl Stream {
             pass.set_bind_group(0, &*group, &[]);
         }
         pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-        if let Some(s) = stamps.as_ref().filter(|s| s.inside) {
-            pass.write_timestamp(&s.queries, s.first + 1);
-        }
         self.pending += 1;
         self.counters.dispatches += 1;
         Ok(())
@@ -271,10 +267,10 @@ impl Stream {
         self.bind_groups.clear();
     }
 
-    pub fn profile(&mut self, inner: &Inner, on: bool) -> bool {
+    pub fn profile(&mut self, inner: &Inner, what: Profile) -> bool {
         self.flush(inner);
         let able = inner.capabilities.timestamps;
-        self.profiler = (on && able).then(|| Profiler::new(inner.capabilities.timestamps_inside));
+        self.profiler = (what != Profile::Off && able).then(|| Profiler::new(what == Profile::Kernels));
         able
     }
 
@@ -316,11 +312,4 @@ fn bind(
         layout: &pipeline.layout.group,
         entries: &params.into_iter().chain(storage).collect::<Vec<_>>(),
     })
-}
-
-/// Two timestamps of one dispatch.
-pub(super) struct Stamps {
-    pub queries: Arc<wgpu::QuerySet>,
-    pub first: u32,
-    pub inside: bool,
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use rambutan_engine::{
-    DType, Error, Gpu, Tensor, autograd, no_grad, ops,
+    DType, Error, Gpu, Tensor, autograd,
+    gpu::Profile,
+    no_grad, ops,
     testing::{self, Case, Cost, Draw, Input, Sizes},
 };
 use serde_json::{Value, json};
@@ -83,6 +85,8 @@ struct Ceilings {
     /// Operations of a large product in f32, and in f16 where the adapter has it.
     flops: f64,
     flops_half: f64,
+    /// Seconds that a launch takes which has next to nothing to do.
+    launch: f64,
 }
 
 impl Ceilings {
@@ -210,7 +214,7 @@ impl Bench {
                 format!("`anchors`, `crossover`, or of: {}", names.collect::<Vec<_>>().join(" ")),
             ));
         }
-        let stamps = gpu.profile(true);
+        let stamps = gpu.profile(Profile::Runs);
         let mut work = Work { gpu, stamps, ceilings: None, lines: Vec::new(), wrong: 0 };
         if !(rows.is_empty() && cases.is_empty()) || crossover {
             work.ceilings = Some(self.ceilings(&mut work, &all)?);
@@ -261,12 +265,13 @@ impl Bench {
     fn heading(&self, work: &Work<'_>) -> Result<(), Problem> {
         let c = work.gpu.capabilities();
         self.say(&format!("{} · {} · {} · {}\n", c.name, c.backend, c.driver, work.clock()))?;
-        if let Some(Ceilings { bytes, flops, flops_half }) = &work.ceilings {
+        if let Some(Ceilings { bytes, flops, flops_half, launch }) = &work.ceilings {
             self.say(&format!(
-                "ceilings: copy {:.1} GB/s, products {:.3} TFLOP/s in f32, {:.3} in f16\n\n",
+                "ceilings: copy {:.1} GB/s, products {:.3} TFLOP/s in f32, {:.3} in f16; a launch {:.1} µs\n\n",
                 bytes * 1e-9,
                 flops * 1e-12,
-                flops_half * 1e-12
+                flops_half * 1e-12,
+                launch * 1e6
             ))?;
         }
         Ok(())
@@ -321,6 +326,7 @@ impl Bench {
                     line["ms"] = json!(seconds * 1e3);
                     line["host_ms"] = json!(host * 1e3);
                     line["floor_ms"] = json!(floor * 1e3);
+                    line["launch_ms"] = json!(work.ceilings.as_ref().map(|c| c.launch * 1e3));
                     line["share"] = json!(share);
                     line["met"] = json!(seconds * 1e3 <= row.goal);
                     format!(
@@ -444,7 +450,6 @@ impl Bench {
             }
             Err(e) => return Err(e.into()),
         };
-        work.gpu.profile(true);
         if let Some(how) = ["skipped", "wrong"].into_iter().find(|k| line[*k].is_string()) {
             let why = line[how].as_str().unwrap_or_default();
             self.say(&format!("{:38} {how}: {why}\n", model.name))?;
@@ -483,6 +488,7 @@ impl Bench {
             Ok((least, measured.costs[0]))
         };
         let (copy, moved) = best("copy", &[count])?;
+        let (launch, _) = best("copy", &[1])?;
         let (single, done) = best("matmul", &[1, n, n, n, 0, 0])?;
         let (half, done_half) = best("matmul.f16", &[1, n, n, n, 0, 0])?;
         work.gpu.trim();
@@ -491,6 +497,7 @@ impl Bench {
             bytes: moved.bytes as f64 / copy,
             flops,
             flops_half: (done_half.flops as f64 / half).max(flops),
+            launch,
         })
     }
 
@@ -528,6 +535,7 @@ impl Bench {
         backward: bool,
     ) -> Result<(Measured, Vec<Input>), Error> {
         let (gpu, stamps) = (work.gpu, work.stamps);
+        gpu.profile(Profile::Runs);
         let cpu = gpu.capabilities().cpu;
         let inputs = case.draw_inputs(sizes, &mut Draw::quick(1));
         let bytes = inputs.iter().map(|i| i.array.len() * i.dtype.bytes()).sum::<usize>();
@@ -538,16 +546,20 @@ impl Bench {
             (0..copies).map(|_| inputs.iter().map(|i| i.tensor(gpu)).collect()).collect();
         let backward = backward && inputs.iter().any(|i| i.differentiable);
         let mut kernels: Vec<(&'static str, f64)> = Vec::new();
-        // (seconds on the device, seconds to record)
-        let mut once = |work: &mut dyn FnMut(), keep: bool| -> Result<[f64; 2], Error> {
+        // (seconds on the device, seconds to record); `apart`, kernels are timed one by one, and kept.
+        let mut once = |work: &mut dyn FnMut(), apart: bool| -> Result<[f64; 2], Error> {
             gpu.kernel_times()?;
+            if apart {
+                gpu.profile(Profile::Kernels);
+            }
             let begin = Instant::now();
             work();
             let host = begin.elapsed().as_secs_f64();
             let times = gpu.kernel_times()?;
             let all = begin.elapsed().as_secs_f64();
-            if keep {
+            if apart {
                 kernels.extend(times.iter().map(|k| (k.stem, k.nanoseconds * 1e-9)));
+                gpu.profile(Profile::Runs);
             }
             let device = times.iter().map(|k| k.nanoseconds).sum::<f64>() * 1e-9;
             Ok([if stamps { device } else { all }, host])
@@ -583,12 +595,12 @@ impl Bench {
         let read_over = || scratch.iter().for_each(|s| (0..times_read).for_each(|_| drop(ops::sum_last(s))));
         let (mut forward, mut back) = (Times::default(), Times::default());
         let begin = Instant::now();
-        for round in 0..=self.runs {
+        // The first round compiles what is left and fills the pool, the second one tells kernels apart.
+        for round in 0..self.runs + 2 {
             let set = &sets[round as usize % copies];
             read_over();
             let times = once(&mut || drop(no_grad(|| (case.run)(sizes, set))), round == 1)?;
-            // The first round compiles what is left and fills the pool.
-            if round > 0 {
+            if round > 1 {
                 forward.push(times);
             }
             if backward {
@@ -605,7 +617,7 @@ impl Bench {
                 let pairs: Vec<_> = used.into_iter().zip(&seeds).collect();
                 read_over();
                 let times = once(&mut || autograd::backward(&pairs), round == 1)?;
-                if round > 0 {
+                if round > 1 {
                     back.push(times);
                 }
             }
@@ -678,7 +690,7 @@ impl Measured {
 
 impl Work<'_> {
     fn clock(&self) -> &'static str {
-        if self.stamps { "GPU timestamps" } else { "host clock" }
+        if self.stamps { "GPU timestamps around runs" } else { "host clock" }
     }
 
     fn floor(&self, case: &Case, cost: Cost) -> f64 {
@@ -743,7 +755,7 @@ mod tests {
         }
         let cases = ops::cases();
         let case = cases.iter().find(|c| c.stem == stem).expect("a case");
-        let stamps = gpu.profile(true);
+        let stamps = gpu.profile(Profile::Runs);
         let mut work = Work { gpu: &gpu, stamps, ceilings: None, lines: Vec::new(), wrong: 0 };
         let measured = bench(stem).measure(&mut work, case, &case.exactly(sizes.to_vec()), true)?;
         assert!(measured.forward.device.len() == 1 && measured.forward.host[0] > 0.0);

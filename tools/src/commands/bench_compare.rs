@@ -134,6 +134,9 @@ impl Comparison {
             say("clock"),
             date_and_time(time)
         );
+        if let Some(launch) = ours["launch_ms"].as_f64() {
+            let _ = writeln!(text, "A launch that has next to nothing to do: {:.1} µs.", launch * 1e3);
+        }
         for peer in &self.peers {
             let card = match &peer.device {
                 Some(d) if *d == device => "the same kind of card".into(),

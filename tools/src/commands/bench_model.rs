@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use rambutan_engine::{
-    Gpu, Tensor, no_grad,
+    Gpu, Tensor,
+    gpu::{KernelTime, Profile},
+    no_grad,
     optim::{AdamW, AdamWOptions, LossScale},
 };
 use rambutan_model::{
@@ -142,7 +144,7 @@ impl ModelBench {
             line["peers"] = Value::Null;
         }
         line["sizes"] = json!(format!("sequences={sequences} length={length} group={}", self.group));
-        gpu.profile(false);
+        gpu.profile(Profile::Off);
         gpu.trim();
         gpu.reset_peaks();
         let trained = self.part == Part::Train;
@@ -271,7 +273,7 @@ struct Steps {
     seconds: Vec<f64>,
     host: Vec<f64>,
     first: f64,
-    kernels: Vec<rambutan_engine::gpu::KernelTime>,
+    kernels: Vec<KernelTime>,
 }
 
 impl Timer<'_> {
@@ -293,10 +295,10 @@ impl Timer<'_> {
                 break;
             }
         }
-        self.gpu.profile(true);
+        self.gpu.profile(Profile::Kernels);
         once()?;
         let kernels = self.gpu.kernel_times()?;
-        self.gpu.profile(false);
+        self.gpu.profile(Profile::Off);
         Ok(Steps { seconds, host, first, kernels })
     }
 }
