@@ -192,26 +192,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         for (var i = 0u; i < B_PARTS; i++) { put_b(index + i * WG, next_b[i]); } // unroll
     }
     let to = subgroup * 64u;
-    // A lane takes eight columns of a row of each matrix.
-    let m = m0 + row + lane / 2u;
-    let n = n0 + column + lane % 2u * 8u;
+    // A lane takes four columns of two rows of each matrix: four of them store 32 bytes of a row or more at once.
+    let m = m0 + row + lane / 4u;
+    let n = n0 + column + lane % 4u * 4u;
     let c_at = (params.c_0 + z * params.c_z + m * params.n + n) / 4u;
     for (var i = 0u; i < MM; i++) { // unroll
         for (var j = 0u; j < NN; j++) { // unroll
             coopStoreT(sum[i * NN + j], &stage[to], 4u);
             workgroupBarrier();
-            let own = m + i * 16u >= own_m && n + j * 16u >= own_n;
-            if own && m + i * 16u < params.m && n + j * 16u < params.n {
-                var v = stage[to + 2u * lane];
-                var w = stage[to + 2u * lane + 1u];
-                if BIAS == 1u {
-                    let from_ = n + j * 16u;
-                    v += vec4f(bias[from_], bias[from_ + 1u], bias[from_ + 2u], bias[from_ + 3u]);
-                    w += vec4f(bias[from_ + 4u], bias[from_ + 5u], bias[from_ + 6u], bias[from_ + 7u]);
+            for (var half = 0u; half < 2u; half++) { // unroll
+                let line = m + i * 16u + half * 8u;
+                let own = line >= own_m && n + j * 16u >= own_n;
+                if own && line < params.m && n + j * 16u < params.n {
+                    var v = stage[to + half * 32u + lane];
+                    if BIAS == 1u {
+                        let from_ = n + j * 16u;
+                        v += vec4f(bias[from_], bias[from_ + 1u], bias[from_ + 2u], bias[from_ + 3u]);
+                    }
+                    c[c_at + (4u * i + 2u * half) * params.n + j * 4u] = vec4<elem_out>(v);
                 }
-                let at = c_at + i * 4u * params.n + j * 4u;
-                c[at] = vec4<elem_out>(v);
-                c[at + 1u] = vec4<elem_out>(w);
             }
             workgroupBarrier();
         }

@@ -349,7 +349,7 @@ const SLIPS: [Mistake<6>; 7] = [
     (PRODUCT, "let row = subgroup / WIDE * WM;", "let row = 0u;", PRODUCTS[0]),
     (PRODUCT, "a_at += on * a_step;", "", PRODUCTS[0]),
     (PRODUCT, "let a_step = STEP * params.a_k / 8u;", "let a_step = STEP / 8u;", PRODUCTS[3]),
-    (PRODUCT, "c_at + i * 4u * params.n", "c_at", PRODUCTS[0]),
+    (PRODUCT, "c_at + (4u * i + 2u * half) * params.n", "c_at + 2u * half * params.n", PRODUCTS[0]),
     (PRODUCT, "let column = subgroup % WIDE * WN;", "let column = 0u;", PRODUCTS[4]),
     (PRODUCT, "n + j * 16u >= own_n", "n + j * 16u > own_n", PRODUCTS[6]),
 ];
