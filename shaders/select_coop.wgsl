@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl, lib/select.wgsl, lib/four.wgsl, lib/bytes.wgsl
-// variants: CT=128 | K=20 CT=128 | K=64 | TT=32 CT=128 DEPTH=2 | BYTES=1 CT=128 | BYTES=1 TT=32 CT=128 DEPTH=2
+// variants: CT=128 WHOLE=1 | K=20 CT=128 | K=64 | TT=32 CT=128 DEPTH=2 WHOLE=1 | BYTES=1 CT=128 WHOLE=1 | BYTES=1 TT=32 CT=128 DEPTH=2
 // select.wgsl on cooperative matrices: a workgroup takes TT tokens × CT chunks a tile, each of eight subgroups 32 tokens
 // × every COLUMNSth matrix of 16 chunks. Steps of STEP dims are staged as 16-bit floats, the next DEPTH are under way into
 // registers, also over the end of a tile: few tokens wait for nothing but landmarks. Scores leave the matrices 32
@@ -10,6 +10,7 @@ const WG: u32 = 256u;
 const BYTES: u32 = 0u;                                                // 1: landmarks are in eight bits
 const STEP: u32 = 32u;                                                // dims staged at a time
 const DEPTH: u32 = 1u;                                                // steps under way
+const WHOLE: u32 = 0u;                                                // 1: lines are of whole DEPTH · STEP dims; loads come in one piece then
 const EIGHTS: u32 = STEP / 8u;
 const STRIDE: u32 = 2u * EIGHTS + 2u;                                 // of a line, in vectors; keeps banks apart
 const Q_LOADS: u32 = (TT * EIGHTS + WG - 1u) / WG;
@@ -47,16 +48,18 @@ fn l_line(v: u32, c0: u32, shared_rows: u32, h: u32) -> u32 {
 
 // An eight of a line, loaded without a branch.
 fn q_next(line: u32, unit: u32) -> vec4u {
+    if WHOLE == 1u { return q[line + unit]; }
     return select(vec4u(), q[line + min(unit, params.units - 1u)], unit < params.units);
 }
 
 fn l_next(line: u32, unit: u32) -> vec4u {
-    let at = line + min(unit, params.units - 1u);
+    if WHOLE == 1u && BYTES == 0u { return landmarks[line + unit]; }
+    let at = line + select(min(unit, params.units - 1u), unit, WHOLE == 1u);
     if BYTES == 0u { return select(vec4u(), landmarks[at], unit < params.units); }
     let sixteen = landmarks[at / 2u];
     let words = select(sixteen.xy, sixteen.zw, at % 2u == 1u);
     let by = scales[at * params.spans / params.units];
-    return select(vec4u(), vec4u(words, bitcast<u32>(by), 0u), unit < params.units);
+    return select(vec4u(), vec4u(words, bitcast<u32>(by), 0u), WHOLE == 1u || unit < params.units);
 }
 
 fn put_q(v: u32, x: vec4u) {

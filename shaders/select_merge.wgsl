@@ -1,8 +1,8 @@
 // uses: lib/grid.wgsl, lib/best.wgsl
 // variants: K=20 | K=64
 // The K best of a token among the lists of all parts, each best first: those are among each part's K best. One workgroup
-// a row; an invocation joins some parts' lists, the first one those of all.
-const WG: u32 = min(64u, 1024u / K);
+// a row; an invocation joins some parts' lists, then halves of them join the others.
+const WG: u32 = min(256u, 2048u / K);
 struct Params { rows: u32, parts: u32, resume: u32, finish: u32 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // rows: (batches, tokens, heads)
@@ -19,32 +19,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let row = row_of(group);
     if row >= params.rows { return; }                                 // uniform
     var list: Best;
+    var other: Best;
     clear(&list);
     if params.resume != 0u && lane == 0u { restore(&list, row * K); }
     for (var part = lane; part < params.parts; part += WG) {
-        for (var i = 0u; i < K; i++) {
-            let at = (part * params.rows + row) * K + i;
-            let score = part_scores[at];
-            let mark = part_indices[at] + 1u;
-            // What follows is no better.
-            if score <= NONE || !improves(&list, score, mark) { break; }
-            insert(&list, score, mark);
+        let at = (part * params.rows + row) * K;
+        for (var i = 0u; i < K; i++) { // unroll
+            let score = part_scores[at + i];
+            other.score[i] = score;
+            other.mark[i] = select(0u, part_indices[at + i] + 1u, score > NONE);
+        }
+        join(&list, &other);
+    }
+    // The upper half of the lists joins the lower one.
+    for (var lists = min(WG, params.parts); lists > 1u; lists = (lists + 1u) / 2u) {
+        let half = (lists + 1u) / 2u;
+        if lane >= half && lane < lists {
+            for (var i = 0u; i < K; i++) { // unroll
+                joined[lane * K + i] = list.score[i];
+                marks[lane * K + i] = list.mark[i];
+            }
+        }
+        workgroupBarrier();
+        if lane + half < lists {
+            for (var i = 0u; i < K; i++) { // unroll
+                other.score[i] = joined[(lane + half) * K + i];
+                other.mark[i] = marks[(lane + half) * K + i];
+            }
+            join(&list, &other);
         }
     }
-    for (var i = 0u; i < K; i++) { // unroll
-        joined[lane * K + i] = list.score[i];
-        marks[lane * K + i] = list.mark[i];
-    }
-    workgroupBarrier();
     if lane != 0u { return; }
-    for (var other = 1u; other < min(WG, params.parts); other++) {
-        for (var i = 0u; i < K; i++) {
-            let score = joined[other * K + i];
-            let mark = marks[other * K + i];
-            if !improves(&list, score, mark) { break; }
-            insert(&list, score, mark);
-        }
-    }
     if params.finish != 0u { order_by_chunk(&list); }
     store(&list, row * K);
 }

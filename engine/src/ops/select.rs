@@ -249,6 +249,8 @@ struct Plan {
     parts: Option<usize>,
 }
 
+/// Dims that `select_coop.wgsl` stages at a time.
+const STEP: usize = 32;
 /// Workgroups that keep a large device busy.
 const BUSY: usize = 264;
 /// Chunks that are worth a workgroup.
@@ -515,7 +517,10 @@ fn stream(
         }
         match kernel {
             Kernel::Tile => launch_select!(select [HALF = half]),
-            Kernel::Coop => launch_select!(select_coop [TT = tt, CT = ct, DEPTH = depth]),
+            Kernel::Coop => {
+                let whole = u32::from(r.is_multiple_of(depth * STEP));
+                launch_select!(select_coop [TT = tt, CT = ct, DEPTH = depth, WHOLE = whole])
+            }
         }
         if parts > 1 {
             let [part_scores, part_indices] = to;
