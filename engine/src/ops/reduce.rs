@@ -9,6 +9,8 @@ use crate::{
 
 /// Elements that one workgroup adds up on the way to a total: two launches reach 268 million.
 const BLOCK: usize = 16384;
+/// Rows that leave most of a large device idle.
+const FEW: usize = 132;
 
 /// factor · Σ over each row of `columns` elements of x, the last of which may be short: (rows) in f32.
 fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
@@ -16,7 +18,9 @@ fn rows_summed(x: &Tensor, columns: usize, factor: f32) -> Tensor {
     let y = x.empty_on([rows], DType::F32);
     let step = rows_a_page(x.gpu(), &[columns * dtype.bytes(), 4]);
     let four = by_four(&[x.len(), columns]);
-    let wg = if four == 4 { quad_lanes(columns, 16).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
+    // Where there are few rows, each has more lanes: nothing else hides what its loads wait for.
+    let each = if rows < FEW { 4 } else { 16 };
+    let wg = if four == 4 { quad_lanes(columns, each).min(capabilities.row_lanes()) } else { capabilities.row_lanes() };
     for first in (0..rows).step_by(step) {
         let n = step.min(rows - first);
         let count = (n * columns).min(x.len() - first * columns);
