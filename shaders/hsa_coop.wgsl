@@ -1,7 +1,8 @@
 // uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl
 // variants: D=64 T=2 BLOCK=8 | D=16 S=16 | D=64
 // hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of T tokens, one after the other, but for blocks that
-// hsa_coop_neighbours.wgsl has done. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that
+// hsa_coop_neighbours.wgsl has done. Runs of T tokens from the whole-th on go to two of them: of the last ones to end, each has
+// less to do. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that
 // follow are under way into registers: the less memory and the fewer registers a subgroup takes, the more of them are under
 // way. Scores leave the matrices through workgroup memory, where two lanes a row take their softmax; weights · probabilities
 // go back as f16.
@@ -21,7 +22,7 @@ const PROW: u32 = 6u;                                                 // of 16 p
 const KROW: u32 = D / 4u + 2u;
 struct Params {
     tokens: u32, keys: u32, query_heads: u32, heads: u32, slots: u32, joint: u32, off_by_one: u32, scale: f32,
-    tiles: u32, groups: u32,
+    tiles: u32, whole: u32, groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;                    // joint: 1 where all heads share a selection
@@ -43,12 +44,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let unit = group.y * GRID_WIDTH + group.x;                       // naga takes no call for uniform
     if unit >= params.groups { return; }                             // uniform
     let h = (unit / params.tiles) % params.heads;
-    let place = unit / params.tiles / params.heads;                  // of T tokens, over batches
-    let places = (params.tokens + T - 1u) / T;
-    let b = place / places;
-    let first = place % places * T;
+    let place = unit / params.tiles / params.heads;
+    let halved = place >= params.whole;
+    let half = (place - params.whole) % 2u * (T / 2u);
+    let run = select(place, params.whole + (place - params.whole) / 2u, halved);  // of T tokens, over batches
+    let runs = (params.tokens + T - 1u) / T;                         // of a sequence
+    let b = run / runs;
+    let first = run % runs * T + select(0u, half, halved);
+    if first >= params.tokens { return; }                            // uniform
     let token = b * params.tokens + first;                           // over batches
-    let count = min(T, params.tokens - first);
+    let count = min(select(T, T / 2u, halved), params.tokens - first);
     let share = params.query_heads / params.heads;
     let row0 = token * params.query_heads + h * share + (unit % params.tiles) * 16u;
     let apart = select(params.heads, 1u, params.joint != 0u) * params.slots;

@@ -14,8 +14,7 @@ const ST: u32 = S / 16u;
 const E: u32 = D / 8u;                                                // a row in units of eight
 const LINES: u32 = 32u / E;                                           // rows that the lanes load at once
 const N: u32 = 2u * ST;                                               // quads of keys a lane
-const ROW: u32 = 6u;                                                  // of 16 scores, in fours: banks differ
-const PROW: u32 = 6u;                                                 // of 16 probabilities, in fours
+const ROW: u32 = 4u * T + 2u;                                         // of all tokens' 16 scores or probabilities, in fours: banks differ
 const KROW: u32 = D / 4u + 2u;
 const TILE: u32 = 16u * KROW;
 struct Params {
@@ -34,9 +33,12 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> done: array<u32>;      // (batches, blocks, heads or 1): 1 where all select alike
 
 var<workgroup> rows: array<vec4<f16>, G * TILE>;                      // G tiles of keys or values
-var<workgroup> scores: array<vec4f, G * 16u * ROW>;                   // (subgroup, head, key); or 16 dims of the sums
-var<workgroup> p: array<vec4<f16>, G * T * 16u * PROW>;               // (subgroup, token, head, key), of one tile
-var<workgroup> alike: array<u32, 4>;                                  // by block that this workgroup looks at
+var<workgroup> scores: array<vec4f, G * 16u * ROW>;                   // (subgroup, head, token, key); or 16 dims of the sums
+var<workgroup> p: array<vec4<f16>, G * 16u * ROW>;                    // (subgroup, head, token, key), of one tile
+
+// Where a tile has room to say whether the block that its subgroup looks at selects alike: with memory of its own for that, one
+// workgroup would run where two do.
+fn alike(tile: u32) -> u32 { return tile * TILE + D / 4u; }
 
 // The part-th block that a workgroup looks at.
 fn block_of(run: u32, part: u32, runs: u32) -> u32 { return part * runs + (run + part * (runs / (2u * G))) % runs; }
@@ -66,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     }
     let same = !subgroupAny(differ);
     if lane == 0u {
-        alike[subgroup] = u32(same && place < all_blocks);
+        rows[alike(subgroup)] = vec4<f16>(f16(u32(same && place < all_blocks)));
         if place < all_blocks && unit % params.tiles == 0u && (h == 0u || params.joint == 0u) {
             done[looked * by_head + select(h, 0u, params.joint != 0u)] = u32(same);
         }
@@ -77,11 +79,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let to = subgroup * TILE + lane / E * KROW + lane % E * 2u;
     let row = lane / 2u;
     let side = lane % 2u;
-    let scores_at = subgroup * 16u * ROW;
-    let p_at = subgroup * T * 16u * PROW;
-    let p1_at = p_at + 16u * PROW;
+    let own = subgroup * 16u * ROW;
+    let own1 = own + 4u;
     for (var r = 0u; r < G; r++) {
-        if workgroupUniformLoad(&alike[r]) != 0u {
+        if workgroupUniformLoad(&rows[alike(r)]).x != 0.0h {
             let block = block_of(run, r, runs);
             let b = block / blocks;
             let first = b * params.tokens + block % blocks * BLOCK;   // over batches
@@ -129,13 +130,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                             s = coopMultiplyAdd(queries[c], keys, s);
                             s1 = coopMultiplyAdd(queries1[c], keys, s1);
                         }
-                        coopStoreT(s, &scores[scores_at], ROW);
+                        coopStoreT(s, &scores[own], ROW);
+                        coopStoreT(s1, &scores[own1], ROW);
                         workgroupBarrier();
-                        for (var i = 0u; i < 2u; i++) { e[2u * (t * G + g) + i] = scores[scores_at + row * ROW + 2u * i + side]; } // unroll
-                        workgroupBarrier();
-                        coopStoreT(s1, &scores[scores_at], ROW);
-                        workgroupBarrier();
-                        for (var i = 0u; i < 2u; i++) { e1[2u * (t * G + g) + i] = scores[scores_at + row * ROW + 2u * i + side]; } // unroll
+                        for (var i = 0u; i < 2u; i++) { // unroll
+                            e[2u * (t * G + g) + i] = scores[own + row * ROW + 2u * i + side];
+                            e1[2u * (t * G + g) + i] = scores[own1 + row * ROW + 2u * i + side];
+                        }
                         if g + 1u < G { workgroupBarrier(); }
                     }
                 }
@@ -155,12 +156,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                     for (var u = 0u; u < DT; u++) { next[t * DT + u] = k[coming + (t * G * DT + u) * step]; } // unroll
                     for (var g = 0u; g < G; g++) { // unroll
                         for (var i = 0u; i < 2u; i++) { // unroll
-                            p[p_at + row * PROW + 2u * i + side] = vec4<f16>(e[2u * (t * G + g) + i] * factor);
-                            p[p1_at + row * PROW + 2u * i + side] = vec4<f16>(e1[2u * (t * G + g) + i] * factor1);
+                            p[own + row * ROW + 2u * i + side] = vec4<f16>(e[2u * (t * G + g) + i] * factor);
+                            p[own1 + row * ROW + 2u * i + side] = vec4<f16>(e1[2u * (t * G + g) + i] * factor1);
                         }
                         workgroupBarrier();
-                        let left = coopLoadT<coop_mat16x16<f16, A>>(&p[p_at], PROW);
-                        let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[p1_at], PROW);
+                        let left = coopLoadT<coop_mat16x16<f16, A>>(&p[own], ROW);
+                        let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[own1], ROW);
                         for (var c = 0u; c < DT; c++) { // unroll
                             let at = g * TILE + c * 4u;
                             let values = coopLoadT<coop_mat16x16<f16, B>>(&rows[at], KROW);
@@ -175,18 +176,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             for (var c = 0u; c < DT; c++) { // unroll
                 let tile = sum[c];
                 let tile1 = sum1[c];
-                coopStoreT(tile, &scores[scores_at], ROW);
+                coopStoreT(tile, &scores[own], ROW);
+                coopStoreT(tile1, &scores[own1], ROW);
                 workgroupBarrier();
                 for (var i = 0u; i < 2u; i++) { // unroll
                     let quad = 2u * i + side;
-                    o[(row0 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[scores_at + row * ROW + quad]);
-                }
-                workgroupBarrier();
-                coopStoreT(tile1, &scores[scores_at], ROW);
-                workgroupBarrier();
-                for (var i = 0u; i < 2u; i++) { // unroll
-                    let quad = 2u * i + side;
-                    o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[scores_at + row * ROW + quad]);
+                    o[(row0 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[own + row * ROW + quad]);
+                    o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[own1 + row * ROW + quad]);
                 }
                 workgroupBarrier();
             }

@@ -388,18 +388,20 @@ const HSA: [&str; 4] =
     ["hsa_coop", "hsa_coop_backward_query", "hsa_coop_backward_memory", "hsa_coop_neighbours"];
 
 /// (batches, tokens, share, heads, d, chunks, chunk, slots, shared, off_by_one): tiles of heads, subgroups, odd slots.
-const CHUNKS: [[usize; 10]; 5] = [
+const CHUNKS: [[usize; 10]; 6] = [
     [2, 9, 16, 1, 64, 3, 64, 3, 1, 0],
     [1, 6, 32, 2, 32, 2, 32, 2, 0, 1],
     [1, 7, 16, 2, 16, 3, 16, 4, 1, 1],
     [1, 4, 32, 1, 16, 2, 64, 1, 0, 0],
     [1, 3, 16, 1, 16, 2, 128, 2, 0, 0],
+    [1, 17, 16, 1, 16, 3, 64, 2, 0, 0],
 ];
 
-const OVERSIGHTS: [Mistake<10>; 11] = [
+const OVERSIGHTS: [Mistake<10>; 12] = [
     (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
     (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[1]),
     (HSA[0], "* select(0u, 1u, block < blocks)", "", CHUNKS[0]),
+    (HSA[0], "% 2u * (T / 2u)", "% 2u", CHUNKS[5]),
     (HSA[3], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
     (HSA[3], "] = u32(same);", "] = 1u;", CHUNKS[2]),
     (HSA[3], "e1[2u * (t * G + g) + i] = scores", "e1[2u * t + i] = scores", CHUNKS[0]),

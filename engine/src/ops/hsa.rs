@@ -38,7 +38,7 @@ pub fn hsa(
         let [q, k, v] = [q, k, v].map(|x| widened(x, wide));
         return narrowed(&scaled(&q, &k, &v, weights, indices, chunk, off_by_one, d, None), d);
     }
-    let coop = coop(q, query_heads / heads, d, chunk).then(|| neighbours(q.shape()[..3].iter().product(), d, chunk));
+    let coop = coop(q, query_heads / heads, d, chunk).then(|| Coop::best(q, chunk));
     scaled(q, k, v, weights, indices, chunk, off_by_one, d, coop)
 }
 
@@ -98,7 +98,7 @@ fn scaled(
     chunk: usize,
     off_by_one: bool,
     dims: usize,
-    coop: Option<usize>,
+    coop: Option<Coop>,
 ) -> Tensor {
     let [batches, tokens, query_heads, d] = q.axes();
     let [_, keys, heads, _]: [usize; 4] = k.axes();
@@ -118,7 +118,7 @@ fn scaled(
     let (elem, scale, joint) = (q.dtype().wgsl(), 1.0 / (dims as f32).sqrt(), selection_heads == 1);
     let (o, lse) = (q.like(), q.empty_on([batches, tokens, slots, query_heads], DType::F32));
     let (d4, share) = (d / 4, query_heads / heads);
-    if let Some(subgroups) = coop {
+    if let Some(Coop { subgroups, last }) = coop {
         let tiles = share / COOP;
         let blocks = batches * tokens.checked_div(NEIGHBOURS * subgroups).unwrap_or(0);
         let block = if blocks > 0 { NEIGHBOURS * subgroups } else { 0 };
@@ -131,11 +131,13 @@ fn scaled(
                 batches, tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
             }, [q, k, v, weights, indices] -> [o, lse, done], groups);
         }
-        // Fewer workgroups that find nothing to do, and still enough of them.
+        // Few workgroups that find nothing to do, and few that wait for the last ones to end.
         let together = block.clamp(1, 4);
-        let groups = batches * tokens.div_ceil(together) * heads * tiles;
+        let runs = batches * tokens.div_ceil(together);
+        let whole = if block > 0 { runs.saturating_sub(last / (heads * tiles)) } else { runs };
+        let groups = (2 * runs - whole) * heads * tiles;
         launch!(hsa_coop [D = d, S = chunk, T = together, BLOCK = block] {
-            tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
+            tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, whole, groups,
         }, [q, k, v, weights, indices, done] -> [o, lse], groups);
     } else {
         let tile = Tile::new(q.gpu(), share, d4, chunk, 1);
@@ -242,14 +244,27 @@ fn coop_memory(d: usize, chunk: usize, apart: usize) -> usize {
     4 * COOP * 2 * (d + 8) + chunk * ((1 + apart) * 96 + 2 * 48) + 16
 }
 
-/// Workgroup memory up to which two workgroups share a multiprocessor that gives out 52 KiB.
-const TWO_A_MULTIPROCESSOR: usize = 25 << 10;
+/// Workgroup memory up to which two workgroups were seen to share a multiprocessor; 25 KiB were too much.
+const TWO_A_MULTIPROCESSOR: usize = 24 << 10;
 
-/// Subgroups that take neighbours which select alike together, of so many `rows` of queries: 0, where each token goes by
-/// itself, unless dims are worth it and there are enough of them for a device. Results are the same; their kernel takes as
-/// much workgroup memory there as `coop_memory` asks for.
-fn neighbours(rows: usize, d: usize, chunk: usize) -> usize {
-    if d == 64 && chunk == 64 && rows >= 8192 * COOP { subgroups(chunk) } else { 0 }
+/// How the forward pass goes over cooperative matrices; a choice of one's own where it matters to a test. Results are the same.
+#[derive(Clone, Copy)]
+struct Coop {
+    /// Those of a workgroup that takes neighbours which select alike; 0: each token goes by itself.
+    subgroups: usize,
+    /// Workgroups of four tokens, the last of a launch, in whose place two have two each.
+    last: usize,
+}
+
+impl Coop {
+    /// Neighbours together where dims are worth it, there are enough rows of queries for a device, and memory for what two
+    /// workgroups then hold; more workgroups for the last tokens than such a device runs at once.
+    fn best(q: &Tensor, chunk: usize) -> Coop {
+        let (rows, d) = q.rows_by_last();
+        let able = q.gpu().capabilities().workgroup_memory as usize >= TWO_A_MULTIPROCESSOR;
+        let worth = able && d == 64 && chunk == 64 && rows >= 8192 * COOP;
+        Coop { subgroups: if worth { subgroups(chunk) } else { 0 }, last: 2048 }
+    }
 }
 
 /// Tokens of each of them, `T` in the kernel.
@@ -425,7 +440,7 @@ pub(super) fn cases() -> Vec<Case> {
     let coop = Case {
         run: |s, i| {
             let off = s["off_by_one"] == 1;
-            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(0))]
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(Coop { subgroups: 0, last: 0 }))]
         },
         runs_on: |gpu| {
             let c = gpu.capabilities();
@@ -448,7 +463,8 @@ pub(super) fn cases() -> Vec<Case> {
         },
         run: |s, i| {
             let off = s["off_by_one"] == 1;
-            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(subgroups(s["chunk"])))]
+            let coop = Coop { subgroups: subgroups(s["chunk"]), last: 3 };
+            vec![scaled(&i[0], &i[1], &i[2], &i[3], &i[4], s["chunk"], off, s["d"], Some(coop))]
         },
         ..coop.clone()
     };
