@@ -1,4 +1,4 @@
-// uses: lib/hsa_tile.wgsl
+// uses: lib/hsa_tile.wgsl, lib/hsa_stat.wgsl
 // variants: elem=f16 | D4=4 S=16 KT=16 | D4=16 KT=32 QG=2 | D4=32 KT=16 QG=2 | QG=1 | KT=64 | D4=16 KT=64
 // o[t, hq] = Σ_i weight[t, h, i] · Σ_j softmax_j(q[t, hq] · k[j] / √d) v[j] over the S tokens j of chunk index[t, h, i];
 // with off_by_one the denominator has + exp(0). One workgroup a (token, head, tile of its query heads); slots in order.
@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             total[lane] = vec4f(weight) / all;
             let l = top + log(all);
             for (var r = 0u; r < 4u; r++) {
-                if 4u * lane + r < live { lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * lane + r] = l[r]; }
+                if 4u * lane + r < live { lse[stat_of(token, slot, row0 + 4u * lane + r)] = l[r]; }
             }
         }
         for (var t = 0u; t < TILES; t++) {

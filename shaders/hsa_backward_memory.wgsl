@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl
+// uses: lib/grid.wgsl, lib/hsa_stat.wgsl
 // variants: elem=f16 | D4=4 | D4=16 KT=16 QT=8 | D4=64 KT=4 QT=2 | KT=64 QT=16
 // dk[j] = Σ ds[j] · q / √d and dv[j] = Σ weight · p[j] · do over the slots of a piece of the list of those that selected
 // the chunk, in ascending order; the pieces' sums are joined afterwards. A workgroup owns KT keys of one head, a lane
@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                     var p = vec4f(0.0);
                     var ds = vec4f(0.0);
                     if q0 + row < share {
-                        let stat = stats[(token * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0 + row];
+                        let stat = stats[stat_of(token, slot % params.slots, row0 + row)];
                         p = weight * exp(min(s[n] * params.scale - stat.x, vec4f(0.0)));
                         ds = p * (dp[n] - stat.y) * params.scale;
                     }

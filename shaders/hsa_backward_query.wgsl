@@ -1,4 +1,4 @@
-// uses: lib/hsa_tile.wgsl
+// uses: lib/hsa_tile.wgsl, lib/hsa_stat.wgsl
 // variants: elem=f16 | D4=4 S=16 KT=16 | D4=16 KT=32 QG=2 | D4=32 KT=16 QG=2 | QG=1
 // Per slot, with p the softmax and o_i its output: D_i = do · o_i, ds = weight · p · (do · v − D_i), dq += ds · k / √d.
 // (lse, D_i) is kept for the keys' pass; D_i summed over a head's queries is the weight's gradient.
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let first = ((b * params.keys + indices[selected + slot] * S) * params.heads + h) * D4;
         var l = vec4f(0.0);
         for (var r = 0u; r < 4u; r++) {
-            if 4u * g + r < live { l[r] = lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * g + r]; }
+            if 4u * g + r < live { l[r] = lse[stat_of(token, slot, row0 + 4u * g + r)]; }
         }
         var dp = array<vec4f, NK * TILES>();
         var e = array<vec4f, NK * TILES>();
@@ -97,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let dot = sum_over_keys(part, lane);
         if lane < QG {
             for (var r = 0u; r < 4u; r++) {
-                if 4u * lane + r < live { stats[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + 4u * lane + r] = vec2f(l[r], dot[r]); }
+                if 4u * lane + r < live { stats[stat_of(token, slot, row0 + 4u * lane + r)] = vec2f(l[r], dot[r]); }
             }
         }
         if works {

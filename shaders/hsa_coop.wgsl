@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl, lib/hsa_stat.wgsl
 // variants: D=64 T=2 BLOCK=8 | D=16 S=16 | D=64
 // hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of T tokens, one after the other, but for blocks that
 // hsa_coop_neighbours.wgsl has done. Runs of T tokens from the whole-th on go to two of them: of the last ones to end, each has
@@ -108,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
             }
             let all = softmax(&e);
             let factor = weight / all.x;
-            if side == 0u { lse[((token + j) * (params.slots - 1u) + slot) * params.query_heads + row1 + row] = all.y + log(all.x); }
+            if side == 0u { lse[stat_of(token + j, slot, row1 + row)] = all.y + log(all.x); }
             for (var t = 0u; t < ST; t++) { // unroll
                 for (var u = 0u; u < DT; u++) { // unroll
                     rows[to + u * LINES * KROW] = four(next[t * DT + u].xy);

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/four.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_stat.wgsl
 // variants: D=64 S=64 APART=0 | D=16 S=16
 // hsa_backward_memory.wgsl on cooperative matrices: a workgroup owns a chunk, each subgroup 16 of its keys, and visits the
 // slots of a piece, 16 query heads at a time. Queries and do pass through workgroup memory for all, while the next are
@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
     }
     var weight = weights[slot];
-    var kept = (row0 / params.query_heads * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0;
+    var kept = stat_of(row0 / params.query_heads, slot % params.slots, row0);
     for (var i = 0u; i < 8u; i++) { // unroll
         let head = i / 4u * 8u + side * 4u + i % 4u;
         next_stat[i] = stats[kept + head];
@@ -160,7 +160,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         }
         // The next round's statistics, and the queries of the one after it.
         weight = weights[slot];
-        kept = (row0 / params.query_heads * (params.slots - 1u) + slot % params.slots) * params.query_heads + row0;
+        kept = stat_of(row0 / params.query_heads, slot % params.slots, row0);
         for (var i = 0u; i < 8u; i++) { // unroll
             let head = i / 4u * 8u + side * 4u + i % 4u;
             next_stat[i] = stats[kept + head];

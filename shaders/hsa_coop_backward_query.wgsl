@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/four.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_stat.wgsl
 // variants: D=64 | D=16 S=16 | D=32 S=128
 // hsa_backward_query.wgsl on cooperative matrices, laid out as hsa_coop.wgsl: one subgroup takes 16 query heads of a token.
 // Values, then keys pass through workgroup memory 16 at a time, keys once more for dq; the next AHEAD tiles are under way.
@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     for (var u = 0u; u < AHEAD * DT; u++) { next[u] = kv[values_at + from_ + u * step]; } // unroll
     for (var slot = 0u; slot < params.slots; slot++) {
         let weight = weights[selected + slot];
-        let l = lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + row];
+        let l = lse[stat_of(token, slot, row0 + row)];
         let coming = origin + indices[selected + min(slot + 1u, params.slots - 1u)] * S * stride;
         var e: array<vec4f, N>;
         var m: array<vec4f, N>;
@@ -120,7 +120,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
         }
         var dot = parts.x + parts.y + parts.z + parts.w;
         dot += subgroupShuffleXor(dot, 1u);
-        if side == 0u { stats[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + row] = vec2f(l, dot); }
+        if side == 0u { stats[stat_of(token, slot, row0 + row)] = vec2f(l, dot); }
         for (var t = 0u; t < ST; t++) { // unroll
             for (var u = 0u; u < DT; u++) { // unroll
                 let place = (t + 2u * ST) % AHEAD * DT + u;

@@ -1,4 +1,4 @@
-// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl
+// uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl, lib/hsa_stat.wgsl
 // variants: D=64 | D=16 S=128 | S=32 G=2
 // hsa_coop.wgsl for neighbours that select alike: a workgroup takes blocks of T · G tokens that all select the same chunks, G
 // tiles of whose keys, then values, are loaded once for all of them. A subgroup loads one of the tiles and has T tokens of its
@@ -145,8 +145,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                 let factor = weight / all.x;
                 let factor1 = weight1 / all1.x;
                 if side == 0u {
-                    lse[(token * (params.slots - 1u) + slot) * params.query_heads + row0 + row] = all.y + log(all.x);
-                    lse[((token + 1u) * (params.slots - 1u) + slot) * params.query_heads + row1 + row] = all1.y + log(all1.x);
+                    lse[stat_of(token, slot, row0 + row)] = all.y + log(all.x);
+                    lse[stat_of(token + 1u, slot, row1 + row)] = all1.y + log(all1.x);
                 }
                 for (var t = 0u; t < ST / G; t++) { // unroll
                     for (var u = 0u; u < DT; u++) { // unroll

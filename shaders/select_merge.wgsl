@@ -36,15 +36,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let half = (lists + 1u) / 2u;
         if lane >= half && lane < lists {
             for (var i = 0u; i < K; i++) { // unroll
-                joined[lane * K + i] = list.score[i];
-                marks[lane * K + i] = list.mark[i];
+                joined[i * WG + lane] = list.score[i];
+                marks[i * WG + lane] = list.mark[i];
             }
         }
         workgroupBarrier();
         if lane + half < lists {
             for (var i = 0u; i < K; i++) { // unroll
-                other.score[i] = joined[(lane + half) * K + i];
-                other.mark[i] = marks[(lane + half) * K + i];
+                other.score[i] = joined[i * WG + lane + half];
+                other.mark[i] = marks[i * WG + lane + half];
             }
             join(&list, &other);
         }
