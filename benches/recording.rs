@@ -9,7 +9,7 @@ use std::{
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rambutan_engine::{
-    DType, Gpu, GpuOptions, Tensor,
+    DType, Gpu, GpuOptions, Tensor, no_grad,
     optim::{AdamW, AdamWOptions},
 };
 use rambutan_model::{Checkpoint, Config, Ramba, ramba::Sharing};
@@ -65,6 +65,52 @@ fn step(c: &mut Criterion) {
                 gpu.wait().expect("the device works");
             }
             all
+        });
+    });
+    // A token of a model that writes: the published one's layers, for 1000 tokens' memory.
+    let config = Config {
+        vocab_size: 256,
+        hidden_size: 32,
+        head_dim: 16,
+        num_heads: 4,
+        state_size: 16,
+        chunk_size: 16,
+        encoder_intermediate_size: 32,
+        attention_head_dim: 16,
+        num_attention_heads: 2,
+        encoder_num_attention_heads: 2,
+        encoder_num_key_value_heads: 2,
+        retrieval_dim: 16,
+        segment_size: None,
+        ..Config::ramba_370m()
+    };
+    config.validate().expect("a narrow model is one");
+    let checkpoint = Checkpoint::initial(config, 1).expect("a valid configuration");
+    let model = Ramba::new(&gpu, &checkpoint, false).expect("a narrow model fits");
+    let mut cache = model.cache();
+    no_grad(|| {
+        let prompt = Tensor::from_slice(&gpu, &words[..64], [1, 64]).expect("it fills its shape");
+        model.extend_to_last(&mut cache, &prompt, None);
+        let word = Tensor::from_slice(&gpu, &words[..1], [1, 1]).expect("it fills its shape");
+        let mut record = || {
+            drop(model.extend_to_last(&mut cache, &word, None));
+            gpu.submit();
+        };
+        for _ in 0..4 {
+            record();
+            gpu.wait().expect("the device works");
+        }
+        c.bench_function("recording/token", |b| {
+            b.iter_custom(|tokens| {
+                let mut all = Duration::ZERO;
+                for _ in 0..tokens {
+                    let begin = Instant::now();
+                    record();
+                    all += begin.elapsed();
+                    gpu.wait().expect("the device works");
+                }
+                all
+            });
         });
     });
     // What every op does on the way: other shapes over the same elements, rows of them.
