@@ -565,7 +565,7 @@ const DEFECTS: &[Defect] = &[
         ("let begin = part * params.span;", "let begin = 0u;"),
         ("select.parts", &[1, 66, 70, 1, 4, 8, 2, 0, 0, 3, 0])),
     defect("the last part's list left out", "select_merge",
-        ("other < min(WG, params.parts)", "other + 1u < min(WG, params.parts)"),
+        ("lane + half < lists {", "lane + half + 1u < lists {"),
         ("select.parts", &[1, 66, 70, 1, 4, 8, 2, 0, 0, 3, 0])),
     defect("what earlier pages gave forgotten", "select_merge",
         ("params.resume != 0u && lane", "params.resume == 2u && lane"),
