@@ -6,6 +6,7 @@ use std::{
 };
 
 use rambutan_shaders::{Access, Dialect, Interface};
+use rustc_hash::FxHashMap;
 
 use super::{Gpu, Inner, Storage, lock, stream::Bound, stream::PARAMS_BYTES};
 use crate::Error;
@@ -132,10 +133,24 @@ impl Pipeline {
     }
 }
 
-/// Compiled kernels by stem and variant.
+/// What is compiled: a kernel, what is set in it, and, of a kernel of one's own, a hash of its text, since two users may give
+/// two kernels one name.
+#[derive(PartialEq, Eq, Hash)]
+struct Variant {
+    stem: &'static str,
+    spec: Vec<(&'static str, String)>,
+    text: u64,
+}
+
+/// As `rambutan shaders` lists variants.
+fn set(spec: &[(&'static str, String)]) -> String {
+    spec.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Compiled kernels.
 #[derive(Default)]
 pub(crate) struct Pipelines {
-    compiled: HashMap<(&'static str, String), Arc<Pipeline>>,
+    compiled: FxHashMap<Variant, Arc<Pipeline>>,
     /// Texts that stand in for ours, by stem.
     replaced: HashMap<String, Arc<str>>,
     layouts: HashMap<Vec<(u32, u8)>, Arc<Layout>>,
@@ -148,7 +163,11 @@ impl Pipelines {
 
     /// (stem, variant) of each, sorted.
     pub fn names(&self) -> Vec<(&'static str, String)> {
-        let mut names: Vec<_> = self.compiled.keys().map(|(stem, v)| (*stem, v.clone())).collect();
+        let named = |v: &Variant| match v.text {
+            0 => (v.stem, set(&v.spec)),
+            text => (v.stem, format!("{} {text}", set(&v.spec)).trim_start().to_owned()),
+        };
+        let mut names: Vec<_> = self.compiled.keys().map(named).collect();
         names.sort();
         names
     }
@@ -159,7 +178,7 @@ impl Pipelines {
             Some(text) => self.replaced.insert(stem.into(), text.into()),
             None => self.replaced.remove(stem),
         };
-        self.compiled.retain(|(compiled, _), _| *compiled != stem);
+        self.compiled.retain(|variant, _| variant.stem != stem);
     }
 }
 
@@ -279,7 +298,7 @@ impl<'a> Launch<'a> {
         #[cfg(not(target_arch = "wasm32"))]
         if gpu.captures() {
             let replaced = lock(&inner.pipelines).replaced.get(self.stem).cloned();
-            let named = (self.stem, self.variant(), self.composed(replaced.as_deref())?);
+            let named = (self.stem, set(&self.spec), self.composed(replaced.as_deref())?);
             return gpu.captured_launch(named, pipeline, &self.params, &self.operands, groups, record);
         }
         record()
@@ -327,16 +346,6 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// What is set in the kernel.
-    fn variant(&self) -> String {
-        let mut variant = String::new();
-        for (name, value) in &self.spec {
-            let before = if variant.is_empty() { "" } else { " " };
-            [before, name, "=", value].into_iter().for_each(|part| variant.push_str(part));
-        }
-        variant
-    }
-
     /// What the compiler gets, of the launch's own text, that which stands in for ours, or ours.
     fn composed(&self, replaced: Option<&str>) -> Result<String, Error> {
         let fail =
@@ -349,20 +358,20 @@ impl<'a> Launch<'a> {
         rambutan_shaders::compose(text, &self.spec, dialect).map_err(fail)
     }
 
-    fn pipeline(&self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {
-        let mut variant = self.variant();
-        if let Some(text) = self.source {
-            // Two users may give two kernels one name.
+    fn pipeline(&mut self, inner: &Inner) -> Result<Arc<Pipeline>, Error> {
+        let text = self.source.map_or(0, |text| {
             use std::hash::{DefaultHasher, Hash, Hasher};
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
-            let own = hasher.finish().to_string();
-            variant = if variant.is_empty() { own } else { format!("{variant} {own}") };
-        }
+            hasher.finish() | 1
+        });
         let mut pipelines = lock(&inner.pipelines);
-        let key = (self.stem, variant);
-        if let Some(found) = pipelines.compiled.get(&key) {
-            return Ok(found.clone());
+        // The launch lends what it has set: most are compiled, and nothing is copied to find them.
+        let variant = Variant { stem: self.stem, spec: std::mem::take(&mut self.spec), text };
+        let found = pipelines.compiled.get(&variant).cloned();
+        self.spec = variant.spec;
+        if let Some(found) = found {
+            return Ok(found);
         }
         let fail = |reason: String| Error::Kernel { stem: self.stem.into(), reason };
         let replaced = pipelines.replaced.get(self.stem).cloned();
@@ -401,7 +410,7 @@ impl<'a> Launch<'a> {
             (pipeline, layout)
         });
         if let Some(e) = error {
-            let mut reason = format!("[{}] {e}", key.1);
+            let mut reason = format!("[{}] {e}", set(&self.spec));
             // As naga words it.
             let unknown =
                 reason.split_once("in scope for identifier: `").and_then(|(_, r)| r.split_once('`'));
@@ -414,7 +423,8 @@ impl<'a> Launch<'a> {
             cache.grown.store(true, Ordering::Relaxed);
         }
         let pipeline = Arc::new(Pipeline { pipeline, layout, interface });
-        pipelines.compiled.insert(key, pipeline.clone());
+        let variant = Variant { stem: self.stem, spec: self.spec.clone(), text };
+        pipelines.compiled.insert(variant, pipeline.clone());
         Ok(pipeline)
     }
 }

@@ -1,9 +1,8 @@
 //! The command stream: one open compute pass, submitted on a budget or at a read.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    num::NonZeroU64,
-};
+use std::{collections::VecDeque, num::NonZeroU64};
+
+use rustc_hash::FxHashMap;
 
 use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profile, profiler::Profiler};
 use crate::Error;
@@ -42,7 +41,7 @@ pub(crate) struct Stream {
     uniforms: Vec<u8>,
     uniform_buffer: wgpu::Buffer,
     uniform_stride: usize,
-    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    bind_groups: FxHashMap<BindKey, wgpu::BindGroup>,
     /// Dispatches since the last submit, and how many start one: few when the device has nothing to do, then twice as
     /// many each time, up to `most`.
     pending: usize,
@@ -92,7 +91,7 @@ impl Stream {
                 mapped_at_creation: false,
             }),
             uniform_stride: (capabilities.uniform_alignment as usize).max(16),
-            bind_groups: HashMap::new(),
+            bind_groups: FxHashMap::default(),
             pending: 0,
             budget: FIRST,
             // A software adapter needs milliseconds a dispatch: short submits keep the machine responsive.
