@@ -31,6 +31,22 @@ fn narrow() -> Config {
     }
 }
 
+/// Times `record` alone, which submits, without the wait behind it.
+fn recording(c: &mut Criterion, name: &str, gpu: &Gpu, record: &mut dyn FnMut()) {
+    let mut once = || {
+        let begin = Instant::now();
+        record();
+        let time = begin.elapsed();
+        gpu.wait().expect("the device works");
+        time
+    };
+    // The first ones compile kernels and fill the pool.
+    for _ in 0..4 {
+        once();
+    }
+    c.bench_function(name, |b| b.iter_custom(|count| (0..count).map(|_| once()).sum::<Duration>()));
+}
+
 fn step(c: &mut Criterion) {
     let gpu = match Gpu::new(GpuOptions::from_env()) {
         Ok(gpu) => gpu,
@@ -50,24 +66,8 @@ fn step(c: &mut Criterion) {
         optimizer.step(model.parameters(), 1e-3);
         gpu.submit();
     };
-    // The first steps compile kernels and fill the pool.
-    for _ in 0..2 {
-        record();
-        gpu.wait().expect("the device works");
-    }
-    c.bench_function("recording/training_step", |b| {
-        b.iter_custom(|steps| {
-            let mut all = Duration::ZERO;
-            for _ in 0..steps {
-                let begin = Instant::now();
-                record();
-                all += begin.elapsed();
-                gpu.wait().expect("the device works");
-            }
-            all
-        });
-    });
-    // A token of a model that writes: the published one's layers, for 1000 tokens' memory.
+    recording(c, "recording/training_step", &gpu, &mut record);
+    // A token of a model that writes, of the published one's layers.
     let config = Config {
         vocab_size: 256,
         hidden_size: 32,
@@ -96,22 +96,7 @@ fn step(c: &mut Criterion) {
             drop(model.extend_to_last(&mut cache, &word, None));
             gpu.submit();
         };
-        for _ in 0..4 {
-            record();
-            gpu.wait().expect("the device works");
-        }
-        c.bench_function("recording/token", |b| {
-            b.iter_custom(|tokens| {
-                let mut all = Duration::ZERO;
-                for _ in 0..tokens {
-                    let begin = Instant::now();
-                    record();
-                    all += begin.elapsed();
-                    gpu.wait().expect("the device works");
-                }
-                all
-            });
-        });
+        recording(c, "recording/token", &gpu, &mut record);
     });
     // What every op does on the way: other shapes over the same elements, rows of them.
     let x = Tensor::zeros(&gpu, [64, 128, 16], DType::F32);

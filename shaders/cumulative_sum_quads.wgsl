@@ -23,15 +23,14 @@ fn place(row: u32, i: u32) -> u32 {
 
 // The sums within the i-th quad, in the order of the sums.
 fn summed(row: u32, i: u32) -> vec4f {
-    var v: vec4f;
-    if QUADS == 4u * TEAM { v = vec4f(x[place(row, i)]); } else { v = select(v, vec4f(x[place(row, min(i, quads() - 1u))]), i < quads()); }
+    let v = select(vec4f(), vec4f(x[place(row, min(i, quads() - 1u))]), i < quads());
     let u = select(v, v.wzyx, REVERSE == 1u);
     let xy = u.x + u.y;
     return vec4f(u.x, xy, xy + u.z, xy + u.z + u.w);
 }
 
 fn put(row: u32, i: u32, sum: f32, v: vec4f) {
-    if QUADS != 4u * TEAM && i >= quads() { return; }
+    if i >= quads() { return; }
     let s = sum + v;
     y[place(row, i)] = vec4<elem>(select(s, s.wzyx, REVERSE == 1u));
 }

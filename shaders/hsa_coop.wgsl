@@ -1,5 +1,5 @@
 // uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl, lib/hsa_stat.wgsl
-// variants: D=64 T=2 BLOCK=8 | D=16 S=16 | D=64
+// variants: D=64 T=4 BLOCK=8 | D=16 S=16 | D=64
 // hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of T tokens, one after the other, but for blocks that
 // hsa_coop_neighbours.wgsl has done. Runs of T tokens from the whole-th on go to two of them: of the last ones to end, each has
 // less to do. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that

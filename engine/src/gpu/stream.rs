@@ -4,7 +4,11 @@ use std::{collections::VecDeque, num::NonZeroU64};
 
 use rustc_hash::FxHashMap;
 
-use super::{Capabilities, Inner, launch, lock, pace::Pace, profiler::Profile, profiler::Profiler};
+use super::{
+    Capabilities, Inner, launch, lock,
+    pace::Pace,
+    profiler::{Profile, Profiler},
+};
 use crate::Error;
 
 /// Work done so far.
