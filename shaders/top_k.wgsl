@@ -4,30 +4,32 @@
 // One workgroup a row: a lane knows the best of its columns that no earlier j took, and looks again only when it is taken.
 alias elem = f32;
 const WG: u32 = 256u;
+const LOADS: u32 = 16u;
 const FIRST: Entry = Entry(0xffffffffu, 0u);
 
 var<workgroup> best_of: array<Entry, WG>;
 
-// The better of `best` and column c, where it comes after `taken`.
+// The better of `best` and column c, where it comes after `taken`. Without branches, behind which loads would wait.
 fn better(best: Entry, taken: Entry, v: elem, c: u32) -> Entry {
     let e = entry(v, c);
-    if c < params.columns && comes_before(taken, e) && comes_before(e, best) { return e; }
-    return best;
+    let left = (taken.key > e.key) | ((taken.key == e.key) & (taken.at < c));
+    let better = (e.key > best.key) | ((e.key == best.key) & (c < best.at));
+    let it = (c < params.columns) & left & better;
+    return Entry(select(best.key, e.key, it), select(best.at, c, it));
 }
 
 fn best_after(start: u32, lane: u32, taken: Entry) -> Entry {
     var best = NONE;
     let last = params.columns - 1u;
-    for (var c = lane; c < params.columns; c += 4u * WG) {
-        // Four loads under way together.
-        let v0 = x[start + c];
-        let v1 = x[start + min(c + WG, last)];
-        let v2 = x[start + min(c + 2u * WG, last)];
-        let v3 = x[start + min(c + 3u * WG, last)];
-        best = better(best, taken, v0, c);
-        best = better(best, taken, v1, c + WG);
-        best = better(best, taken, v2, c + 2u * WG);
-        best = better(best, taken, v3, c + 3u * WG);
+    for (var c = lane; c < params.columns; c += LOADS * WG) {
+        // All of these are under way together: one row has few lanes, and nothing else hides what they wait for.
+        var v: array<elem, LOADS>;
+        for (var i = 0u; i < LOADS; i++) { // unroll
+            v[i] = x[start + min(c + i * WG, last)];
+        }
+        for (var i = 0u; i < LOADS; i++) { // unroll
+            best = better(best, taken, v[i], c + i * WG);
+        }
     }
     return best;
 }
@@ -54,6 +56,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             values[row * params.k + j] = x[start + taken.at];
             indices[row * params.k + j] = taken.at;
         }
-        if best.at == taken.at { best = best_after(start, lane, taken); }
+        if j + 1u < params.k && best.at == taken.at { best = best_after(start, lane, taken); }
     }
 }

@@ -1,11 +1,17 @@
 //! Text after a prompt, a token at a time, drawn from what the model thinks of each.
 
-use rambutan_engine::{Tensor, no_grad};
+use std::{cmp::Ordering, collections::VecDeque};
+
+use rambutan_engine::{Tensor, gpu::Download, no_grad, ops};
 
 use crate::{Error, Ramba, ramba::Cache, rng::Rng};
 
 /// Tokens of a prompt that go through the layers at once.
 const PIECE: usize = 2048;
+/// Of tokens that the device draws by itself, those it is given to work at: the last one that was asked for, and the next.
+const AHEAD: usize = 2;
+/// Tokens of a vocabulary that are put in order at first, where only the most probable are drawn from.
+const FIRST: usize = 256;
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,27 +49,52 @@ impl Sampling {
 
     /// A token by its logit. Of equal logits the lower token comes first.
     pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> usize {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-        let Some(&best) = order.first() else { return 0 };
+        let before = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+        let Some(best) = (0..logits.len()).min_by(before) else { return 0 };
         if self.temperature == 0.0 {
             return best;
         }
-        let weight = |&i: &usize| f64::from((logits[i] - logits[best]) / self.temperature).exp();
-        let mut weights: Vec<f64> = order.iter().map(weight).collect();
-        let reached = weights.iter().sum::<f64>() * f64::from(self.top_p);
-        let mut sum = 0.0;
-        let kept = weights.iter().position(|w| {
-            sum += w;
-            sum >= reached
-        });
-        weights.truncate(kept.map_or(weights.len(), |k| k + 1));
-        let mut left = rng.float() * weights.iter().sum::<f64>();
-        let drawn = weights.iter().position(|w| {
-            left -= w;
+        let weight = |&l: &f32| f64::from((l - logits[best]) / self.temperature).exp();
+        let weights: Vec<f64> = logits.iter().map(weight).collect();
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        if self.top_p < 1.0 {
+            let kept = self.most_probable(&mut order, &weights, before);
+            order.truncate(kept);
+        }
+        let mut left = rng.float() * order.iter().map(|&i| weights[i]).sum::<f64>();
+        let drawn = order.iter().find(|&&i| {
+            left -= weights[i];
             left < 0.0
         });
-        order[drawn.unwrap_or(weights.len() - 1)]
+        drawn.or(order.last()).copied().unwrap_or(best)
+    }
+
+    /// Puts the most probable tokens in front, in their order, and counts those that reach `top_p`. Mostly these are far
+    /// fewer than a vocabulary has, so no more than it takes are put in order.
+    fn most_probable(
+        &self,
+        order: &mut [usize],
+        weights: &[f64],
+        before: impl Fn(&usize, &usize) -> Ordering,
+    ) -> usize {
+        let reached = weights.iter().sum::<f64>() * f64::from(self.top_p);
+        let mut sorted = FIRST.min(order.len());
+        loop {
+            if sorted < order.len() {
+                order.select_nth_unstable_by(sorted, &before);
+            }
+            order[..sorted].sort_unstable_by(&before);
+            let mut sum = 0.0;
+            let last = order[..sorted].iter().position(|&i| {
+                sum += weights[i];
+                sum >= reached
+            });
+            match last {
+                Some(last) => return last + 1,
+                None if sorted == order.len() => return sorted,
+                None => sorted = (4 * sorted).min(order.len()),
+            }
+        }
     }
 }
 
@@ -75,6 +106,9 @@ pub struct Generator<'m> {
     rng: Rng,
     /// Of the next token.
     logits: Tensor,
+    /// The most probable token, (1, 1), where the device drew it from these; and those so drawn on their way to the host.
+    ids: Option<Tensor>,
+    drawn: VecDeque<Download<u32>>,
     /// The first `limit` tokens of the vocabulary are drawn from: some are padding.
     limit: usize,
 }
@@ -126,20 +160,48 @@ impl<'m> Generator<'m> {
             }
         }
         let logits = logits.ok_or(Error::Empty)?;
-        let rng = Rng::new(sampling.seed);
-        Ok(Generator { model, cache, sampling, rng, logits, limit: limit.clamp(1, vocabulary) })
+        let (rng, limit) = (Rng::new(sampling.seed), limit.clamp(1, vocabulary));
+        Ok(Generator { model, cache, sampling, rng, logits, ids: None, drawn: VecDeque::new(), limit })
     }
 
     /// Draws the next token, and reads it.
     ///
+    /// The most probable one is drawn on the device, which does not wait for the host: it is at the token after this one
+    /// when this returns, and the host never sees logits.
+    ///
     /// # Errors
     /// The device failed.
     pub async fn next(&mut self) -> Result<u32, Error> {
+        if self.sampling.temperature == 0.0 {
+            while self.drawn.len() < AHEAD {
+                if let Some(ids) = self.ids.take() {
+                    self.read(&ids);
+                }
+                let ids = self.most_probable();
+                self.drawn.push_back(ids.download()?);
+                self.ids = Some(ids);
+            }
+            self.model.gpu().submit();
+            let Some(first) = self.drawn.front_mut() else { return Err(Error::Empty) };
+            let token = first.await?[0];
+            self.drawn.pop_front();
+            return Ok(token);
+        }
         let logits = self.logits.read::<f32>().await?;
         let token = self.sampling.draw(&logits[..self.limit], &mut self.rng) as u32;
-        let ids = Tensor::from_slice(self.model.gpu(), &[token], [1, 1])?;
-        self.logits = no_grad(|| self.model.extend_to_last(&mut self.cache, &ids, None));
+        self.read(&Tensor::from_slice(self.model.gpu(), &[token], [1, 1])?);
         Ok(token)
+    }
+
+    fn read(&mut self, ids: &Tensor) {
+        self.logits = no_grad(|| self.model.extend_to_last(&mut self.cache, ids, None));
+    }
+
+    /// The token of the largest logit, (1, 1), drawn by the device.
+    fn most_probable(&self) -> Tensor {
+        let logits = self.logits.reshape([self.logits.len()]);
+        let limited = logits.view_rows(0..self.limit).expect("a buffer's beginning can be bound");
+        ops::top_k(&limited.reshape([1, self.limit]), 1).1
     }
 }
 

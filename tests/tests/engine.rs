@@ -465,6 +465,33 @@ fn what_a_failed_launch_should_have_written_reads_as_its_error() {
 }
 
 #[test]
+fn a_read_waits_for_its_own_copy_alone() {
+    let gpu = own();
+    let x = floats(&gpu, &[1.0, 2.0]);
+    let mut first = ops::scale(&x, 3.0).download::<f32>().expect("it begins");
+    gpu.submit();
+    // Work for a tenth of a second at least on a CPU, and on a GPU for longer than a read takes.
+    let (side, times) = if gpu.capabilities().cpu { (1024, 1) } else { (4096, 20) };
+    let matrix = Tensor::full(&gpu, [side, side], DType::F32, 0.5);
+    let products: Vec<Tensor> = (0..times).map(|_| ops::matmul(&matrix, &matrix, false, false)).collect();
+    let later = gpu.ticket();
+    assert_eq!(pollster::block_on(&mut first).expect("it is there"), [3.0, 6.0]);
+    assert!(!gpu.is_done(&later), "it waited for what was submitted later");
+    drop(products);
+    // More of them than submits are remembered, the oldest last.
+    let reads: Vec<_> = (0..100)
+        .map(|i| {
+            let read = ops::scale(&x, i as f32).download::<f32>().expect("it begins");
+            gpu.submit();
+            read
+        })
+        .collect();
+    for (i, read) in reads.into_iter().enumerate().rev() {
+        assert_eq!(pollster::block_on(read).expect("it is there"), [i as f32, 2.0 * i as f32]);
+    }
+}
+
+#[test]
 fn too_large_is_an_error_and_the_engine_survives() {
     let gpu = own();
     let x = floats(&gpu, &[1.0, 2.0]);

@@ -284,7 +284,7 @@ impl Gpu {
             self.trim();
             #[cfg(not(target_arch = "wasm32"))]
             {
-                let last = self.stream().submitted.clone();
+                let last = self.stream().submitted();
                 self.wait_index(&last, None);
             }
             (buffer, error) = attempt();

@@ -199,7 +199,7 @@ impl Gpu {
             submits += 1;
         }
         if submits > 0 {
-            let ticket = Ticket::new(&self.0.queue, stream.submitted.clone());
+            let ticket = Ticket::new(&self.0.queue, stream.submitted());
             stream.pace.flight = Some(Flight { ticket, begun, dispatches });
         }
         submits > 0
@@ -215,7 +215,7 @@ impl Gpu {
     pub fn ticket(&self) -> Ticket {
         let mut stream = self.stream();
         stream.flush(&self.0);
-        Ticket::new(&self.0.queue, stream.submitted.clone())
+        Ticket::new(&self.0.queue, stream.submitted())
     }
 
     /// Whether the work that `ticket` stands for is done. Waits for nothing.

@@ -36,6 +36,8 @@ const UNIFORM_BYTES: usize = 1 << 18;
 pub(super) const PARAMS_BYTES: u64 = 256;
 /// Dispatches of the first submit after a wait.
 const FIRST: usize = 16;
+/// Submits that are remembered: a read waits for its own, or for a later one where that is too long ago.
+const REMEMBERED: usize = 64;
 /// Bind groups kept; past that all are forgotten, since a step that repeats needs far fewer.
 const BIND_GROUPS: usize = 8192;
 
@@ -55,8 +57,8 @@ pub(crate) struct Stream {
     held: VecDeque<Held>,
     pub pace: Pace,
     profiler: Option<Profiler>,
-    /// The latest submit.
-    pub submitted: Option<wgpu::SubmissionIndex>,
+    /// The latest submits, each with how many there were up to it.
+    submits: VecDeque<(u64, wgpu::SubmissionIndex)>,
     pub counters: Counters,
 }
 
@@ -103,7 +105,7 @@ impl Stream {
             held: VecDeque::new(),
             pace: Pace::new(capabilities),
             profiler: None,
-            submitted: None,
+            submits: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -245,7 +247,6 @@ impl Stream {
             }
             inner.queue.submit([commands])
         });
-        self.submitted = Some(submitted);
         if let Some(e) = error {
             inner.fail(Error::Device(e.to_string()));
         }
@@ -256,9 +257,27 @@ impl Stream {
         }
         self.budget = (2 * self.budget).min(self.most);
         self.counters.submits += 1;
-        lock(&inner.pool).submitted += 1;
+        let count = {
+            let mut pool = lock(&inner.pool);
+            pool.submitted += 1;
+            pool.submitted
+        };
+        if self.submits.len() == REMEMBERED {
+            self.submits.pop_front();
+        }
+        self.submits.push_back((count, submitted));
         // Lets wgpu recycle what finished submits used.
         let _ = inner.device.poll(wgpu::PollType::Poll);
+    }
+
+    /// The latest submit.
+    pub fn submitted(&self) -> Option<wgpu::SubmissionIndex> {
+        self.submits.back().map(|(_, index)| index.clone())
+    }
+
+    /// The submit of the command buffer `epoch`, counted from 0; None as long as that is kept back or recorded.
+    pub fn submit_of(&self, epoch: u64) -> Option<wgpu::SubmissionIndex> {
+        self.submits.iter().find(|(count, _)| *count > epoch).map(|(_, index)| index.clone())
     }
 
     /// The host waits for the device: then it will have nothing to do.

@@ -43,14 +43,8 @@ impl Piece {
         if self.index.is_some() {
             return true;
         }
-        let index = {
-            let stream = self.gpu.stream();
-            if lock(&self.gpu.0.pool).submitted <= self.epoch {
-                return false;
-            }
-            stream.submitted.clone()
-        };
-        self.index = index;
+        let Some(index) = self.gpu.stream().submit_of(self.epoch) else { return false };
+        self.index = Some(index);
         let filled = self.state.clone();
         // What is wrong the callback tells.
         let _ = self.gpu.0.scoped(|| {

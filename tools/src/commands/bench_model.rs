@@ -12,6 +12,7 @@ use rambutan_engine::{
 use rambutan_model::{
     Checkpoint, Config, Error, Ramba,
     checkpoint::HostTensor,
+    generate::{Generator, Sampling},
     ramba::{Options, Sharing},
     rng::Rng,
 };
@@ -106,6 +107,9 @@ pub const MODEL_BENCHES: [ModelBench; 9] = [
 const SECONDS: f64 = 5.0;
 /// Tokens of a prompt that go through all layers at once.
 const PIECE: usize = 16384;
+/// Tokens that are written before any is timed, and those that are compared.
+const WARM: usize = 4;
+const COMPARED: usize = 8;
 /// Values of a large parameter that are drawn; they repeat.
 const DRAWN: usize = 131_071;
 
@@ -153,7 +157,7 @@ impl ModelBench {
         let steps = match self.part {
             Part::Train => self.train(&timer, &model, sequences, length, &mut line)?,
             Part::Read => {
-                let ids = words(gpu, &model, sequences, length)?;
+                let ids = upload(gpu, &model, sequences, length)?;
                 timer.steps(|| {
                     no_grad(|| model.remember_segments(&ids, 0));
                     Ok(())
@@ -161,19 +165,16 @@ impl ModelBench {
             }
             Part::Prefill => {
                 let ids = pieces(gpu, &model, length)?;
-                timer.steps(|| no_grad(|| finite(&prompt(&model, &ids)?.1)))?
+                timer.steps(|| no_grad(|| prompt(&model, &ids)))?
             }
             Part::Decode => {
-                let mut cache = no_grad(|| prompt(&model, &pieces(gpu, &model, length)?))?.0;
-                let id = words(gpu, &model, 1, 1)?;
+                let prompt = words(&model, length);
+                line["checked"] = json!(agreed(&model, &prompt)?);
                 let tokens = Timer { gpu, runs: runs.max(64) };
-                tokens.steps(|| {
-                    let logits = no_grad(|| model.extend_to_last(&mut cache, &id, None));
-                    finite(&logits)
-                })?
+                tokens.tokens(&mut said_after(&model, &prompt, Sampling::default())?)?
             }
         };
-        if matches!(self.part, Part::Prefill | Part::Decode) {
+        if self.part == Part::Prefill {
             line["checked"] = json!("logits are finite");
         }
         let count = if self.part == Part::Decode { 1 } else { sequences * length };
@@ -181,7 +182,7 @@ impl ModelBench {
         line["runs"] = json!(steps.seconds.len());
         line["ms"] = json!(time * 1e3);
         line["met"] = json!(line["goal_ms"].as_f64().map(|goal| time * 1e3 <= goal));
-        line["host_ms"] = json!(median(&steps.host) * 1e3);
+        line["host_ms"] = json!((!steps.host.is_empty()).then(|| median(&steps.host) * 1e3));
         line["first_ms"] = json!(steps.first * 1e3);
         line["tokens_per_s"] = json!(count as f64 / time);
         line["peak_device_bytes"] = json!(gpu.memory().peak);
@@ -235,7 +236,7 @@ impl ModelBench {
         let gpu = timer.gpu;
         let shape = [at_once, length];
         let count = at_once * length;
-        let ids = words(gpu, model, at_once, length)?;
+        let ids = upload(gpu, model, at_once, length)?;
         let weights = Tensor::from_slice(gpu, &vec![1.0f32 / (sequences * length) as f32; count], shape)?;
         let segments: Vec<u32> = (0..count).map(|t| (t % length / 500) as u32).collect();
         let segment = Tensor::from_slice(gpu, &segments, shape)?;
@@ -268,7 +269,8 @@ struct Timer<'a> {
     runs: u32,
 }
 
-/// What steps took, in seconds: to their end, to record, the first with all that it compiles; and by kernel.
+/// What steps took, in seconds: to their end, to record where that is told apart, the first with all that it compiles; and
+/// by kernel.
 struct Steps {
     seconds: Vec<f64>,
     host: Vec<f64>,
@@ -295,12 +297,54 @@ impl Timer<'_> {
                 break;
             }
         }
-        self.gpu.profile(Profile::Kernels);
-        once()?;
-        let kernels = self.gpu.kernel_times()?;
-        self.gpu.profile(Profile::Off);
+        let kernels = self.kernels(step)?;
         Ok(Steps { seconds, host, first, kernels })
     }
+
+    /// Tokens as they come, one after the other: the host records the next one while the device is at this one.
+    fn tokens(&self, generator: &mut Generator<'_>) -> Result<Steps, Error> {
+        let mut once = || {
+            let begin = Instant::now();
+            pollster::block_on(generator.next())?;
+            Ok::<_, Error>(begin.elapsed().as_secs_f64())
+        };
+        let first = once()?;
+        // The first two of them set out with a device that waits.
+        for _ in 0..WARM {
+            once()?;
+        }
+        let seconds = (0..self.runs).map(|_| once()).collect::<Result<_, _>>()?;
+        let kernels = self.kernels(|| once().map(|_| ()))?;
+        Ok(Steps { seconds, host: Vec::new(), first, kernels })
+    }
+
+    fn kernels(&self, step: impl FnOnce() -> Result<(), Error>) -> Result<Vec<KernelTime>, Error> {
+        self.gpu.wait()?;
+        self.gpu.profile(Profile::Kernels);
+        step()?;
+        let kernels = self.gpu.kernel_times()?;
+        self.gpu.profile(Profile::Off);
+        Ok(kernels)
+    }
+}
+
+fn said_after<'m>(model: &'m Ramba, prompt: &[u32], sampling: Sampling) -> Result<Generator<'m>, Error> {
+    Generator::new(model, prompt, model.config.vocab_size, sampling)
+}
+
+/// Holds tokens that the device draws against those that the host draws from logits → what was held against what.
+fn agreed(model: &Ramba, prompt: &[u32]) -> Result<String, Error> {
+    // So few probabilities leave the most probable token alone.
+    let by_host = Sampling { temperature: 1.0, top_p: 1e-6, seed: 0 };
+    let [ours, expected] = [Sampling::default(), by_host].map(|sampling| {
+        let mut generator = said_after(model, prompt, sampling)?;
+        (0..COMPARED).map(|_| pollster::block_on(generator.next())).collect::<Result<Vec<u32>, _>>()
+    });
+    let (ours, expected) = (ours?, expected?);
+    if ours != expected {
+        return Err(broken(format!("the device drew tokens {ours:?}, the host {expected:?}")));
+    }
+    Ok(format!("{COMPARED} tokens as the host draws them"))
 }
 
 /// Random weights; of a large parameter some are drawn and repeat, since nobody reads what the model says.
@@ -319,32 +363,31 @@ fn drawn(config: Config) -> Result<Checkpoint, Error> {
     Ok(checkpoint)
 }
 
-/// Random tokens (sequences, length).
-fn words(gpu: &Gpu, model: &Ramba, sequences: usize, length: usize) -> Result<Tensor, Error> {
+/// Random tokens.
+fn words(model: &Ramba, count: usize) -> Vec<u32> {
     let mut rng = Rng::new(3);
     let most = model.config.vocab_size.min(50_000) - 32;
-    let ids: Vec<u32> = (0..sequences * length).map(|_| 32 + rng.below(most) as u32).collect();
-    Ok(Tensor::from_slice(gpu, &ids, [sequences, length])?)
+    (0..count).map(|_| 32 + rng.below(most) as u32).collect()
+}
+
+/// Random tokens (sequences, length).
+fn upload(gpu: &Gpu, model: &Ramba, sequences: usize, length: usize) -> Result<Tensor, Error> {
+    Ok(Tensor::from_slice(gpu, &words(model, sequences * length), [sequences, length])?)
 }
 
 /// A prompt in pieces that go through the layers at once.
 fn pieces(gpu: &Gpu, model: &Ramba, length: usize) -> Result<Vec<Tensor>, Error> {
-    (0..length).step_by(PIECE).map(|first| words(gpu, model, 1, PIECE.min(length - first))).collect()
+    (0..length).step_by(PIECE).map(|first| upload(gpu, model, 1, PIECE.min(length - first))).collect()
 }
 
-/// Reads a prompt → the cache after it, and its last token's logits.
-fn prompt(model: &Ramba, pieces: &[Tensor]) -> Result<(rambutan_model::ramba::Cache, Tensor), Error> {
+/// Reads a prompt, and its last token's logits.
+fn prompt(model: &Ramba, pieces: &[Tensor]) -> Result<(), Error> {
     let mut cache = model.cache();
     let mut logits = None;
     for ids in pieces {
         logits = Some(model.extend_to_last(&mut cache, ids, None));
     }
-    Ok((cache, logits.expect("a prompt has tokens")))
-}
-
-/// Reads logits, as choosing the next token does.
-fn finite(logits: &Tensor) -> Result<(), Error> {
-    match logits.to_vec::<f32>()?.iter().all(|v| v.is_finite()) {
+    match logits.expect("a prompt has tokens").to_vec::<f32>()?.iter().all(|v| v.is_finite()) {
         true => Ok(()),
         false => Err(broken("logits are not finite".into())),
     }
