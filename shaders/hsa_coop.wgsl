@@ -1,14 +1,15 @@
 // uses: lib/grid.wgsl, lib/four.wgsl, lib/hsa_softmax.wgsl, lib/hsa_stat.wgsl
-// variants: D=64 T=4 BLOCK=8 | D=16 S=16 | D=64
+// variants: D=64 T=8 PIECES=4 BLOCK=8 | D=16 S=16 | D=64
 // hsa.wgsl on cooperative matrices: one subgroup takes 16 query heads of T tokens, one after the other, but for blocks that
-// hsa_coop_neighbours.wgsl has done. Runs of T tokens from the whole-th on go to two of them: of the last ones to end, each has
-// less to do. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that
+// hsa_coop_neighbours.wgsl has done. Runs of T tokens from the whole-th on go to PIECES of them: of the last ones to end, each
+// has less to do. Keys, then values of a chunk pass through workgroup memory 16 at a time, while those that
 // follow are under way into registers: the less memory and the fewer registers a subgroup takes, the more of them are under
 // way. Scores leave the matrices through workgroup memory, where two lanes a row take their softmax; weights · probabilities
 // go back as f16.
 const D: u32 = 32u;                                                   // head dim, a power of two from 16 on
 const S: u32 = 64u;                                                   // chunk, a multiple of 16
 const T: u32 = 1u;                                                    // tokens a subgroup, which divide a block
+const PIECES: u32 = 1u;                                               // of a run that is cut
 const BLOCK: u32 = 0u;                                                // tokens of a block; 0: none is done
 const WG: u32 = 32u;                                                  // one subgroup
 const DT: u32 = D / 16u;                                              // tiles of dims; units a lane of 16 keys
@@ -45,15 +46,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     if unit >= params.groups { return; }                             // uniform
     let h = (unit / params.tiles) % params.heads;
     let place = unit / params.tiles / params.heads;
-    let halved = place >= params.whole;
-    let half = (place - params.whole) % 2u * (T / 2u);
-    let run = select(place, params.whole + (place - params.whole) / 2u, halved);  // of T tokens, over batches
+    let cut = place >= params.whole;
+    let piece = place - params.whole;
+    let run = select(place, params.whole + piece / PIECES, cut);     // of T tokens, over batches
     let runs = (params.tokens + T - 1u) / T;                         // of a sequence
     let b = run / runs;
-    let first = run % runs * T + select(0u, half, halved);
+    let first = run % runs * T + select(0u, piece % PIECES * (T / PIECES), cut);
     if first >= params.tokens { return; }                            // uniform
     let token = b * params.tokens + first;                           // over batches
-    let count = min(select(T, T / 2u, halved), params.tokens - first);
+    let count = min(select(T, T / PIECES, cut), params.tokens - first);
     let share = params.query_heads / params.heads;
     let row0 = token * params.query_heads + h * share + (unit % params.tiles) * 16u;
     let apart = select(params.heads, 1u, params.joint != 0u) * params.slots;

@@ -2,7 +2,8 @@
 // variants: D=64 | D=16 S=128 | S=32 G=2
 // hsa_coop.wgsl for neighbours that select alike: a workgroup takes blocks of T · G tokens that all select the same chunks, G
 // tiles of whose keys, then values, are loaded once for all of them. A subgroup loads one of the tiles and has T tokens of its
-// own, whose scores and probabilities pass through memory as there. Other blocks are left to hsa_coop.wgsl.
+// own, whose scores and probabilities pass through memory as there: what a subgroup alone writes and reads waits for that
+// subgroup alone. Other blocks are left to hsa_coop.wgsl.
 const D: u32 = 32u;                                                   // head dim, a power of two from 16 on
 const S: u32 = 64u;                                                   // chunk, a multiple of 16 · G
 const G: u32 = 4u;                                                    // subgroups
@@ -132,12 +133,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                         }
                         coopStoreT(s, &scores[own], ROW);
                         coopStoreT(s1, &scores[own1], ROW);
-                        workgroupBarrier();
+                        // After the last of the keys come others' values.
+                        if g + 1u < G { subgroupBarrier(); } else { workgroupBarrier(); }
                         for (var i = 0u; i < 2u; i++) { // unroll
                             e[2u * (t * G + g) + i] = scores[own + row * ROW + 2u * i + side];
                             e1[2u * (t * G + g) + i] = scores[own1 + row * ROW + 2u * i + side];
                         }
-                        if g + 1u < G { workgroupBarrier(); }
+                        if g + 1u < G { subgroupBarrier(); }
                     }
                 }
                 let all = softmax(&e);
@@ -159,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                             p[own + row * ROW + 2u * i + side] = vec4<f16>(e[2u * (t * G + g) + i] * factor);
                             p[own1 + row * ROW + 2u * i + side] = vec4<f16>(e1[2u * (t * G + g) + i] * factor1);
                         }
-                        workgroupBarrier();
+                        if g == 0u { workgroupBarrier(); } else { subgroupBarrier(); }
                         let left = coopLoadT<coop_mat16x16<f16, A>>(&p[own], ROW);
                         let left1 = coopLoadT<coop_mat16x16<f16, A>>(&p[own1], ROW);
                         for (var c = 0u; c < DT; c++) { // unroll
@@ -168,7 +170,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                             sum[c] = coopMultiplyAdd(left, values, sum[c]);
                             sum1[c] = coopMultiplyAdd(left1, values, sum1[c]);
                         }
-                        workgroupBarrier();
+                        if g + 1u < G { subgroupBarrier(); } else { workgroupBarrier(); }
                     }
                 }
                 from_ = coming;
@@ -178,13 +180,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
                 let tile1 = sum1[c];
                 coopStoreT(tile, &scores[own], ROW);
                 coopStoreT(tile1, &scores[own1], ROW);
-                workgroupBarrier();
+                subgroupBarrier();
                 for (var i = 0u; i < 2u; i++) { // unroll
                     let quad = 2u * i + side;
                     o[(row0 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[own + row * ROW + quad]);
                     o[(row1 + row) * (D / 4u) + c * 4u + quad] = vec4<f16>(scores[own1 + row * ROW + quad]);
                 }
-                workgroupBarrier();
+                subgroupBarrier();
             }
         }
     }

@@ -220,6 +220,43 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     assert!(text.contains("invocation 2 of workgroup 0 takes from lane 4"), "{text}");
 }
 
+/// A subgroup's barrier orders what its invocations do, and nobody else.
+#[test]
+fn a_barrier_of_subgroups_orders_their_own() {
+    let source = "var<workgroup> tile: array<u32, 16>;
+@group(0) @binding(0) var<storage, read_write> x: array<u32>;
+@compute @workgroup_size(16)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    tile[lane] = lane;
+    subgroupBarrier();
+    let seen = tile[lane ^ 1u];
+    subgroupBarrier();
+    tile[lane ^ 2u] = seen;
+    if lane >= 8u { subgroupBarrier(); }
+    x[lane] = tile[lane ^ 2u];
+}";
+    let findings = |source: &str, subgroup: u32| -> Vec<(Check, String)> {
+        let machine = Machine::new(source).expect("it compiles");
+        let launch = machine.launch([1, 1, 1]).bind(0, 0, &[1; 64]).subgroups(subgroup);
+        launch.run().expect("the machine knows it").findings
+    };
+    assert_eq!(findings(source, 8), []);
+    for (right, wrong, lines) in [
+        // Without either, and with a place of the other subgroup.
+        ("    subgroupBarrier();\n    let", "    let", ["line 6: ", "in line 5"]),
+        ("    subgroupBarrier();\n    tile", "    tile", ["line 8: ", "in line 7"]),
+        ("tile[lane ^ 1u]", "tile[lane ^ 8u]", ["line 7: ", "in line 5"]),
+        ("= tile[lane ^ 2u]", "= tile[lane ^ 10u]", ["line 11: ", "in line 9"]),
+    ] {
+        let found = findings(&source.replacen(right, wrong, 1), 8);
+        let races: Vec<_> = found.iter().filter(|(check, _)| *check == Check::Races).collect();
+        assert!(races.iter().any(|(_, text)| lines.iter().all(|l| text.contains(l))), "{wrong}: {found:?}");
+    }
+    // Of a larger subgroup half reach the last one.
+    let [(check, text)] = &findings(source, 16)[..] else { panic!("one barrier that some miss") };
+    assert!(*check == Check::Races && text.contains("8 of 16 invocations of a subgroup"), "{text}");
+}
+
 /// What an engine binds need not be written in whole.
 #[test]
 fn holes_are_followed() {

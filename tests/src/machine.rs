@@ -75,6 +75,9 @@ pub struct Watch {
     told: HashSet<(&'static str, String)>,
 }
 
+/// A barrier of a workgroup where the kernel has one of a subgroup of 32: for devices of other subgroups. The machine has those.
+pub const TURN: &str = "workgroupBarrier(/* of a subgroup */)";
+
 /// Words that no kernel means.
 const POISONS: [u32; 2] = [0x7FC0_BEEF, 0x803F_4110];
 
@@ -172,8 +175,10 @@ impl Watch {
             return left.clone();
         }
         let mut machines = std::mem::take(&mut self.machines);
-        let machine =
-            machines.entry(dispatch.source.clone()).or_insert_with(|| Machine::new(&dispatch.source));
+        let subgroup = if dispatch.source.contains(TURN) { Some(32) } else { subgroup };
+        let machine = machines
+            .entry(dispatch.source.clone())
+            .or_insert_with(|| Machine::new(&dispatch.source.replace(TURN, "subgroupBarrier()")));
         let (findings, left) = match machine {
             Ok(machine) => {
                 let seen = self.seen.entry(stem).or_default();

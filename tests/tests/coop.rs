@@ -6,7 +6,7 @@ use rambutan_engine::{
     testing::{self, Case},
 };
 use rambutan_shaders::{kernel, whole};
-use rambutan_tests::machine::Watch;
+use rambutan_tests::machine::{TURN, Watch};
 
 /// The kernel with matrices, and what subgroups of 32 do, spelled out: two lanes hold a row, both all of it in a left
 /// operand, each half of it in a sum; a right operand is where it lies.
@@ -61,6 +61,7 @@ fn spell(text: &str) -> String {
     }
     out.push_str(rest);
     for (theirs, ours) in [
+        ("subgroupBarrier()", TURN),
         // Written out, compilers would take minutes for what stands in for matrices.
         (" // unroll", ""),
         (",\n        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32", ""),
@@ -397,11 +398,14 @@ const CHUNKS: [[usize; 10]; 6] = [
     [1, 17, 16, 1, 16, 3, 64, 2, 0, 0],
 ];
 
+/// A block of four subgroups whose tokens select the same.
+const FOUR: [usize; 10] = [1, 9, 16, 1, 16, 2, 64, 2, 1, 0];
+
 const OVERSIGHTS: [Mistake<10>; 12] = [
     (HSA[0], "= all.y + log(all.x); }", "= all.y; }", CHUNKS[0]),
     (HSA[0], "chosen + select(0u, apart, j + 1u < count)", "chosen", CHUNKS[1]),
     (HSA[0], "* select(0u, 1u, block < blocks)", "", CHUNKS[0]),
-    (HSA[0], "% 2u * (T / 2u)", "% 2u", CHUNKS[5]),
+    (HSA[0], "% PIECES * (T / PIECES)", "% PIECES", CHUNKS[5]),
     (HSA[3], "let factor1 = weight1 / all1.x;", "let factor1 = weight / all1.x;", CHUNKS[0]),
     (HSA[3], "] = u32(same);", "] = 1u;", CHUNKS[2]),
     (HSA[3], "e1[2u * (t * G + g) + i] = scores", "e1[2u * t + i] = scores", CHUNKS[0]),
@@ -418,6 +422,22 @@ fn hsa_on_matrices_spelled_out() {
     let both = ["hsa.coop", "hsa.coop_neighbours"].map(case);
     hold(&gpu, &HSA, &CHUNKS, &OVERSIGHTS, |sizes| both.iter().try_for_each(|case| check(&gpu, case, sizes)));
     follow(&gpu, &both[1], &CHUNKS[2], &HSA);
+    follow(&gpu, &both[1], &FOUR, &HSA);
+    // A subgroup's barrier where all must wait, and none where it must.
+    let all = ("else { workgroupBarrier(); }", format!("else {{ {TURN}; }}"));
+    let first = ("if g == 0u { workgroupBarrier(); }", format!("if g == 0u {{ {TURN}; }}"));
+    let own = (&*format!("                        if g + 1u < G {{ {TURN}; }}\n"), String::new());
+    for (right, wrong) in [all, first, own] {
+        let text = spelled_out("hsa_coop_neighbours");
+        assert!(text.contains(right), "{right}");
+        gpu.replace_kernel("hsa_coop_neighbours", Some(&text.replace(right, &wrong))).expect("it exists");
+        let mut watch = Watch::default();
+        watch.budget = 200_000_000;
+        watch.case(&gpu, &both[1], &both[1].exactly(FOUR.to_vec()), 5);
+        let found =
+            watch.findings.iter().any(|f| f.starts_with("hsa_coop_neighbours") && f.contains("no barrier"));
+        assert!(found, "{right} → {wrong}: {:?}", watch.findings);
+    }
 }
 
 const MISTAKES: [Mistake<11>; 7] = [

@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub subgroups: Option<(u32, u32)>,
     /// Cooperative matrices 16×16×16, f16 × f16 → f32.
     pub coop: bool,
+    /// Barriers of a subgroup alone.
+    pub subgroup_barriers: bool,
     /// Timestamps around passes.
     pub timestamps: bool,
     /// Bytes of workgroup memory.
@@ -70,6 +72,7 @@ impl Capabilities {
             for (name, feature) in [
                 ("f16", wgpu::Features::SHADER_F16),
                 ("subgroups", wgpu::Features::SUBGROUP),
+                ("barriers", wgpu::Features::SUBGROUP_BARRIER),
                 ("coop", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             ] {
                 if !options.without.iter().any(|w| w == name) {
@@ -103,6 +106,8 @@ impl Capabilities {
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
             coop: coop && f16,
+            subgroup_barriers: !cfg!(target_arch = "wasm32")
+                && features.contains(wgpu::Features::SUBGROUP_BARRIER),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             workgroup_memory: cap(
                 limits.max_compute_workgroup_storage_size.into(),

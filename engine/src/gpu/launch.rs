@@ -8,7 +8,7 @@ use std::{
 use rambutan_shaders::{Access, Dialect, Interface};
 use rustc_hash::FxHashMap;
 
-use super::{Gpu, Inner, Storage, lock, stream::Bound, stream::PARAMS_BYTES};
+use super::{Gpu, Inner, Storage, barrier, lock, stream::Bound, stream::PARAMS_BYTES};
 use crate::Error;
 
 /// Folds linear dispatches past 65535 workgroups: `GRID_WIDTH` in shaders/lib/grid.wgsl.
@@ -375,15 +375,17 @@ impl<'a> Launch<'a> {
         }
         let fail = |reason: String| Error::Kernel { stem: self.stem.into(), reason };
         let replaced = pipelines.replaced.get(self.stem).cloned();
-        let composed = self.composed(replaced.as_deref())?;
+        let mut composed = self.composed(replaced.as_deref())?;
+        // One of a workgroup does as well, as long as all of it comes there: in our kernels it does.
+        if self.source.is_none() && !inner.capabilities.subgroup_barriers {
+            composed = barrier::of_workgroups(&composed);
+        }
         let interface = rambutan_shaders::interface(&composed);
         let label = format!("rambutan {}", self.stem);
         let ((pipeline, layout), error) = inner.scoped(|| {
             let layout = layout(&mut pipelines, &inner.device, &interface);
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(&label),
-                source: wgpu::ShaderSource::Wgsl(composed.into()),
-            };
+            let descriptor =
+                wgpu::ShaderModuleDescriptor { label: Some(&label), source: barrier::source(composed) };
             let ours = self.source.is_none() && replaced.is_none();
             let checked = inner.checked || cfg!(debug_assertions) || !ours;
             let module = if checked {

@@ -4,6 +4,7 @@
 //! and reused as soon as their last handle drops: the queue's order makes it safe. Nothing waits but reads.
 
 mod adapter;
+mod barrier;
 mod cache;
 mod capabilities;
 #[cfg(not(target_arch = "wasm32"))]

@@ -131,12 +131,13 @@ fn scaled(
                 batches, tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, groups,
             }, [q, k, v, weights, indices] -> [o, lse, done], groups);
         }
-        // Few workgroups that find nothing to do, and few that wait for the last ones to end.
-        let together = block.clamp(1, 4);
+        // Few workgroups that find nothing to do, and few that wait for the last ones to end: of these, each has two tokens.
+        let together = block.clamp(1, 8);
+        let pieces = (together / 2).max(1);
         let runs = batches * tokens.div_ceil(together);
         let whole = if block > 0 { runs.saturating_sub(last / (heads * tiles)) } else { runs };
-        let groups = (2 * runs - whole) * heads * tiles;
-        launch!(hsa_coop [D = d, S = chunk, T = together, BLOCK = block] {
+        let groups = (whole + (runs - whole) * pieces) * heads * tiles;
+        launch!(hsa_coop [D = d, S = chunk, T = together, PIECES = pieces, BLOCK = block] {
             tokens, keys, query_heads, heads, slots, joint, off_by_one, scale, tiles, whole, groups,
         }, [q, k, v, weights, indices, done] -> [o, lse], groups);
     } else {
@@ -263,7 +264,7 @@ impl Coop {
         let (rows, d) = q.rows_by_last();
         let able = q.gpu().capabilities().workgroup_memory as usize >= TWO_A_MULTIPROCESSOR;
         let worth = able && d == 64 && chunk == 64 && rows >= 8192 * COOP;
-        Coop { subgroups: if worth { subgroups(chunk) } else { 0 }, last: 2048 }
+        Coop { subgroups: if worth { subgroups(chunk) } else { 0 }, last: 1024 }
     }
 }
 

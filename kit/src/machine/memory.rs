@@ -38,13 +38,18 @@ pub(super) struct Record {
     pub lane: u32,
     /// Barriers of its workgroup before it.
     pub epoch: u32,
+    /// Its subgroup, and barriers of that alone before it. Where there are no subgroups each invocation is one.
+    pub crew: u32,
+    pub turn: u32,
     pub line: u32,
 }
 
 impl Record {
     /// Whether nothing orders `me` after it.
     fn meets(&self, me: &Record) -> bool {
-        self.group != me.group || (self.epoch == me.epoch && self.lane != me.lane)
+        let ordered =
+            self.epoch != me.epoch || self.lane == me.lane || (self.crew == me.crew && self.turn != me.turn);
+        self.group != me.group || !ordered
     }
 }
 
@@ -54,19 +59,24 @@ struct Trace {
     last: Option<Record>,
     /// The last by another invocation than that.
     other: Option<Record>,
+    /// The last by another subgroup of its workgroup than that.
+    beside: Option<Record>,
     /// The last of another workgroup than that.
     foreign: Option<Record>,
 }
 
 impl Trace {
     fn meets(&self, me: &Record) -> Option<Record> {
-        [self.last, self.other, self.foreign].into_iter().flatten().find(|r| r.meets(me))
+        [self.last, self.other, self.beside, self.foreign].into_iter().flatten().find(|r| r.meets(me))
     }
 
     fn follow(&mut self, me: Record) {
         if let Some(last) = self.last {
             if last.group != me.group {
                 self.foreign = Some(last);
+            }
+            if (last.group, last.crew) != (me.group, me.crew) {
+                self.beside = Some(last);
             }
             if (last.group, last.lane) != (me.group, me.lane) {
                 self.other = Some(last);

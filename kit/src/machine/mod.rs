@@ -181,6 +181,8 @@ pub(crate) struct Machine<'a> {
     group: u32,
     /// Barriers so far in this workgroup: of workgroup memory, of storage.
     epochs: [u32; 2],
+    /// Barriers so far of each subgroup alone.
+    turns: Vec<u32>,
     subgroup: Option<u32>,
     poison: u32,
     budget: u64,
@@ -217,6 +219,7 @@ pub(crate) fn run(
         order: launch.order.of(lanes),
         group: 0,
         epochs: [0; 2],
+        turns: Vec::new(),
         subgroup: launch.subgroup,
         poison: launch.poison,
         budget: launch.budget,
@@ -315,6 +318,7 @@ impl<'a> Machine<'a> {
     fn workgroup(&mut self, entry: usize, id: [u32; 3], count: [u32; 3]) -> Run<()> {
         self.epochs = [0; 2];
         let (module, lanes) = (self.module, self.lanes);
+        self.turns = vec![0; lanes.div_ceil(self.crew())];
         for (handle, place) in self.globals.clone() {
             let variable = &module.global_variables[handle];
             match variable.space {
@@ -532,6 +536,7 @@ impl<'a> Machine<'a> {
                 }
                 return Ok(none());
             }
+            Statement::ControlBarrier(Barrier::SUB_GROUP) => self.turn(&mask)?,
             Statement::ControlBarrier(barrier) => self.barrier(*barrier, &mask),
             Statement::MemoryBarrier(_) => {}
             Statement::Store { pointer, value } => {
@@ -686,6 +691,30 @@ impl<'a> Machine<'a> {
         self.epochs[1] += u32::from(barrier.contains(Barrier::STORAGE));
     }
 
+    /// Invocations that a barrier of a subgroup orders.
+    fn crew(&self) -> usize {
+        self.subgroup.map_or(1, |size| size as usize)
+    }
+
+    /// A barrier of the subgroups that reach it: it orders what they do in workgroup memory, as the engine has it.
+    fn turn(&mut self, mask: &Mask) -> Run<()> {
+        let size = self.subgroup_size()? as usize;
+        for (crew, active) in mask.chunks(size).enumerate() {
+            let Some(missing) = active.iter().position(|m| !m) else {
+                self.turns[crew] += 1;
+                continue;
+            };
+            let reached = active.iter().filter(|m| **m).count();
+            if reached > 0 {
+                self.find(Kind::Barrier, |m| {
+                    let (all, who) = (active.len(), m.who(crew * size + missing));
+                    format!("{reached} of {all} invocations of a subgroup reach this barrier, {who} does not")
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn pointee_leaves(&self, f: &Frame<'a>, pointer: Handle<Expression>) -> Vec<(u32, Scalar)> {
         match *f.info[pointer].ty.inner_with(&self.module.types) {
             TypeInner::Pointer { base, .. } => leaves(self.module, &self.module.types[base].inner),
@@ -714,7 +743,10 @@ impl<'a> Machine<'a> {
         access: Access,
         (epoch, line): (u32, u32),
     ) {
-        let me = memory::Record { group: self.group, lane: lane as u32, epoch, line };
+        let crew = lane / self.crew();
+        let turn = self.turns[crew];
+        let me =
+            memory::Record { group: self.group, lane: lane as u32, epoch, crew: crew as u32, turn, line };
         let verdict = self.memories[place].note(offset, width, me, access);
         if verdict.unwritten {
             self.find(Kind::Uninitialised, |m| {

@@ -95,7 +95,7 @@ pub(super) fn describe(c: &Capabilities, value: &mut Value, text: &mut String) {
     });
     value["kernels"] = json!({
         "f16": c.f16, "subgroups": c.subgroups.map(|(low, high)| [low, high]),
-        "cooperative_matrices": c.coop, "timestamps": c.timestamps,
+        "subgroup_barriers": c.subgroup_barriers, "cooperative_matrices": c.coop, "timestamps": c.timestamps,
         "variants_usable": usable, "variants": all,
     });
     let yes = |b: bool| if b { "yes" } else { "no" };
