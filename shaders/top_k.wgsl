@@ -23,7 +23,7 @@ fn best_after(start: u32, lane: u32, taken: Entry) -> Entry {
     let last = params.columns - 1u;
     for (var c = lane; c < params.columns; c += LOADS * WG) {
         // All of these are under way together: one row has few lanes, and nothing else hides what they wait for.
-        var v: array<elem, LOADS>;
+        var v = array<elem, LOADS>();
         for (var i = 0u; i < LOADS; i++) { // unroll
             v[i] = x[start + min(c + i * WG, last)];
         }

@@ -205,13 +205,14 @@ fn nothing_grows_over_steps() {
     let gpu = own();
     let small = Small::new(&gpu);
     let mut seen = Vec::new();
-    // A submit takes whole steps and a part of one: some hundred go by before every part has been met.
-    for step in 0..600 {
+    // A submit takes whole steps and a part of one: with up to 192 launches a submit, and two steps that differ, up to 384 go by
+    // before every part has been met.
+    for step in 0..800 {
         if step % 2 == 0 {
             small.parameters.zero_gradients();
         }
         small.loss(step).backward();
-        if [299, 599].contains(&step) {
+        if [399, 799].contains(&step) {
             gpu.wait().expect("the device works");
             let (c, m) = (gpu.counters(), gpu.memory());
             seen.push((c.buffers, c.pipelines, c.bind_groups, m.in_use, m.peak, m.reserved));
