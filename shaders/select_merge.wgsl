@@ -21,7 +21,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var list: Best;
     var other: Best;
     clear(&list);
-    if params.resume != 0u && lane == 0u { restore(&list, row * K); }
+    let begun = params.resume != 0u && lane == 0u;
+    if begun { restore(&list, row * K); }
     for (var part = lane; part < params.parts; part += WG) {
         let at = (part * params.rows + row) * K;
         for (var i = 0u; i < K; i++) { // unroll
@@ -29,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             other.score[i] = score;
             other.mark[i] = select(0u, part_indices[at + i] + 1u, score > NONE);
         }
-        join(&list, &other);
+        if part == lane && !begun { list = other; } else { join(&list, &other); }
     }
     // The upper half of the lists joins the lower one.
     for (var lists = min(WG, params.parts); lists > 1u; lists = (lists + 1u) / 2u) {

@@ -106,9 +106,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var scores: array<vec4f, RUN>;
     for (var j = 0u; j < TURNS; j++) { // unroll
         leave(&sums, j, lane);
-        workgroupBarrier();
+        turned();
         for (var i = 0u; i < PER; i++) { scores[j * PER + i] = stage[from_stage + i * LANES]; } // unroll
-        workgroupBarrier();
+        turned();
     }
     for (var k = 0u; k < params.each; k++) {
         let h = h0 + k;
@@ -143,12 +143,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let line = ((token0 + own) * params.heads + h) * p4;
         for (var j = 0u; j < TURNS; j++) { // unroll
             leave(&sums, j, lane);
-            workgroupBarrier();
+            turned();
             for (var i = 0u; i < PER; i++) { // unroll
                 let to = own_quad(j * PER + i, lane);
                 if within(own, last + 1u) && within(to, p4) { y[line + to] = words_of(stage[from_stage + i * LANES]); }
             }
-            if j + 1u < TURNS { workgroupBarrier(); }
+            if j + 1u < TURNS { turned(); }
         }
     }
 }

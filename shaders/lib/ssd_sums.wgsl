@@ -59,6 +59,9 @@ fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     for (var i = 0u; i < PER; i++) { (*sums)[turn * PER + i] = stage[own_stage(lane) + i * LANES]; }
 }
 
+// Where a turn's results are in the stage, or taken from there.
+fn turned() { workgroupBarrier(); }
+
 fn scan_row(v: vec4f, lane: u32) -> Scan {
     workgroupBarrier();
     stage[lane] = v;

@@ -85,6 +85,11 @@ fn take(sums: ptr<function, Sums>, turn: u32, lane: u32) {
     }
 }
 
+// Where a turn's results are in the stage, or taken from there: of 128 invocations each subgroup takes the rows that it left.
+fn turned() {
+    if WG == 128u { subgroupBarrier(); } else { workgroupBarrier(); }
+}
+
 fn joined(scan: Scan, other: vec4f, is_after: bool) -> Scan {
     return Scan(scan.before + select(vec4f(0.0), other, is_after), scan.all + other);
 }
