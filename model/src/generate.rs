@@ -180,12 +180,12 @@ impl<'m> Generator<'m> {
                 let ids = self.most_probable();
                 self.drawn.push_back(ids.download()?);
                 self.ids = Some(ids);
+                self.model.gpu().submit();
             }
-            self.model.gpu().submit();
             let Some(first) = self.drawn.front_mut() else { return Err(Error::Empty) };
-            let token = first.await?[0];
+            let token = first.await;
             self.drawn.pop_front();
-            return Ok(token);
+            return Ok(token?[0]);
         }
         let logits = self.logits.read::<f32>().await?;
         let token = self.sampling.draw(&logits[..self.limit], &mut self.rng) as u32;
@@ -242,6 +242,33 @@ mod tests {
             for (got, expected) in got.iter().zip(expected) {
                 assert!((got - expected).abs() < 0.02, "{temperature} {top_p}: {got} {expected}");
             }
+        }
+    }
+
+    /// However many it takes, the same as of all in order.
+    #[test]
+    fn the_most_probable_come_first() {
+        let mut rng = Rng::new(5);
+        for (count, temperature, top_p) in
+            [(3000, 1.0, 0.5), (3000, 3.0, 0.9), (3000, 30.0, 0.999), (256, 1.0, 0.9), (257, 9.0, 0.99)]
+        {
+            let logits: Vec<f32> = (0..count).map(|_| (rng.float() * 40.0).round() as f32 / 4.0).collect();
+            let sampling = Sampling { temperature, top_p, seed: 0 };
+            let before = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+            let weights: Vec<f64> = logits.iter().map(|l| f64::from(l / temperature).exp()).collect();
+            let mut all: Vec<usize> = (0..count).collect();
+            all.sort_by(before);
+            let reached = weights.iter().sum::<f64>() * f64::from(top_p);
+            let mut sum = 0.0;
+            let enough = all.iter().take_while(|&&i| {
+                let more = sum < reached;
+                sum += weights[i];
+                more
+            });
+            let expected = enough.count();
+            let mut order: Vec<usize> = (0..count).collect();
+            let kept = sampling.most_probable(&mut order, &weights, before);
+            assert_eq!(order[..kept], all[..expected], "{count} {temperature} {top_p}");
         }
     }
 

@@ -550,6 +550,19 @@ fn shipped_weights_find_facts() {
     }
 }
 
+/// What is under way when the device is lost is an error, however often it is asked for.
+#[test]
+fn generation_without_a_device_is_an_error() {
+    let gpu = Gpu::new(GpuOptions::from_env()).unwrap_or_else(|e| panic!("{e}"));
+    let model = model(&gpu, "");
+    let mut generator =
+        Generator::new(&model, &[1, 2, 3], 256, Sampling::default()).expect("there is a device");
+    block_on(generator.next()).expect("there is a device");
+    gpu.device().destroy();
+    let results: Vec<_> = (0..4).map(|_| block_on(generator.next())).collect();
+    assert!(results[1..].iter().all(Result::is_err), "{results:?}");
+}
+
 /// At temperature 0 what follows a prompt is what a reader answers, whose text is the prompt.
 #[test]
 fn generation_goes_on_as_answers_do() {
@@ -570,6 +583,17 @@ fn generation_goes_on_as_answers_do() {
         assert_ne!(draw(warm), draw(Sampling { seed: 5, ..warm }));
         // So few probabilities leave the most probable token alone.
         assert_eq!(draw(Sampling { top_p: 1e-6, ..warm }), draw(greedy));
+    }
+    // Tokens from the limit on are never drawn, whoever draws.
+    let prompt: Vec<u32> = bytes(52, 100).into_iter().map(u32::from).collect();
+    let by_host = Sampling { temperature: 1.0, top_p: 1e-6, seed: 0 };
+    for limit in [1, 3, 50] {
+        let [device, host] = [Sampling::default(), by_host].map(|sampling| -> Vec<u32> {
+            let mut generator = Generator::new(&model, &prompt, limit, sampling).expect("a prompt");
+            (0..6).map(|_| block_on(generator.next()).expect("it goes on")).collect()
+        });
+        assert_eq!(device, host, "of {limit}");
+        assert!(device.iter().all(|t| (*t as usize) < limit), "{device:?}");
     }
     let error = |prompt: &[u32]| Generator::new(&model, prompt, 256, Sampling::default()).err();
     assert!(matches!(error(&[]), Some(Error::Empty)));
