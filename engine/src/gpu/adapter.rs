@@ -18,7 +18,7 @@ pub struct GpuOptions {
     pub max_memory: Option<u64>,
     /// Caps the bytes of workgroup memory below the adapter's, to exercise smaller tiles.
     pub workgroup_memory: Option<u32>,
-    /// Leaves 16-bit floats, subgroups or cooperative matrices unused: `f16`, `subgroups`, `coop`.
+    /// Leaves 16-bit floats, subgroups, their barriers or cooperative matrices unused: `f16`, `subgroups`, `barriers`, `coop`.
     pub without: Vec<String>,
     /// A folder that keeps compiled pipelines from run to run, where the backend can (Vulkan); None compiles anew.
     pub cache: Option<std::path::PathBuf>,
