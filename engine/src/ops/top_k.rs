@@ -170,6 +170,7 @@ pub(super) fn cases() -> Vec<Case> {
             stem: "top_k.long.ties",
             dims: vec![Dim::range("rows", 1, 9), Dim::range("columns", 3, 9000), Dim::one_of("k", &[1, 2, 3])],
             run: long.run,
+            large: true,
             ..ties.clone()
         },
         ties,
