@@ -253,7 +253,7 @@ const TWO_A_MULTIPROCESSOR: usize = 24 << 10;
 struct Coop {
     /// Those of a workgroup that takes neighbours which select alike; 0: each token goes by itself.
     subgroups: usize,
-    /// Workgroups of four tokens, the last of a launch, in whose place two have two each.
+    /// Workgroups of several tokens, the last of a launch, in whose place others have two each.
     last: usize,
 }
 
